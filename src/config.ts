@@ -1,0 +1,128 @@
+import { availableParallelism } from 'node:os';
+import { z } from 'zod';
+
+const port = z.coerce.number().int().min(0).max(65535);
+const count = z.coerce.number().int().min(1);
+const milliseconds = z.coerce.number().int().min(1);
+const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+const urlOf = (...protocols: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
+    message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
+  });
+
+/** Every variable of the environment that is read, with its default. */
+const schema = z.object({
+  NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
+  /** Address and port of the public listener. */
+  HOST: z.string().min(1).default('0.0.0.0'),
+  PORT: port.default(9002),
+  /** Port of a second listener for REST and metrics that does not pass through the sticky primary; unset: none. */
+  REST_PORT: port.optional(),
+  /** Worker processes; default one per core. */
+  WORKERS: count.max(256).default(availableParallelism()),
+  /** Postgres; unset: an embedded database in DATA_DIR. */
+  DATABASE_URL: urlOf('postgres:', 'postgresql:').optional(),
+  /** Database connections per worker. */
+  DATABASE_POOL: count.max(1000).default(10),
+  /** Redis; unset: workers of this host are joined through the primary. */
+  REDIS_URL: urlOf('redis:', 'rediss:').optional(),
+  /** Prefix of all keys and channels in Redis. */
+  REDIS_PREFIX: z.string().min(1).max(64).default('taskwire'),
+  DATA_DIR: z.string().min(1).default('.taskwire'),
+  LOG_LEVEL: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
+  LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
+  /** Comma-separated addresses, networks (CIDR) or the words loopback, linklocal, uniquelocal. */
+  TRUSTED_PROXIES: list.default([]),
+  /** Comma-separated origins that browsers may connect from; `*`: any. Requests without an Origin always pass. */
+  ALLOWED_ORIGINS: list.default(['*']),
+  /** Connections of one address over the whole cluster. */
+  MAX_CONNECTIONS_PER_IP: count.default(10),
+  /** Requests per minute of a key that names no limit of its own. */
+  DEFAULT_RATE_LIMIT: count.default(600),
+  /** How long a looked-up key is believed. */
+  API_KEY_CACHE_MS: milliseconds.default(15_000),
+  /** Rooms of one connection. */
+  MAX_ROOMS_PER_CONNECTION: count.default(256),
+  /** Bytes of one client message. */
+  MAX_MESSAGE_BYTES: count.default(32_768),
+  /** Messages of one connection per second, over ten seconds. */
+  MAX_MESSAGES_PER_SECOND: count.default(50),
+  /** Bytes of one REST body. */
+  MAX_BODY_BYTES: count.default(1_048_576),
+  /** Tasks of one snapshot; a larger one says `truncated`. */
+  MAX_SNAPSHOT_TASKS: count.default(5_000),
+  /** Bytes that wait for a connection before it is closed with SLOW_CONSUMER. */
+  MAX_BUFFERED_BYTES: count.default(1_048_576),
+  /** Recent events of a stream that a worker keeps for short absences. */
+  RING_EVENTS: count.default(256),
+  /** Bytes of all recent events together in a worker. */
+  RING_BYTES: count.default(67_108_864),
+  /** How often a worker compares its streams with the log while the broker is down. */
+  RECONCILE_MS: milliseconds.default(1_000),
+  /** The same while the broker is up. */
+  RECONCILE_IDLE_MS: milliseconds.default(5_000),
+  /** Events of one page of a replay. */
+  REPLAY_PAGE: count.max(10_000).default(500),
+  /** Replays from the database at a time in a worker. */
+  REPLAY_CONCURRENCY: count.default(4),
+  /** How long the log keeps an event. */
+  EVENT_RETENTION_HOURS: z.coerce.number().positive().default(72),
+  /** Interval and patience of pings. */
+  PING_INTERVAL_MS: milliseconds.default(25_000),
+  PING_TIMEOUT_MS: milliseconds.default(20_000),
+  /** How long after its last message a subscribed connection is told its position. */
+  POSITION_INTERVAL_MS: milliseconds.default(600_000),
+  /** Time over which a stopping worker closes its connections. */
+  DRAIN_SECONDS: z.coerce.number().min(0).max(3600).default(10),
+  /** Whether frames are written past Socket.IO where order cannot change. */
+  DIRECT_FRAMES: flag.default(true),
+});
+
+type Environment = z.output<typeof schema>;
+
+/** Typed, validated, frozen configuration; names are those of the environment. */
+export type Config = Readonly<Environment> & { readonly LOG_FORMAT: 'json' | 'pretty' };
+
+/** A variable has a value that cannot be used. The message is complete: variable, what it got, what it wants. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** Exit code of a start with a bad configuration (EX_CONFIG of sysexits.h). */
+export const EXIT_CONFIG = 78;
+
+/** Names of all variables, for `.env.example` and its test. */
+export const VARIABLES: readonly string[] = Object.keys(schema.shape);
+
+/**
+ * Reads the configuration. An empty variable counts as unset.
+ * @throws ConfigError naming every variable that is wrong
+ */
+export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
+  const given = Object.fromEntries(
+    VARIABLES.flatMap((name) => {
+      const value = environment[name]?.trim();
+      return value === undefined || value === '' ? [] : [[name, value]];
+    }),
+  );
+  const result = schema.safeParse(given);
+  if (!result.success) {
+    const lines = result.error.issues.map((issue) => {
+      const name = String(issue.path[0]);
+      const secret = name.endsWith('_URL');
+      return `${name}: got ${secret ? 'a value that is not shown' : JSON.stringify(given[name])}; ${issue.message}`;
+    });
+    throw new ConfigError(lines.join('\n'));
+  }
+  const config = result.data;
+  return Object.freeze({
+    ...config,
+    LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),
+  });
+}

@@ -1,0 +1,29 @@
+import type { ErrorCode } from '../protocol/errors.js';
+import type { EventType } from '../protocol/events.js';
+import type { ControlType } from '../protocol/messages.js';
+import type { Identity } from '../protocol/tasks.js';
+
+/**
+ * A message on its way to any number of connections. `payload` is the envelope's JSON; each gateway keeps the frame that
+ * it builds from it in its own field, so that it is built once however many receive it.
+ */
+export interface Outgoing {
+  readonly type: EventType | ControlType;
+  readonly payload: Buffer;
+  plainFrame?: Buffer;
+  socketioFrame?: Buffer;
+}
+
+/**
+ * The gateway's side of one connection, as the hub sees it: the port between hub and gateways.
+ *
+ * `deliver` must keep the order of its calls on the wire, also in relation to acknowledgements that the gateway sends
+ * itself, must not throw, and must not block: a connection that takes too long is closed by its gateway with
+ * SLOW_CONSUMER. After `close` or a disconnect it ignores what it is given.
+ */
+export interface Connection {
+  readonly id: string;
+  readonly identity: Identity;
+  deliver(message: Outgoing): void;
+  close(code: ErrorCode): void;
+}

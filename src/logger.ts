@@ -1,0 +1,80 @@
+import winston from 'winston';
+
+/** What the rest of the system asks of a logger. */
+export interface Logger {
+  error(message: string, fields?: Record<string, unknown>): void;
+  warn(message: string, fields?: Record<string, unknown>): void;
+  info(message: string, fields?: Record<string, unknown>): void;
+  debug(message: string, fields?: Record<string, unknown>): void;
+  child(fields: Record<string, unknown>): Logger;
+}
+
+const KEY = /tw_[A-Za-z0-9_-]{8,}/g;
+const CREDENTIALS = /(\b[a-z]+:\/\/[^\s:/@]*:)[^\s@/]*@/gi;
+
+/** `text` without API keys and without passwords in URLs. */
+export function redact(text: string): string {
+  return text
+    .replace(KEY, 'tw_[redacted]')
+    .replace(/([?&]api_key=)[^&\s"]*/gi, '$1[redacted]')
+    .replace(CREDENTIALS, '$1[redacted]@');
+}
+
+function clean(value: unknown, depth = 0): unknown {
+  if (typeof value === 'string') {
+    return redact(value);
+  }
+  if (value instanceof Error) {
+    const { code } = value as NodeJS.ErrnoException;
+    return {
+      name: value.name,
+      message: redact(value.message),
+      ...(code === undefined ? {} : { code }),
+      ...(value.stack === undefined ? {} : { stack: redact(value.stack) }),
+      ...(value.cause === undefined || depth > 3 ? {} : { cause: clean(value.cause, depth + 1) }),
+    };
+  }
+  if (typeof value === 'object' && value !== null && depth < 4) {
+    return Array.isArray(value)
+      ? value.map((item) => clean(item, depth + 1))
+      : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, clean(item, depth + 1)]));
+  }
+  return value;
+}
+
+const redaction = winston.format((info) => {
+  for (const key of Object.keys(info)) {
+    if (key !== 'level') {
+      info[key] = clean(info[key]);
+    }
+  }
+  return info;
+});
+
+const pretty = winston.format.printf(({ timestamp, level, message, ...fields }) => {
+  const { error, ...rest } = fields as Record<string, unknown> & { error?: { stack?: string; message?: string } };
+  const tail = Object.entries(rest)
+    .map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .join('');
+  const cause = error === undefined ? '' : `\n  ${error.stack ?? error.message ?? JSON.stringify(error)}`;
+  return `${String(timestamp)} ${level.padEnd(5)} ${String(message)}${tail}${cause}`;
+});
+
+/** A logger on standard error, so that standard output stays free for what a command prints. API keys never pass it. */
+export function createLogger(options: { level: string; format: 'json' | 'pretty' }): Logger {
+  const { combine, timestamp, json } = winston.format;
+  return winston.createLogger({
+    level: options.level,
+    format: combine(timestamp(), redaction(), options.format === 'json' ? json() : pretty),
+    transports: [new winston.transports.Console({ stderrLevels: ['error', 'warn', 'info', 'debug'] })],
+  }) as unknown as Logger;
+}
+
+/** A logger that says nothing. */
+export const silentLogger: Logger = {
+  error() {},
+  warn() {},
+  info() {},
+  debug() {},
+  child: () => silentLogger,
+};

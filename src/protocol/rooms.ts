@@ -1,0 +1,55 @@
+import { TaskwireError } from './errors.js';
+
+export type RoomKind = 'job' | 'task' | 'user';
+
+/** A parsed room name. `name` is canonical: two names of one room never differ. */
+export interface Room {
+  readonly kind: RoomKind;
+  /** The part after the colon: a job id (decimal), a task id (decimal) or a user id. */
+  readonly id: string;
+  readonly name: string;
+}
+
+/** Longest room name that is looked at; a longer one is refused before it is parsed. */
+export const MAX_ROOM_NAME_LENGTH = 160;
+
+const JOB_ID = /^(?:0|[1-9][0-9]{0,77})$/;
+const TASK_ID = /^[1-9][0-9]{0,15}$/;
+// Printable ASCII without space, quotes, backslash and angle brackets: it can stand in JSON, in a
+// channel name, in a log line and in HTML as it is.
+const USER_ID = /^[!#-;=?-[\]-~]{1,128}$/;
+
+/** Whether `text` is a job id: an unsigned integer of up to 78 digits without leading zeros. */
+export function isJobId(text: string): boolean {
+  return JOB_ID.test(text);
+}
+
+/** Whether `text` is a task id: a positive safe integer in decimal. */
+export function isTaskId(text: string): boolean {
+  return TASK_ID.test(text) && Number.isSafeInteger(Number(text));
+}
+
+/** Whether `text` is a user id: 1 to 128 printable ASCII characters without space, quotes, `\`, `<` and `>`. */
+export function isUserId(text: string): boolean {
+  return USER_ID.test(text);
+}
+
+export const jobRoom = (jobId: string): string => `job:${jobId}`;
+export const taskRoom = (taskId: number | string): string => `task:${taskId}`;
+export const userRoom = (userId: string): string => `user:${userId}`;
+
+/**
+ * Parses `job:{job_id}`, `task:{task_id}` or `user:{user_id}`.
+ * @throws TaskwireError INVALID_ROOM
+ */
+export function parseRoom(name: unknown): Room {
+  if (typeof name === 'string' && name.length <= MAX_ROOM_NAME_LENGTH) {
+    const colon = name.indexOf(':');
+    const kind = name.slice(0, colon);
+    const id = name.slice(colon + 1);
+    if ((kind === 'job' && isJobId(id)) || (kind === 'task' && isTaskId(id)) || (kind === 'user' && isUserId(id))) {
+      return { kind, id, name };
+    }
+  }
+  throw new TaskwireError('INVALID_ROOM');
+}

@@ -1,0 +1,40 @@
+import type { TaskEvent } from '../protocol/events.js';
+import type { Position } from '../protocol/messages.js';
+import type { RoomKind } from '../protocol/rooms.js';
+import type { TaskRow } from '../protocol/tasks.js';
+
+/** What is asked of one room: its events with `seq > after`. */
+export interface RoomCursor {
+  readonly kind: RoomKind;
+  readonly id: string;
+  readonly after: number;
+}
+
+export interface ReplayQuery {
+  readonly userId: string;
+  /** Rooms of this one user's stream; an event of several of them is returned once. */
+  readonly rooms: readonly RoomCursor[];
+  /** Most events that are returned. */
+  readonly limit: number;
+}
+
+/** All fields are of one snapshot of the database. */
+export interface ReplayPage extends ReplayState {
+  /** In `seq` order, without copies. */
+  readonly events: readonly TaskEvent[];
+  /** Whether nothing of the rooms up to `head` is missing; otherwise ask again after the last event. */
+  readonly complete: boolean;
+}
+
+export interface ReplayState extends Position {
+  /** `seq` is the stream's head; events up to `floor` are no longer in the log. */
+  readonly floor: number;
+}
+
+/** Tasks of a room as they are at `seq` of their owner's stream: every event up to it is in them, none after it. */
+export interface Snapshot extends Position {
+  readonly userId: string;
+  /** In order of task id; the newest ones when `truncated`. */
+  readonly tasks: readonly TaskRow[];
+  readonly truncated: boolean;
+}
