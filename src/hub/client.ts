@@ -26,4 +26,6 @@ export interface Connection {
   readonly identity: Identity;
   deliver(message: Outgoing): void;
   close(code: ErrorCode): void;
+  /** Bytes that wait to be sent. */
+  readonly backlog: number;
 }

@@ -1,0 +1,296 @@
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import type { Position, SubscribeResult } from '../protocol/messages.js';
+import type { Room } from '../protocol/rooms.js';
+import { streamMessageOf } from '../protocol/stream-message.js';
+import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
+import type { Outgoing } from './client.js';
+import { belongs, type Membership } from './membership.js';
+import type { HubEvent } from './stream.js';
+
+/** What a client asked of one room, its right to it checked. */
+export interface JoinRequest {
+  readonly room: Room;
+  readonly since?: number | undefined;
+  readonly epoch?: string | undefined;
+  readonly snapshot?: boolean | undefined;
+}
+
+export interface Join {
+  readonly request: JoinRequest;
+  /** Called once: in the turn in which the room is joined, or when that failed. */
+  readonly reply: (outcome: SubscribeResult | TaskwireError) => void;
+}
+
+export interface RoomSnapshot {
+  readonly seq: number;
+  readonly epoch: string;
+  readonly message: Outgoing;
+}
+
+/** What a catch-up asks of its surroundings. */
+export interface CatchUpPorts {
+  /** Resolves when the stream is followed and its head is known. */
+  started(membership: Membership): Promise<void>;
+  read(query: ReplayQuery): Promise<ReplayPage>;
+  state(userId: string): Promise<ReplayState>;
+  snapshot(room: Room): Promise<RoomSnapshot>;
+  /** Resolves when the connection can take another page. */
+  drained(membership: Membership): Promise<void>;
+  replayPage(): number;
+}
+
+/** A room on its way in: everything up to `after` has been sent or is in the snapshot. */
+interface Entry {
+  readonly join: Join;
+  readonly room: Room;
+  after: number;
+  /** Position from which this connection is served the room's events. */
+  from: number;
+  recovered: boolean;
+  replayed: number;
+}
+
+/**
+ * Brings joins of one connection in one stream up to date and lets them go live with no gap and no copy.
+ *
+ * The membership is held meanwhile: live events of rooms that it joined before pass by and are sent from here, so that
+ * what the connection gets of this stream stays in order. The last step is synchronous: what is missing stands in the
+ * ring, is sent, the rooms are joined and the replies given, all in one turn, so no event falls between.
+ *
+ * @returns the error that the joins were refused with, if they were
+ */
+export async function catchUp(
+  membership: Membership,
+  joins: readonly Join[],
+  ports: CatchUpPorts,
+): Promise<TaskwireError | undefined> {
+  try {
+    await ports.started(membership);
+  } catch (error) {
+    return refuse(membership, joins, error);
+  }
+  membership.held = true;
+  const work = new CatchUp(membership, joins, ports);
+  try {
+    await work.run();
+    return undefined;
+  } catch (error) {
+    work.abandon();
+    return refuse(membership, joins, error);
+  }
+}
+
+function refuse(membership: Membership, joins: readonly Join[], error: unknown): TaskwireError {
+  const refusal = toTaskwireError(error);
+  if (!membership.closed) {
+    for (const join of joins) {
+      join.reply(refusal);
+    }
+  }
+  return refusal;
+}
+
+class CatchUp {
+  private readonly joined: Array<{ room: Room; from: number }>;
+  /** The joined rooms have been served up to here. */
+  private served: number;
+  /** And had been when the catch-up began: events up to here went out live. */
+  private readonly servedBefore: number;
+  private entries: Entry[] = [];
+
+  constructor(
+    private readonly membership: Membership,
+    private readonly joins: readonly Join[],
+    private readonly ports: CatchUpPorts,
+  ) {
+    const asked = new Set(joins.map((join) => join.request.room.name));
+    this.served = this.servedBefore = membership.position;
+    this.joined = membership.places
+      .filter((place) => !asked.has(place.entry.room.name))
+      .map((place) => ({ room: place.entry.room, from: place.from }));
+  }
+
+  async run(): Promise<void> {
+    const { membership } = this;
+    const { stream } = membership;
+    for (const join of this.joins) {
+      await this.enter(join);
+      if (membership.closed) {
+        return;
+      }
+    }
+    for (;;) {
+      const needed = this.lowest();
+      const goal = this.highest();
+      if (needed >= goal || (goal === stream.last && stream.ring.covers(needed, goal))) {
+        this.goLive();
+        return;
+      }
+      await this.ports.drained(membership);
+      const page = await this.ports.read({
+        userId: stream.userId,
+        rooms: this.cursors(),
+        limit: this.ports.replayPage(),
+      });
+      if (membership.closed) {
+        return;
+      }
+      await this.take(page);
+      if (membership.closed) {
+        return;
+      }
+    }
+  }
+
+  /** The joins failed: the rooms of before are served again, from where they were left. */
+  abandon(): void {
+    const { membership } = this;
+    const { stream } = membership;
+    this.entries = [];
+    if (membership.closed || this.joined.length === 0) {
+      membership.held = false;
+    } else if (stream.ring.covers(this.served, stream.last)) {
+      this.goLive();
+    } else {
+      membership.connection.close('STREAM_RESET');
+    }
+  }
+
+  /** Decides where a room starts: at `since`, at a snapshot, or here. */
+  private async enter(join: Join): Promise<void> {
+    const { room, since, epoch, snapshot } = join.request;
+    const { stream } = this.membership;
+    const entry: Entry = { join, room, after: 0, from: 0, recovered: false, replayed: 0 };
+    this.entries.push(entry);
+    if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
+      const here = since <= stream.last && stream.ring.covers(since, stream.last);
+      if (here || (await this.logReaches(since))) {
+        entry.after = entry.from = since;
+        entry.recovered = true;
+        return;
+      }
+    }
+    // Rooms other than jobs have no snapshot unless it is asked for or replaces what could not be replayed.
+    if (snapshot ?? (room.kind === 'job' || since !== undefined)) {
+      await this.sendSnapshot(entry);
+    } else {
+      entry.after = entry.from = this.membership.position;
+    }
+  }
+
+  private async logReaches(since: number): Promise<boolean> {
+    const { stream } = this.membership;
+    const state = await this.ports.state(stream.userId);
+    this.checkEpoch(state);
+    return since >= state.floor && since <= state.seq;
+  }
+
+  /** Another epoch means another database: the stream is reset and everybody subscribes again. */
+  private checkEpoch(head: Position): void {
+    const { stream } = this.membership;
+    if (head.epoch !== stream.epoch) {
+      stream.observeHead(head, stream.last);
+      throw new TaskwireError('STREAM_RESET');
+    }
+  }
+
+  private async sendSnapshot(entry: Entry): Promise<void> {
+    const snapshot = await this.ports.snapshot(entry.room);
+    if (this.membership.closed) {
+      return;
+    }
+    this.checkEpoch(snapshot);
+    this.membership.connection.deliver(snapshot.message);
+    entry.after = entry.from = snapshot.seq;
+    entry.recovered = false;
+    entry.replayed = 0;
+  }
+
+  private lowest(): number {
+    let lowest = this.joined.length > 0 ? this.served : Number.POSITIVE_INFINITY;
+    for (const entry of this.entries) {
+      lowest = Math.min(lowest, entry.after);
+    }
+    return lowest;
+  }
+
+  /** The position up to which the log is known here. */
+  private highest(): number {
+    return this.entries.reduce((highest, { after }) => Math.max(highest, after), this.membership.position);
+  }
+
+  private cursors(): RoomCursor[] {
+    return [
+      ...this.joined.map(({ room }) => ({ kind: room.kind, id: room.id, after: this.served })),
+      ...this.entries.map(({ room, after }) => ({ kind: room.kind, id: room.id, after })),
+    ];
+  }
+
+  private async take(page: ReplayPage): Promise<void> {
+    this.checkEpoch(page);
+    // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
+    if (this.joined.length > 0 && page.floor > this.served) {
+      throw new TaskwireError('STREAM_RESET');
+    }
+    const lost = this.entries.filter((entry) => entry.after < page.floor);
+    for (const entry of lost) {
+      await this.sendSnapshot(entry);
+    }
+    if (this.membership.closed || lost.length > 0) {
+      return;
+    }
+    for (const event of page.events) {
+      this.send(streamMessageOf(event));
+    }
+    const reached = page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0);
+    this.reach(reached);
+  }
+
+  private reach(seq: number): void {
+    this.served = Math.max(this.served, seq);
+    for (const entry of this.entries) {
+      entry.after = Math.max(entry.after, seq);
+    }
+  }
+
+  /** Sends an event unless none of the rooms wants it or the connection has had it. */
+  private send(event: HubEvent): void {
+    const { seq } = event;
+    let wanted = false;
+    for (const { room, from } of this.joined) {
+      if (belongs(event, room)) {
+        if (seq > from && seq <= this.servedBefore) {
+          return;
+        }
+        wanted ||= seq > this.served;
+      }
+    }
+    for (const entry of this.entries) {
+      if (seq > entry.after && belongs(event, entry.room)) {
+        wanted = true;
+        entry.replayed += 1;
+      }
+    }
+    if (wanted) {
+      this.membership.connection.deliver(event);
+    }
+  }
+
+  private goLive(): void {
+    const { membership, entries } = this;
+    const { stream } = membership;
+    for (const event of stream.ring.after(this.lowest(), stream.last)) {
+      this.send(event);
+    }
+    this.reach(stream.last);
+    membership.after = this.lowest();
+    membership.told = membership.after;
+    for (const entry of entries) {
+      membership.enter(entry.room, entry.from);
+    }
+    membership.held = false;
+    for (const { join, room, recovered, replayed } of entries) {
+      join.reply({ room: room.name, seq: membership.after, epoch: stream.epoch, recovered, replayed });
+    }
+  }
+}

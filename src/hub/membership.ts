@@ -1,0 +1,81 @@
+import type { Room } from '../protocol/rooms.js';
+import type { Connection } from './client.js';
+import type { Join } from './join.js';
+import type { Stream } from './stream.js';
+
+/** A room with members on this worker. */
+export class RoomEntry {
+  readonly members = new Set<Membership>();
+
+  constructor(readonly room: Room) {}
+}
+
+/** A room that a connection has joined: it has been sent every event of the room with `seq > from`. */
+export interface Place {
+  readonly entry: RoomEntry;
+  readonly from: number;
+}
+
+/**
+ * One connection in one stream, in any number of its rooms.
+ *
+ * While `held`, live events pass it by: a catch-up is under way, which ends by sending what passed, in order, and
+ * releasing it in the same turn. Otherwise it has been sent every event of its rooms up to the stream's head or up to
+ * `after`, whichever is higher (a replay may know the log further than the stream does).
+ */
+export class Membership {
+  places: Place[] = [];
+  after = 0;
+  held = false;
+  /** Number of the delivery that reached this connection last: one that sits in several rooms of an event gets it once. */
+  stamp = 0;
+  /** Joins that wait for the catch-up under way. */
+  joins: Join[] = [];
+  catchingUp = false;
+  /** Highest position that the client was told outside of events. */
+  told = 0;
+  closed = false;
+
+  constructor(
+    readonly connection: Connection,
+    readonly stream: Stream,
+  ) {}
+
+  /** Up to where everything of the joined rooms has been sent. */
+  get position(): number {
+    return Math.max(this.after, this.stream.last);
+  }
+
+  enter(room: Room, from: number): void {
+    this.leave(room);
+    const entry = this.stream.room(room);
+    entry.members.add(this);
+    this.places.push({ entry, from });
+  }
+
+  leave(room: Room): boolean {
+    const index = this.places.findIndex((place) => place.entry.room.name === room.name);
+    if (index < 0) {
+      return false;
+    }
+    const [place] = this.places.splice(index, 1);
+    place!.entry.members.delete(this);
+    this.stream.release(place!.entry);
+    return true;
+  }
+
+  leaveAll(): void {
+    for (const { entry } of this.places) {
+      entry.members.delete(this);
+      this.stream.release(entry);
+    }
+    this.places = [];
+    this.joins = [];
+    this.closed = true;
+  }
+}
+
+/** Whether an event belongs to a room of its own stream. */
+export function belongs(event: { readonly jobId: string; readonly taskId: string }, room: Room): boolean {
+  return room.kind === 'user' || (room.kind === 'job' ? event.jobId === room.id : event.taskId === room.id);
+}

@@ -1,0 +1,195 @@
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
+import { parseRoom, type Room } from '../protocol/rooms.js';
+import type { Identity } from '../protocol/tasks.js';
+import type { Connection } from './client.js';
+import type { Hub, HubClient } from './hub.js';
+import { parseSubscription, parseUnsubscription } from './requests.js';
+
+/** A good answer to a client's message. */
+export interface Success {
+  readonly type: 'SUCCESS' | 'PONG';
+  readonly message?: string;
+  readonly data: unknown;
+}
+
+export type Reply = (outcome: Success | TaskwireError) => void;
+
+/** The message protocol of one connection, the same on both wires. */
+export interface Session {
+  /**
+   * Handles one message. `reply` is called once, maybe later: for SUBSCRIBE in the very turn in which the room is joined.
+   * Nothing is called after `close`.
+   */
+  handle(type: string, data: unknown, reply: Reply): void;
+  close(): void;
+}
+
+export type OpenSession = (connection: Connection) => Session;
+
+export interface SessionPorts {
+  /** Checks that a key may see a room. @returns the user whose stream the room is in. */
+  resolve(identity: Identity, room: Room): Promise<string>;
+  readonly limits: {
+    readonly MAX_ROOMS_PER_CONNECTION: number;
+    readonly MAX_MESSAGES_PER_SECOND: number;
+  };
+}
+
+/** Seconds of the allowed message rate that may come at once. */
+const BURST_SECONDS = 10;
+
+export const sessionOpener =
+  (hub: Hub, ports: SessionPorts): OpenSession =>
+  (connection) =>
+    new HubSession(connection, hub.connect(connection), ports);
+
+class HubSession implements Session {
+  /** Subscriptions under way, by room: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
+  private readonly pending = new Map<string, Promise<unknown>>();
+  private allowance: number;
+  private allowanceAt = Date.now();
+  private closed = false;
+
+  constructor(
+    private readonly connection: Connection,
+    private readonly client: HubClient,
+    private readonly ports: SessionPorts,
+  ) {
+    this.allowance = ports.limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
+  }
+
+  handle(type: string, data: unknown, reply: Reply): void {
+    const answer: Reply = (outcome) => {
+      if (!this.closed) {
+        reply(outcome);
+      }
+    };
+    try {
+      this.spend();
+      switch (type) {
+        case 'SUBSCRIBE':
+          this.subscribe(data, answer);
+          break;
+        case 'UNSUBSCRIBE':
+          this.unsubscribe(data, answer);
+          break;
+        case 'PING':
+          answer({ type: 'PONG', data: { positions: this.client.positions() } });
+          break;
+        default:
+          throw new TaskwireError('INVALID_MESSAGE_TYPE');
+      }
+    } catch (error) {
+      answer(toTaskwireError(error));
+    }
+  }
+
+  close(): void {
+    this.closed = true;
+    this.client.close();
+  }
+
+  /** Takes one message from the connection's allowance. */
+  private spend(): void {
+    const rate = this.ports.limits.MAX_MESSAGES_PER_SECOND;
+    const now = Date.now();
+    this.allowance = Math.min(rate * BURST_SECONDS, this.allowance + ((now - this.allowanceAt) / 1_000) * rate);
+    this.allowanceAt = now;
+    if (this.allowance < 1) {
+      throw new TaskwireError('RATE_LIMIT_EXCEEDED', { message: 'Too many messages', retryAfterMs: 1_000 / rate });
+    }
+    this.allowance -= 1;
+  }
+
+  private subscribe(data: unknown, reply: Reply): void {
+    const { requests, single } = parseSubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
+    if (single) {
+      this.subscribeRoom(requests[0]!, (outcome) => {
+        if (outcome instanceof TaskwireError) {
+          reply(outcome);
+        } else {
+          reply({ type: 'SUCCESS', message: `Subscribed to ${outcome.room}`, data: outcome });
+        }
+      });
+      return;
+    }
+    const outcomes: unknown[] = [];
+    let missing = requests.length;
+    requests.forEach((request, index) => {
+      this.subscribeRoom(request, (outcome) => {
+        outcomes[index] = outcome instanceof TaskwireError ? { room: request.room, error: outcome.body } : outcome;
+        missing -= 1;
+        if (missing === 0) {
+          reply({ type: 'SUCCESS', message: `Subscribed to ${requests.length} rooms`, data: { rooms: outcomes } });
+        }
+      });
+    });
+  }
+
+  private subscribeRoom(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
+    let room: Room;
+    try {
+      room = parseRoom(request.room);
+      if (this.client.roomCount + this.pending.size >= this.ports.limits.MAX_ROOMS_PER_CONNECTION) {
+        throw new TaskwireError('TOO_MANY_ROOMS');
+      }
+    } catch (error) {
+      reply(toTaskwireError(error));
+      return;
+    }
+    const before = this.pending.get(room.name);
+    const work = this.join(room, request, before, reply).finally(() => {
+      if (this.pending.get(room.name) === work) {
+        this.pending.delete(room.name);
+      }
+    });
+    this.pending.set(room.name, work);
+  }
+
+  private async join(
+    room: Room,
+    { since, epoch, snapshot }: SubscribeRequest,
+    before: Promise<unknown> | undefined,
+    reply: (outcome: SubscribeResult | TaskwireError) => void,
+  ): Promise<void> {
+    let owner: string;
+    try {
+      await before;
+      owner = await this.ports.resolve(this.connection.identity, room);
+    } catch (error) {
+      reply(toTaskwireError(error));
+      return;
+    }
+    await new Promise<void>((resolve) => {
+      this.client.join(owner, {
+        request: { room, since, epoch, snapshot },
+        reply: (outcome) => {
+          reply(outcome);
+          resolve();
+        },
+      });
+    });
+  }
+
+  private unsubscribe(data: unknown, reply: Reply): void {
+    const names = parseUnsubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
+    const rooms = names.map(parseRoom);
+    const leave = (): void => {
+      for (const room of rooms) {
+        this.client.leave(room);
+      }
+      reply({
+        type: 'SUCCESS',
+        message: `Unsubscribed from ${names.join(', ')}`,
+        data: names.length === 1 ? { room: names[0] } : { rooms: names },
+      });
+    };
+    const waiting = names.flatMap((name) => this.pending.get(name) ?? []);
+    if (waiting.length === 0) {
+      leave();
+    } else {
+      void Promise.all(waiting).then(leave);
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import { type Broker, streamChannel } from './broker/broker.js';
+import type { Logger } from './logger.js';
+import type { TaskEvent } from './protocol/events.js';
+import { encodeStreamMessage } from './protocol/stream-message.js';
+
+/** The one thing that a publisher asks of a broker. */
+export type PublishTransport = Pick<Broker, 'publish'>;
+
+/** At most one line of the log in this time tells of failed publishes. */
+const COMPLAINT_MS = 5_000;
+
+/**
+ * Wakes the hubs: hands each committed event to the channel of its stream. The log is the truth and this is the hint:
+ * a failure is counted and logged, never thrown into the write, and the hubs find the event when they reconcile.
+ */
+export class Publisher {
+  published = 0;
+  failed = 0;
+  private complainedAt = Number.NEGATIVE_INFINITY;
+
+  /**
+   * @param transport a broker, or anything that can publish a message on a channel
+   * @param logger told about failures, at most every five seconds
+   */
+  constructor(
+    private readonly transport: PublishTransport,
+    private readonly logger: Pick<Logger, 'warn'>,
+  ) {}
+
+  /** Publishes events that are committed, in their order. Returns at once and never throws. */
+  publish(events: readonly TaskEvent[]): void {
+    for (const event of events) {
+      this.transport.publish(streamChannel(event.userId), encodeStreamMessage(event)).then(
+        () => {
+          this.published += 1;
+        },
+        (error: unknown) => this.complain(error),
+      );
+    }
+  }
+
+  private complain(error: unknown): void {
+    this.failed += 1;
+    const now = performance.now();
+    if (now - this.complainedAt >= COMPLAINT_MS) {
+      this.complainedAt = now;
+      this.logger.warn('events were committed but not published; workers will find them in the log', {
+        failed: this.failed,
+        error,
+      });
+    }
+  }
+}
