@@ -116,6 +116,10 @@ class Client implements Connection {
   }
 
   subscribe(room: string, since: number | undefined): void {
+    // A session asks for a room again only when the answer to the first time is there.
+    if (this.subscriptions.some((before) => before.room === room && before.result === undefined)) {
+      return;
+    }
     const subscription: Subscription = {
       room,
       since,
