@@ -1,7 +1,6 @@
 import type { TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { RoomKind } from '../protocol/rooms.js';
-import type { TaskRow } from '../protocol/tasks.js';
 
 /** What is asked of one room: its events with `seq > after`. */
 export interface RoomCursor {
@@ -34,7 +33,7 @@ export interface ReplayState extends Position {
 /** Tasks of a room as they are at `seq` of their owner's stream: every event up to it is in them, none after it. */
 export interface Snapshot extends Position {
   readonly userId: string;
-  /** In order of task id; the newest ones when `truncated`. */
-  readonly tasks: readonly TaskRow[];
+  /** JSON text of the list of `TaskRow`, in order of task id; only the newest tasks when `truncated`. */
+  readonly tasks: string;
   readonly truncated: boolean;
 }

@@ -1,0 +1,128 @@
+import knex, { type Knex } from 'knex';
+
+/** How long a query waits for a free connection, and a connection for the server, in milliseconds. */
+const ACQUIRE_MS = 3_000;
+/** The server cancels a statement after this time. */
+const STATEMENT_MS = 10_000;
+/** And the client gives it up a little later, which happens only when the server no longer answers at all. */
+const QUERY_MS = 11_000;
+const IDLE_TRANSACTION_MS = 30_000;
+
+export interface DatabaseOptions {
+  /** `postgres://user:password@host:port/database`, or a socket's folder as `?host=/folder`. */
+  readonly url: string;
+  /** Most connections of this process; they are opened when they are needed. */
+  readonly pool: number;
+  /** Shown by the server's `pg_stat_activity`. */
+  readonly applicationName?: string;
+  /** Told about connections that broke while idle; they are replaced. */
+  readonly onWarning?: (message: string) => void;
+}
+
+/** Opens a pool of Postgres connections. Nothing is connected yet; `destroy()` closes it. */
+export function connectDatabase(options: DatabaseOptions): Knex {
+  const warn = (message: unknown): void => options.onWarning?.(String(message));
+  return knex({
+    client: 'pg',
+    connection: {
+      connectionString: options.url,
+      application_name: options.applicationName ?? 'taskwire',
+      connectionTimeoutMillis: ACQUIRE_MS,
+      statement_timeout: STATEMENT_MS,
+      query_timeout: QUERY_MS,
+      idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
+      keepAlive: true,
+    },
+    pool: { min: 0, max: options.pool, createTimeoutMillis: ACQUIRE_MS + 500, afterCreate: leaveWhenUnanswered },
+    acquireConnectionTimeout: ACQUIRE_MS,
+    log: { warn, error: warn, deprecate: warn, debug() {} },
+  });
+}
+
+type Done = (error: Error | null, result: unknown) => void;
+
+/** What knex uses of a connection. */
+interface RawConnection {
+  query(config: unknown, done: Done): unknown;
+  end(): Promise<void>;
+}
+
+/**
+ * Closes a connection whose query timed out on the client's side. The driver keeps it, its answer still to come, and the
+ * pool would hand it to one query after the other although the server behind it is gone.
+ */
+function leaveWhenUnanswered(connection: RawConnection, ready: (error: null, connection: RawConnection) => void): void {
+  const query = connection.query.bind(connection);
+  connection.query = (config: unknown, done: Done) =>
+    query(config, (error, result) => {
+      if (error?.message === QUERY_TIMEOUT) {
+        connection.end().catch(() => {
+          // It is being thrown away; how it ends tells nothing new.
+        });
+      }
+      done(error, result);
+    });
+  ready(null, connection);
+}
+
+const QUERY_TIMEOUT = 'Query read timeout';
+
+/** SQLSTATEs, or their classes, of a server that cannot serve now and may well later. */
+const SQL_STATES = [
+  '08', // connection exception
+  '53', // insufficient resources: too many connections, disk or memory full
+  '57', // operator intervention: shut down, crash, still starting, statement timeout
+  '58', // system error
+  '25006', // read-only: a replica that is being promoted, or the primary of yesterday
+  '25P03', // idle in transaction for too long
+  '40001', // serialization failure
+  '40P01', // deadlock
+  '55P03', // lock not available
+];
+
+const SYSTEM_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'ENOENT',
+]);
+
+/** The driver and the pool name these by their text only. */
+const MESSAGES = [
+  /^Timeout acquiring a connection/,
+  /^Knex: Timeout acquiring/,
+  /^Connection terminated/,
+  /^Connection ended unexpectedly/,
+  /^timeout expired$/,
+  /^Unable to acquire a connection/,
+  /not queryable$/,
+  new RegExp(`^${QUERY_TIMEOUT}$`),
+];
+
+/**
+ * Whether an error says that the database cannot be reached or cannot serve now, so that the same query may succeed
+ * later; false for errors of the query itself.
+ */
+export function isDatabaseUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error)) {
+    return false;
+  }
+  const { code, name, message } = error as NodeJS.ErrnoException;
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !SYSTEM_CODES.has(code)) {
+    return SQL_STATES.some((state) => code.startsWith(state));
+  }
+  if (code !== undefined && SYSTEM_CODES.has(code)) {
+    return true;
+  }
+  // A host with several addresses fails with one error per address.
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return error.errors.every(isDatabaseUnavailable);
+  }
+  return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(message));
+}

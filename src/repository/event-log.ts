@@ -1,0 +1,223 @@
+import type { Knex } from 'knex';
+import type { EventType, TaskEvent } from '../protocol/events.js';
+import type { Position } from '../protocol/messages.js';
+import type { Room } from '../protocol/rooms.js';
+import { type Binding, databaseError, query } from './database.js';
+import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
+import { isoText, taskJson } from './task-json.js';
+
+interface EventRow {
+  seq: string;
+  job_id: string;
+  task_id: string;
+  type: EventType;
+  changes: string;
+  timestamp: string;
+}
+
+interface StateRow {
+  epoch: string;
+  head: string;
+  floor: string | null;
+}
+
+/** Where a stream stands and what is left of its log, each by one look at an index. */
+const STATE = `s.epoch, s.seq AS head,
+  (SELECT e.seq - 1 FROM task_events e WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1) AS floor`;
+
+const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes,
+  ${isoText('e.created_at')} AS timestamp`;
+
+/** Streams looked at in one statement when the log is trimmed. */
+const TRIM_CHUNK = 500;
+/** Any number; the same in every process that trims. */
+const TRIM_LOCK = 7_459_003;
+
+/** Reads the log of committed events, and the states that belong to it. All methods reject with a TaskwireError. */
+export class EventLog {
+  constructor(private readonly db: Knex) {}
+
+  /** Heads of the streams that exist. */
+  async heads(userIds: readonly string[]): Promise<Map<string, Position>> {
+    const rows = await query<{ user_id: string; seq: string; epoch: string }>(
+      this.db,
+      'SELECT user_id, seq, epoch FROM event_streams WHERE user_id = ANY(?::text[])',
+      [userIds],
+    );
+    return new Map(rows.map(({ user_id, seq, epoch }) => [user_id, { seq: Number(seq), epoch }]));
+  }
+
+  /** Head and floor of a stream; undefined when there is none. */
+  async state(userId: string): Promise<ReplayState | undefined> {
+    const [row] = await query<StateRow>(this.db, `SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?`, [userId]);
+    return row === undefined ? undefined : stateOf(row);
+  }
+
+  /**
+   * Events of some rooms of one stream, each room after a position of its own. Reads by each room's index, so it costs
+   * what it returns; head, floor and events are of one snapshot.
+   * @throws TaskwireError NOT_FOUND when there is no such stream
+   */
+  async read({ userId, rooms, limit }: ReplayQuery): Promise<ReplayPage> {
+    const parts: string[] = [];
+    const bindings: Binding[] = [];
+    // One event more than asked for shows that there are more.
+    const take = limit + 1;
+    const user = rooms.find(({ kind }) => kind === 'user');
+    if (user !== undefined) {
+      parts.push(`(SELECT ${EVENT} FROM task_events e WHERE e.user_id = ? AND e.seq > ? ORDER BY e.seq LIMIT ?)`);
+      bindings.push(userId, user.after, take);
+    }
+    for (const [kind, column, type] of [
+      ['job', 'job_id', 'numeric'],
+      ['task', 'task_id', 'bigint'],
+    ] as const) {
+      const some = rooms.filter((room) => room.kind === kind);
+      if (some.length > 0) {
+        parts.push(`(SELECT e.* FROM unnest(?::${type}[], ?::bigint[]) AS room (id, after),
+          LATERAL (SELECT ${EVENT} FROM task_events e WHERE e.${column} = room.id AND e.seq > room.after
+            AND e.user_id = ? ORDER BY e.seq LIMIT ?) e)`);
+        bindings.push(
+          some.map(({ id }) => id),
+          some.map(({ after }) => after),
+          userId,
+          take,
+        );
+      }
+    }
+    const events = parts.length === 0 ? 'SELECT NULL::bigint AS seq WHERE false' : parts.join(' UNION ');
+    const rows = await query<StateRow & Partial<EventRow>>(
+      this.db,
+      `SELECT state.*, found.* FROM (SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?) state
+       LEFT JOIN LATERAL (SELECT * FROM (${events}) e ORDER BY seq LIMIT ?) found ON true ORDER BY found.seq`,
+      [userId, ...bindings, take],
+    );
+    const [first] = rows;
+    if (first === undefined) {
+      throw databaseError(new Error('stream not found'));
+    }
+    const state = stateOf(first);
+    const found = rows.flatMap((row) => (row.seq == null ? [] : [eventOf(userId, state.epoch, row as EventRow)]));
+    return { ...state, events: found.slice(0, limit), complete: found.length <= limit };
+  }
+
+  /**
+   * The tasks of a room, consistent with the stream's head that comes with them: one statement, one snapshot.
+   * @param limit most tasks; of more, the newest are taken
+   * @returns undefined when the room does not exist
+   */
+  async snapshot(room: Room, limit: number): Promise<Snapshot | undefined> {
+    const [owner, filter] = {
+      job: ['(SELECT user_id FROM jobs WHERE job_id = ?::numeric)', 't.job_id = ?::numeric'],
+      task: ['(SELECT user_id FROM tasks WHERE task_id = ?::bigint)', 't.task_id = ?::bigint'],
+      user: ['?', 't.user_id = ?'],
+    }[room.kind] as [string, string];
+    const [row] = await query<{ user_id: string; epoch: string; seq: string; tasks: string | null; count: number }>(
+      this.db,
+      `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.count::int AS count
+       FROM event_streams s, LATERAL (
+         SELECT json_agg(${taskJson('t')} ORDER BY t.task_id)::text AS tasks, count(*) AS count
+         FROM (SELECT * FROM tasks t WHERE ${filter} ORDER BY t.task_id DESC LIMIT ?) t
+       ) found
+       WHERE s.user_id = ${owner}`,
+      [room.id, limit, room.id],
+    );
+    if (row === undefined) {
+      return undefined;
+    }
+    return {
+      userId: row.user_id,
+      seq: Number(row.seq),
+      epoch: row.epoch,
+      tasks: row.tasks ?? '[]',
+      truncated: row.count >= limit,
+    };
+  }
+
+  /** The user whose stream a room is in; undefined when the room does not exist. */
+  async ownerOf(room: Room): Promise<string | undefined> {
+    const sql = {
+      job: 'SELECT user_id FROM jobs WHERE job_id = ?::numeric',
+      task: 'SELECT user_id FROM tasks WHERE task_id = ?::bigint',
+      user: 'SELECT user_id FROM users WHERE user_id = ?',
+    }[room.kind];
+    const [row] = await query<{ user_id: string }>(this.db, sql, [room.id]);
+    return row?.user_id;
+  }
+
+  /**
+   * Removes expired events, in short statements that no writer waits for: a stream's counter row is not touched, and
+   * what goes is always the beginning of the log, so that what is left has no hole. One process works at a time.
+   * @param hours age from which an event is expired
+   * @param batch most events of one statement
+   * @returns how many were removed
+   */
+  async trim(hours: number, batch = 1_000): Promise<number> {
+    let removed = 0;
+    let after = '';
+    for (;;) {
+      const streams = await query<{ user_id: string; expired: boolean }>(
+        this.db,
+        `SELECT s.user_id, COALESCE((
+           SELECT e.created_at < now() - ? * interval '1 hour' FROM task_events e
+           WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1), false) AS expired
+         FROM event_streams s WHERE s.user_id > ? ORDER BY s.user_id LIMIT ?`,
+        [hours, after, TRIM_CHUNK],
+      );
+      for (const { user_id, expired } of streams) {
+        if (expired) {
+          removed += await this.trimStream(user_id, hours, batch);
+        }
+      }
+      if (streams.length < TRIM_CHUNK) {
+        return removed;
+      }
+      after = streams.at(-1)!.user_id;
+    }
+  }
+
+  private async trimStream(userId: string, hours: number, batch: number): Promise<number> {
+    let removed = 0;
+    for (;;) {
+      const [row] = await query<{ removed: number }>(
+        this.db,
+        `WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(?) AS mine),
+         oldest AS (
+           SELECT e.seq, e.created_at FROM task_events e, turn
+           WHERE turn.mine AND e.user_id = ? ORDER BY e.seq LIMIT ?
+         ),
+         kept AS (SELECT min(seq) AS seq FROM oldest WHERE created_at >= now() - ? * interval '1 hour'),
+         gone AS (
+           DELETE FROM task_events e USING oldest, kept
+           WHERE e.user_id = ? AND e.seq = oldest.seq AND (kept.seq IS NULL OR e.seq < kept.seq)
+           RETURNING 1
+         )
+         SELECT count(*)::int AS removed FROM gone`,
+        [TRIM_LOCK, userId, batch, hours, userId],
+      );
+      removed += row!.removed;
+      if (row!.removed < batch) {
+        return removed;
+      }
+    }
+  }
+}
+
+function stateOf({ epoch, head, floor }: StateRow): ReplayState {
+  const seq = Number(head);
+  // An empty log reaches back to nothing but the head.
+  return { epoch, seq, floor: floor === null ? seq : Number(floor) };
+}
+
+function eventOf(userId: string, epoch: string, row: EventRow): TaskEvent {
+  return {
+    type: row.type,
+    userId,
+    seq: Number(row.seq),
+    epoch,
+    jobId: row.job_id,
+    taskId: Number(row.task_id),
+    changes: row.changes,
+    timestamp: row.timestamp,
+  };
+}

@@ -1,0 +1,89 @@
+import { z } from 'zod';
+import { TaskwireError } from '../protocol/errors.js';
+import { isJobId, isUserId } from '../protocol/rooms.js';
+
+/** Text that Postgres can keep: without NUL. */
+const text = (max: number) =>
+  z
+    .string()
+    .max(max)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what is looked for
+    .regex(/^[^\u0000]*$/, 'Invalid string: must not contain NUL');
+
+const integer = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+
+/** A job id: decimal text of up to 78 digits, or a number that is exact. */
+export const jobIdInput = z
+  .union([z.string().max(78), integer, z.bigint()])
+  .transform(String)
+  .refine(isJobId, { message: 'wants an unsigned integer of up to 78 digits' });
+
+export const taskIdInput = z.number().int().positive().max(Number.MAX_SAFE_INTEGER);
+
+export const userIdInput = z.string().refine(isUserId, { message: 'wants 1 to 128 printable characters' });
+
+const status = z.string().regex(/^[a-z0-9_-]{1,32}$/i, 'wants 1 to 32 letters, digits, - or _');
+const hash = text(256);
+const fee = z.number().finite();
+const rfc3339 = z.iso.datetime({ offset: true, message: 'wants an RFC 3339 date and time' });
+
+/** Optional fields of both updates. */
+const outcome = {
+  task_status: status.optional(),
+  task_error: text(4_096).nullable().optional(),
+  tx_url: text(2_048).nullable().optional(),
+};
+
+export const jobInput = z.object({ job_id: jobIdInput, user_id: userIdInput });
+
+export const createTaskInput = z.object({
+  job_id: jobIdInput,
+  task_definition_id: integer,
+  is_imua: z.boolean().default(false),
+});
+
+export const executionInput = z.object({
+  task_performer_id: integer.optional(),
+  execution_timestamp: rfc3339.optional(),
+  execution_tx_hash: hash.optional(),
+  proof_of_task: text(65_536).optional(),
+  task_opx_cost: fee.optional(),
+  converted_arguments: z.json().optional(),
+  ...outcome,
+});
+
+export const attestationInput = z.object({
+  task_number: integer.optional(),
+  task_attester_ids: z.array(integer).max(1_000).optional(),
+  tp_signature: text(4_096).optional(),
+  ta_signature: text(4_096).optional(),
+  task_submission_tx_hash: hash.optional(),
+  is_successful: z.boolean().optional(),
+  ...outcome,
+});
+
+export const feeInput = z.object({ fee });
+
+export const statusInput = z.object({
+  task_number: integer.nullish(),
+  task_status: status,
+  task_submission_tx_hash: hash.nullish(),
+});
+
+export type JobInput = z.input<typeof jobInput>;
+export type CreateTaskInput = z.input<typeof createTaskInput>;
+export type ExecutionInput = z.input<typeof executionInput>;
+export type AttestationInput = z.input<typeof attestationInput>;
+
+/**
+ * Checks a value against a schema.
+ * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details`
+ */
+export function parseInput<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+  const result = schema.safeParse(value);
+  if (!result.success) {
+    const details = result.error.issues.map(({ path, message }) => ({ field: path.join('.'), message }));
+    throw new TaskwireError('INVALID_REQUEST', { details });
+  }
+  return result.data;
+}

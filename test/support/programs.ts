@@ -1,0 +1,75 @@
+import { accessSync, constants, readdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { delimiter, join } from 'node:path';
+
+/** Debian keeps the server programs of each version here, outside of PATH. */
+const POSTGRES_HOME = '/usr/lib/postgresql';
+
+/** @returns the full path of a program in PATH (or of Debian's newest Postgres), undefined when there is none */
+export function findProgram(name: string): string | undefined {
+  const folders = (process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '');
+  return [...folders, ...postgresFolders()]
+    .map((folder) => join(folder, name))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+function postgresFolders(): string[] {
+  try {
+    const versions = readdirSync(POSTGRES_HOME).sort((a, b) => Number(b) - Number(a));
+    return versions.map((version) => join(POSTGRES_HOME, version, 'bin'));
+  } catch {
+    return [];
+  }
+}
+
+/** Those of `names` that this machine does not have. */
+export function missingPrograms(names: readonly string[]): string[] {
+  return names.filter((name) => findProgram(name) === undefined);
+}
+
+/**
+ * `describe` for a suite that starts servers. Where a program is missing its tests are pending and the title says why;
+ * with CI=true a missing program is a failure, so that a green run means that everything ran.
+ */
+export function describeWith(programs: readonly string[], title: string, body: (this: Mocha.Suite) => void): void {
+  const missing = missingPrograms(programs);
+  if (missing.length === 0) {
+    describe(title, body);
+    return;
+  }
+  const reason = `${missing.join(' and ')} not found in PATH`;
+  if (process.env['CI'] === 'true') {
+    describe(title, () => {
+      it('finds its programs', () => {
+        throw new Error(reason);
+      });
+    });
+  } else {
+    describe.skip(`${title} [not run: ${reason}]`, body);
+  }
+}
+
+/** A port of 127.0.0.1 that nobody listens on at this moment. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => {
+        if (address === null || typeof address === 'string') {
+          reject(new Error('the probe has no port'));
+        } else {
+          resolve(address.port);
+        }
+      });
+    });
+  });
+}
