@@ -1,7 +1,7 @@
 import { type Broker, streamChannel } from '../broker/broker.js';
 import type { Logger } from '../logger.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { controlText, type Position } from '../protocol/messages.js';
+import { controlText, type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
 import type { Connection } from './client.js';
@@ -236,14 +236,18 @@ export class Hub {
       throw new TaskwireError('NOT_FOUND');
     }
     const { seq, epoch, userId, tasks, truncated } = snapshot;
-    const data = {
-      ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
-      user_id: userId,
-      tasks,
-      ...(truncated ? { truncated } : {}),
-    };
     const type = SNAPSHOT_TYPES[room.kind];
-    const payload = Buffer.from(controlText(type, data, { position: { seq, epoch } }));
+    const payload = Buffer.from(
+      snapshotText(type, {
+        ids: {
+          ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
+          user_id: userId,
+          ...(truncated ? { truncated } : {}),
+        },
+        tasks,
+        position: { seq, epoch },
+      }),
+    );
     return { seq, epoch, message: { type, payload } };
   }
 

@@ -53,6 +53,17 @@ export function controlText(
   });
 }
 
+/** JSON text of a snapshot; `tasks` is JSON text already and is carried as it is. */
+export function snapshotText(
+  type: ControlType,
+  parts: { readonly ids: object; readonly tasks: string; readonly position: Position },
+): string {
+  const { seq, epoch } = parts.position;
+  const ids = JSON.stringify(parts.ids).slice(1, -1);
+  const now = new Date().toISOString();
+  return `{"type":"${type}","seq":${seq},"epoch":"${epoch}","data":{${ids},"tasks":${parts.tasks}},"timestamp":"${now}"}`;
+}
+
 /** JSON text of an ERROR message. */
 export function errorText(body: ErrorBody, requestId?: string): string {
   return controlText('ERROR', body, { requestId });

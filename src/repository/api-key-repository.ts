@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { z } from 'zod';
 import { ROLES, type Role } from '../protocol/tasks.js';
-import { query } from './database.js';
+import { query } from './query.js';
 import { parseInput, userIdInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
@@ -13,20 +13,25 @@ export interface ApiKeyRecord {
   readonly prefix: string;
   readonly owner: string;
   readonly role: Role;
-  /** Requests per minute; null: the server's default. */
-  readonly rateLimit: number | null;
+  readonly name: string | null;
+  /** Requests per minute. */
+  readonly rateLimit: number;
   readonly active: boolean;
   readonly createdAt: string;
   readonly lastUsedAt: string | null;
 }
 
+/** Requests per minute of a key that is made without a limit of its own. */
+export const DEFAULT_RATE_LIMIT = 600;
+
 const keyInput = z.object({
   owner: userIdInput,
   role: z.enum(ROLES as [Role, ...Role[]]).default('user'),
-  rateLimit: z.number().int().positive().max(2_147_483_647).optional(),
+  rateLimit: z.number().int().positive().max(2_147_483_647).default(DEFAULT_RATE_LIMIT),
+  name: z.string().max(128).optional(),
 });
 
-const COLUMNS = `key_id AS "keyId", key_prefix AS "prefix", owner, role, rate_limit AS "rateLimit", active,
+const COLUMNS = `key_id AS "keyId", prefix, name, owner, role, rate_limit AS "rateLimit", active,
   ${isoText('created_at')} AS "createdAt", ${isoText('last_used_at')} AS "lastUsedAt"`;
 
 /** The form of every key: `tw_` and 32 random bytes in base64url. */
@@ -46,14 +51,14 @@ export class ApiKeyRepository {
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
   async create(input: z.input<typeof keyInput>): Promise<{ key: string; record: ApiKeyRecord }> {
-    const { owner, role, rateLimit } = parseInput(keyInput, input);
+    const { owner, role, rateLimit, name } = parseInput(keyInput, input);
     await ensureUser(this.db, owner);
     const key = `tw_${randomBytes(32).toString('base64url')}`;
     const [record] = await query<ApiKeyRecord>(
       this.db,
-      `INSERT INTO api_keys (key_id, key_hash, key_prefix, owner, role, rate_limit) VALUES (?, ?, ?, ?, ?, ?)
+      `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?)
        RETURNING ${COLUMNS}`,
-      [randomBytes(9).toString('base64url'), hashApiKey(key), key.slice(0, 7), owner, role, rateLimit ?? null],
+      [randomBytes(9).toString('base64url'), hashApiKey(key), key.slice(0, 7), name ?? null, owner, role, rateLimit],
     );
     return { key, record: record! };
   }
@@ -66,11 +71,11 @@ export class ApiKeyRepository {
 
   /** All keys, oldest first. */
   list(): Promise<ApiKeyRecord[]> {
-    return query(this.db, `SELECT ${COLUMNS} FROM api_keys ORDER BY created_at, key_id`);
+    return query(this.db, `SELECT ${COLUMNS} FROM api_keys ORDER BY created_at, key_id`, []);
   }
 
   async count(): Promise<number> {
-    const [row] = await query<{ count: string }>(this.db, 'SELECT count(*) AS count FROM api_keys');
+    const [row] = await query<{ count: string }>(this.db, 'SELECT count(*) AS count FROM api_keys', []);
     return Number(row!.count);
   }
 

@@ -1,9 +1,10 @@
 import type { Knex } from 'knex';
+import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import { type Binding, databaseError, query } from './database.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
+import { query } from './query.js';
 import { isoText, taskJson } from './task-json.js';
 
 interface EventRow {
@@ -60,7 +61,7 @@ export class EventLog {
    */
   async read({ userId, rooms, limit }: ReplayQuery): Promise<ReplayPage> {
     const parts: string[] = [];
-    const bindings: Binding[] = [];
+    const bindings: unknown[] = [];
     // One event more than asked for shows that there are more.
     const take = limit + 1;
     const user = rooms.find(({ kind }) => kind === 'user');
@@ -94,7 +95,7 @@ export class EventLog {
     );
     const [first] = rows;
     if (first === undefined) {
-      throw databaseError(new Error('stream not found'));
+      throw new TaskwireError('NOT_FOUND');
     }
     const state = stateOf(first);
     const found = rows.flatMap((row) => (row.seq == null ? [] : [eventOf(userId, state.epoch, row as EventRow)]));

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { query } from './database.js';
+import { query } from './query.js';
 import { type JobInput, jobIdInput, jobInput, parseInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';

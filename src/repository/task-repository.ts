@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { TaskRow } from '../protocol/tasks.js';
-import { query } from './database.js';
+import { query } from './query.js';
 import {
   type AttestationInput,
   attestationInput,
@@ -51,7 +51,7 @@ const COLUMN_TYPES: Readonly<Record<string, string>> = {
   execution_tx_hash: 'text',
   proof_of_task: 'text',
   task_performer_id: 'bigint',
-  task_attester_ids: 'bigint[]',
+  task_attester_ids: 'jsonb',
   tp_signature: 'text',
   ta_signature: 'text',
   task_submission_tx_hash: 'text',
@@ -177,7 +177,7 @@ export class TaskRepository {
       ([column, value]): Assignment => ({
         column,
         type: COLUMN_TYPES[column]!,
-        value: column === 'converted_arguments' ? JSON.stringify(value) : value,
+        value: COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(value) : value,
       }),
     );
     const text = JSON.stringify(Object.fromEntries(given));

@@ -1,7 +1,8 @@
 import type { EventType } from '../protocol/events.js';
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
-import type { Binding } from './database.js';
 import { isoText } from './task-json.js';
+
+type Binding = unknown;
 
 /** One SQL statement with its bindings in the order of its question marks. */
 export interface Statement {

@@ -219,7 +219,7 @@ class World {
           repairs ? gate.run(() => log.read(query)) : gate.run(() => ({ ...log.state(), events: [], complete: true })),
         state: () => gate.run(() => log.state()),
         snapshot: (room): Promise<Snapshot> =>
-          gate.run(() => ({ ...log.state(), userId: room.id, tasks: [], truncated: false })),
+          gate.run(() => ({ ...log.state(), userId: room.id, tasks: '[]', truncated: false })),
       },
       {
         RING_EVENTS: 4,
