@@ -1,0 +1,287 @@
+import { io, type Socket } from 'socket.io-client';
+import WebSocket from 'ws';
+import type { EventEnvelope } from '../../src/protocol/events.js';
+import { EVENT_TYPES } from '../../src/protocol/events.js';
+import type { SubscribeResult } from '../../src/protocol/messages.js';
+
+export type Wire = 'socket.io' | 'websocket';
+
+interface Snapshot {
+  seq: number;
+  data: { job_id?: string; task_id?: number; user_id: string; tasks: Array<Record<string, unknown>> };
+}
+
+interface Message {
+  type: string;
+  seq?: number;
+  data: Record<string, unknown>;
+  request_id?: string;
+}
+
+/** A wire that stays connected by itself; the subscriber above it knows rooms and positions. */
+interface Link {
+  subscribe(rooms: unknown[]): void;
+  drop(): void;
+  close(): void;
+}
+
+interface LinkEvents {
+  open(): void;
+  message(message: Message): void;
+  subscribed(results: Array<SubscribeResult | { room: string; error: { code: string } }>): void;
+  refused(code: string): void;
+}
+
+const RECONNECT_MS = 50;
+
+/** What one room of a subscriber has received. */
+export class RoomHistory {
+  /** Up to where a snapshot, or the first acknowledgement, covers the room. */
+  base: number | undefined;
+  epoch: string | undefined;
+  position = 0;
+  readonly seqs: number[] = [];
+  acknowledged = false;
+}
+
+/**
+ * A client as a frontend would write one: keeps a position per room, comes back by itself and says where it stopped. It
+ * keeps account of everything that breaks the promise: a copy on one connection, an event out of order.
+ */
+export class Subscriber {
+  readonly rooms = new Map<string, RoomHistory>();
+  readonly violations: string[] = [];
+  readonly refusals: string[] = [];
+  /** Rows by task id, as a frontend derives them: a snapshot replaces, an event merges its changes. */
+  readonly state = new Map<number, Record<string, unknown>>();
+  connections = 0;
+  /** SUBSCRIBEs that said `recovered: false` although a position was given. */
+  unrecovered = 0;
+  replayed = 0;
+  private readonly link: Link;
+  private seenHere = new Set<string>();
+
+  constructor(wire: Wire, url: string, key: string, rooms: readonly string[]) {
+    for (const room of rooms) {
+      this.rooms.set(room, new RoomHistory());
+    }
+    const events: LinkEvents = {
+      open: () => this.onOpen(),
+      message: (message) => this.onMessage(message),
+      subscribed: (results) => this.onSubscribed(results),
+      refused: (code) => this.refusals.push(code),
+    };
+    this.link = wire === 'websocket' ? new PlainLink(url, key, events) : new SocketioLink(url, key, events);
+  }
+
+  /** Whether every room has been acknowledged on the connection of now. */
+  get live(): boolean {
+    return [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
+  }
+
+  /** Ends the connection; it comes back by itself. */
+  drop(): void {
+    this.link.drop();
+  }
+
+  close(): void {
+    this.link.close();
+  }
+
+  private onOpen(): void {
+    this.connections += 1;
+    this.seenHere = new Set();
+    const requests = [...this.rooms].map(([room, history]) => {
+      history.acknowledged = false;
+      return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
+    });
+    this.link.subscribe(requests);
+  }
+
+  private onSubscribed(results: Array<SubscribeResult | { room: string; error: { code: string } }>): void {
+    let again = false;
+    for (const result of results) {
+      const history = this.rooms.get(result.room)!;
+      if ('error' in result) {
+        this.refusals.push(result.error.code);
+        again = true;
+        continue;
+      }
+      if (history.base !== undefined && !result.recovered) {
+        this.unrecovered += 1;
+        history.base = Math.max(history.base, history.position);
+      }
+      history.base ??= result.seq;
+      history.position = Math.max(history.position, result.seq);
+      history.epoch = result.epoch;
+      history.acknowledged = true;
+      this.replayed += result.replayed;
+    }
+    if (again) {
+      setTimeout(() => this.link.drop(), RECONNECT_MS);
+    }
+  }
+
+  private onMessage(message: Message): void {
+    if ((EVENT_TYPES as readonly string[]).includes(message.type)) {
+      this.onEvent(message as unknown as EventEnvelope);
+    } else if (message.type.endsWith('_SNAPSHOT')) {
+      this.onSnapshot(message as unknown as Snapshot);
+    } else if (message.type === 'POSITION') {
+      for (const { room, seq } of message.data['positions'] as Array<{ room: string; seq: number }>) {
+        const history = this.rooms.get(room)!;
+        history.position = Math.max(history.position, seq);
+      }
+    }
+  }
+
+  private onSnapshot({ seq, data }: Snapshot): void {
+    const room =
+      data.job_id !== undefined
+        ? `job:${data.job_id}`
+        : data.task_id !== undefined
+          ? `task:${data.task_id}`
+          : `user:${data.user_id}`;
+    const history = this.rooms.get(room);
+    if (history === undefined) {
+      this.violations.push(`snapshot of ${room}, which was not asked for`);
+      return;
+    }
+    history.base = seq;
+    history.position = seq;
+    for (const task of data.tasks) {
+      this.state.set(task['task_id'] as number, { ...task });
+    }
+  }
+
+  private onEvent({ type, seq, data }: EventEnvelope): void {
+    const id = `${data.user_id} ${seq}`;
+    if (this.seenHere.has(id)) {
+      this.violations.push(`copy of ${type} ${id}`);
+    }
+    this.seenHere.add(id);
+    let entitled = false;
+    let news = false;
+    for (const room of [`job:${data.job_id}`, `task:${data.task_id}`, `user:${data.user_id}`]) {
+      const history = this.rooms.get(room);
+      if (history !== undefined) {
+        entitled = true;
+        if (seq > history.position) {
+          news = true;
+          history.position = seq;
+          history.seqs.push(seq);
+        }
+      }
+    }
+    if (!entitled) {
+      this.violations.push(`${type} ${id} of a room that was not asked for`);
+    } else if (!news) {
+      this.violations.push(`${type} ${id} out of order or seen before`);
+    } else {
+      this.state.set(data.task_id, { ...this.state.get(data.task_id), ...data.changes });
+    }
+  }
+}
+
+class PlainLink implements Link {
+  private socket: WebSocket | undefined;
+  private closed = false;
+  private requests = 0;
+
+  constructor(
+    private readonly url: string,
+    private readonly key: string,
+    private readonly events: LinkEvents,
+  ) {
+    this.connect();
+  }
+
+  subscribe(rooms: unknown[]): void {
+    this.requests += 1;
+    this.socket?.send(
+      JSON.stringify({ type: 'SUBSCRIBE', data: { rooms }, request_id: `${this.requests}` }),
+    );
+  }
+
+  drop(): void {
+    this.socket?.terminate();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.socket?.terminate();
+  }
+
+  private connect(): void {
+    const address = `${this.url.replace(/^http/, 'ws')}/api/ws/tasks`;
+    const socket = new WebSocket(address, { headers: { 'x-api-key': this.key }, handshakeTimeout: 10_000 });
+    this.socket = socket;
+    socket.on('error', () => {});
+    socket.once('open', () => this.events.open());
+    socket.on('message', (bytes) => {
+      const message = JSON.parse(String(bytes)) as Message;
+      if (message.type === 'SUCCESS') {
+        const { rooms } = message.data['data'] as { rooms: SubscribeResult[] };
+        this.events.subscribed(rooms);
+      } else if (message.type === 'ERROR') {
+        this.events.refused(String(message.data['code']));
+        socket.close();
+      } else {
+        this.events.message(message);
+      }
+    });
+    socket.once('close', () => {
+      if (!this.closed) {
+        setTimeout(() => !this.closed && this.connect(), RECONNECT_MS);
+      }
+    });
+  }
+}
+
+class SocketioLink implements Link {
+  private readonly socket: Socket;
+
+  constructor(
+    url: string,
+    key: string,
+    private readonly events: LinkEvents,
+  ) {
+    this.socket = io(`${url}/api/ws/tasks`, {
+      auth: { api_key: key },
+      transports: ['websocket'],
+      forceNew: true,
+      reconnectionDelay: RECONNECT_MS,
+      reconnectionDelayMax: 4 * RECONNECT_MS,
+      timeout: 10_000,
+    });
+    this.socket.on('connect', () => events.open());
+    this.socket.onAny((_type, message: Message) => events.message(message));
+    this.socket.on('connect_error', (error: Error & { data?: { code?: string } }) => {
+      const code = error.data?.code;
+      if (code !== undefined) {
+        events.refused(code);
+        // A refusal by the application ends socket.io-client's own attempts.
+        setTimeout(() => this.socket.connect(), RECONNECT_MS);
+      }
+    });
+  }
+
+  subscribe(rooms: unknown[]): void {
+    this.socket.emit('SUBSCRIBE', { rooms }, (answer: { rooms?: SubscribeResult[]; error?: { code: string } }) => {
+      if (answer.rooms !== undefined) {
+        this.events.subscribed(answer.rooms);
+      } else {
+        this.events.refused(answer.error?.code ?? 'no answer');
+        this.drop();
+      }
+    });
+  }
+
+  drop(): void {
+    this.socket.io.engine?.close();
+  }
+
+  close(): void {
+    this.socket.disconnect();
+  }
+}
