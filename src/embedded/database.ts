@@ -1,0 +1,140 @@
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import type { ListenOptions } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import type { Logger } from '../logger.js';
+import { lockFolder } from './folder-lock.js';
+import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
+
+/** The name that Postgres clients look for in a socket's folder. */
+const SOCKET_NAME = '.s.PGSQL.5432';
+/** Systems keep paths of sockets in about 104 bytes. */
+const MAX_SOCKET_PATH = 103;
+const RESTART_MS = 1_000;
+/** A thread that fails so often without having served is not started again. */
+const MAX_FAILURES = 5;
+
+export interface EmbeddedDatabase {
+  /** For `connectDatabase`, in this process and in others of this user. */
+  readonly url: string;
+  /** Closes all connections and the files. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a Postgres inside of this program (PGlite) for a host without one, and serves it to the processes of this host.
+ *
+ * It listens on a Unix socket in a folder that only this user may enter; where there are none, on a port of 127.0.0.1.
+ * It has no passwords: whoever may enter may do everything. One process at a time uses a folder.
+ *
+ * @param options `dir`: where the data are kept; made when it does not exist
+ * @throws FolderInUseError when another process has the folder
+ */
+export async function startEmbeddedDatabase(options: { dir: string; logger: Logger }): Promise<EmbeddedDatabase> {
+  const dir = resolve(options.dir);
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const unlock = lockFolder(dir);
+  try {
+    const address = chooseAddress(dir);
+    const supervisor = new Supervisor({ dir: join(dir, 'data'), listen: address.listen }, options.logger);
+    const port = await supervisor.start();
+    return {
+      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres${address.query}`,
+      stop: async () => {
+        await supervisor.stop();
+        address.remove();
+        unlock();
+      },
+    };
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+}
+
+interface Address {
+  readonly listen: ListenOptions;
+  /** What the URL says about it. */
+  readonly query: string;
+  remove(): void;
+}
+
+function chooseAddress(dir: string): Address {
+  if (process.platform === 'win32') {
+    return { listen: { host: '127.0.0.1', port: 0 }, query: '', remove() {} };
+  }
+  const own = join(dir, 'run');
+  const fits = Buffer.byteLength(join(own, SOCKET_NAME)) <= MAX_SOCKET_PATH;
+  const folder = fits ? own : mkdtempSync(join(tmpdir(), 'taskwire-'));
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  chmodSync(folder, 0o700);
+  return {
+    listen: { path: join(folder, SOCKET_NAME) },
+    query: `?host=${encodeURIComponent(folder)}`,
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
+
+/** Keeps the database's thread running. */
+class Supervisor {
+  private thread: Worker | undefined;
+  private stopping = false;
+  private failures = 0;
+
+  constructor(
+    private data: ThreadData,
+    private readonly logger: Logger,
+  ) {}
+
+  /** @returns the port that was chosen, where there is one */
+  async start(): Promise<number | undefined> {
+    const thread = new Worker(new URL('./thread.js', import.meta.url), { workerData: this.data });
+    this.thread = thread;
+    const { port }: ThreadReady = await new Promise((resolve, reject) => {
+      thread.once('message', resolve);
+      thread.once('error', reject);
+      thread.once('exit', (code) => reject(new Error(`the embedded database ended with code ${code}`)));
+    });
+    if (port !== undefined) {
+      // Its clients know this port, so that a new thread has to take it too.
+      this.data = { ...this.data, listen: { ...this.data.listen, port } };
+    }
+    this.failures = 0;
+    thread.removeAllListeners();
+    thread.once('error', (error) => this.logger.error('the embedded database failed', { error }));
+    thread.once('exit', () => this.revive());
+    return port;
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    const { thread } = this;
+    if (thread !== undefined) {
+      const exited = once(thread, 'exit');
+      thread.postMessage('stop' satisfies ThreadCommand);
+      await exited;
+    }
+  }
+
+  private async revive(): Promise<void> {
+    this.thread = undefined;
+    while (!this.stopping && this.thread === undefined) {
+      await sleep(RESTART_MS);
+      try {
+        await this.start();
+        this.logger.warn('the embedded database was started again');
+      } catch (error) {
+        this.thread = undefined;
+        this.failures += 1;
+        const last = this.failures >= MAX_FAILURES;
+        this.logger.error(`the embedded database does not start${last ? '; giving up' : ''}`, { error });
+        if (last) {
+          return;
+        }
+      }
+    }
+  }
+}
