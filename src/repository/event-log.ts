@@ -117,11 +117,15 @@ export class EventLog {
       this.db,
       `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.count::int AS count
        FROM event_streams s, LATERAL (
-         SELECT json_agg(${taskJson('t')} ORDER BY t.task_id)::text AS tasks, count(*) AS count
-         FROM (SELECT * FROM tasks t WHERE ${filter} ORDER BY t.task_id DESC LIMIT ?) t
+         SELECT json_agg(${taskJson('t')} ORDER BY t.task_id) FILTER (WHERE t.rank <= ?)::text AS tasks,
+           count(*) AS count
+         FROM (
+           SELECT *, row_number() OVER (ORDER BY t.task_id DESC) AS rank
+           FROM tasks t WHERE ${filter} ORDER BY t.task_id DESC LIMIT ?
+         ) t
        ) found
        WHERE s.user_id = ${owner}`,
-      [room.id, limit, room.id],
+      [limit, room.id, limit + 1, room.id],
     );
     if (row === undefined) {
       return undefined;
@@ -131,7 +135,7 @@ export class EventLog {
       seq: Number(row.seq),
       epoch: row.epoch,
       tasks: row.tasks ?? '[]',
-      truncated: row.count >= limit,
+      truncated: row.count > limit,
     };
   }
 

@@ -38,7 +38,7 @@ const STEPS: readonly Step[] = [
          job_id numeric(78, 0) NOT NULL,
          user_id text NOT NULL,
          task_number bigint,
-         task_definition_id integer NOT NULL,
+         task_definition_id bigint NOT NULL,
          is_imua boolean NOT NULL,
          task_status text NOT NULL,
          task_error text,

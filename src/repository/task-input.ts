@@ -2,13 +2,36 @@ import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
 import { isJobId, isUserId } from '../protocol/rooms.js';
 
-/** Text that Postgres can keep: without NUL. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what is looked for
+const STORABLE = /^[^\u0000\uD800-\uDFFF]*$/u;
+
+/** Text that Postgres can keep, as text and within JSON: without NUL and without half of a surrogate pair. */
 const text = (max: number) =>
-  z
-    .string()
-    .max(max)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what is looked for
-    .regex(/^[^\u0000]*$/, 'Invalid string: must not contain NUL');
+  z.string().max(max).regex(STORABLE, 'Invalid string: must not contain NUL or half of a surrogate pair');
+
+/** Nesting and text of a JSON value that is kept as it is. */
+const MAX_JSON_DEPTH = 32;
+const MAX_JSON_LENGTH = 65_536;
+
+function isStorableJson(value: unknown, depth = 0): boolean {
+  if (typeof value === 'string') {
+    return STORABLE.test(value);
+  }
+  if (typeof value !== 'object' || value === null) {
+    return value === null || typeof value === 'boolean' || Number.isFinite(value);
+  }
+  if (depth >= MAX_JSON_DEPTH) {
+    return false;
+  }
+  return Array.isArray(value)
+    ? value.every((item) => isStorableJson(item, depth + 1))
+    : Object.entries(value).every(([key, item]) => STORABLE.test(key) && isStorableJson(item, depth + 1));
+}
+
+const json = z.custom<unknown>(
+  (value) => isStorableJson(value) && JSON.stringify(value).length <= MAX_JSON_LENGTH,
+  `wants JSON of up to ${MAX_JSON_LENGTH} characters, nested up to ${MAX_JSON_DEPTH} deep`,
+);
 
 const integer = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 
@@ -25,7 +48,11 @@ export const userIdInput = z.string().refine(isUserId, { message: 'wants 1 to 12
 const status = z.string().regex(/^[a-z0-9_-]{1,32}$/i, 'wants 1 to 32 letters, digits, - or _');
 const hash = text(256);
 const fee = z.number().finite();
-const rfc3339 = z.iso.datetime({ offset: true, message: 'wants an RFC 3339 date and time' });
+/** In events as it will be read back: in UTC, with milliseconds. */
+const rfc3339 = z.iso
+  .datetime({ offset: true, message: 'wants an RFC 3339 date and time' })
+  .refine((value) => new Date(value).getTime() >= 0, { message: 'wants a time from 1970 on' })
+  .transform((value) => new Date(value).toISOString());
 
 /** Optional fields of both updates. */
 const outcome = {
@@ -48,7 +75,7 @@ export const executionInput = z.object({
   execution_tx_hash: hash.optional(),
   proof_of_task: text(65_536).optional(),
   task_opx_cost: fee.optional(),
-  converted_arguments: z.json().optional(),
+  converted_arguments: json.optional(),
   ...outcome,
 });
 

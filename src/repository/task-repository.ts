@@ -18,7 +18,15 @@ import {
   taskIdInput,
 } from './task-input.js';
 import { taskJson } from './task-json.js';
-import { type Assignment, type Changes, insertTask, type Statement, updateTask, type WriteRow } from './task-writes.js';
+import {
+  type Assignment,
+  type Changes,
+  insertTask,
+  type Statement,
+  updateTask,
+  VANISHED,
+  type WriteRow,
+} from './task-writes.js';
 
 /**
  * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what
@@ -186,7 +194,12 @@ export class TaskRepository {
   }
 
   private async write(type: EventType, statement: Statement, missing: 'job' | 'task'): Promise<TaskWrite> {
-    const [row] = await query<WriteRow>(this.db, statement.sql, statement.bindings);
+    const [row] = await query<WriteRow>(this.db, statement.sql, statement.bindings).catch((error: unknown) => {
+      if ((error as { code?: unknown }).code === VANISHED) {
+        return [];
+      }
+      throw error;
+    });
     if (row === undefined) {
       throw new TaskwireError('NOT_FOUND', { message: `No such ${missing}` });
     }

@@ -39,7 +39,13 @@ const IDS = `jsonb_build_object('task_id', task.task_id, 'job_id', task.job_id::
 /** The counter row first: it stays locked until commit, so `seq` order is commit order, and all locks are taken in one order. */
 const RAISE = `UPDATE event_streams SET seq = seq + 1`;
 
-/** The event of the written row and the statement's answer. */
+/** SQLSTATE of a statement that raised the counter for a row that went away meanwhile; it has changed nothing. */
+export const VANISHED = '22012';
+
+/**
+ * The event of the written row and the statement's answer. A counter that was raised without an event would be a hole
+ * that readers wait at for ever, so the statement then divides by zero and fails as a whole.
+ */
 function logAndAnswer(type: EventType, changes: Changes): Statement {
   return {
     sql: `
@@ -49,8 +55,9 @@ function logAndAnswer(type: EventType, changes: Changes): Statement {
       FROM task, stream
       RETURNING seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
     )
-    SELECT task.task_id, task.job_id::text AS job_id, task.user_id, stream.epoch, event.seq, event.changes, event.timestamp
-    FROM task, stream, event`,
+    SELECT task.task_id, task.job_id::text AS job_id, task.user_id, stream.epoch, event.seq, event.changes,
+      event.timestamp, 1 / (event.seq IS NOT NULL)::int AS logged
+    FROM stream LEFT JOIN task ON true LEFT JOIN event ON true`,
     bindings: changes.bindings,
   };
 }

@@ -1,0 +1,34 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startEmbeddedDatabase } from '../../src/embedded/database.js';
+import { silentLogger } from '../../src/logger.js';
+import { connectDatabase } from '../../src/repository/database.js';
+import { migrate } from '../../src/repository/migrate.js';
+import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+import { repositorySuite } from './repository.suite.js';
+
+describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => {
+  repositorySuite(async () => {
+    const server = await sharedPostgres();
+    return { url: await server.createDatabase(), stop: async () => {} };
+  });
+});
+
+describe('repositories over the embedded database', () => {
+  repositorySuite(async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
+    const { url, stop } = await startEmbeddedDatabase({ dir, logger: silentLogger });
+    const db = connectDatabase({ url, pool: 1 });
+    await migrate(db);
+    await db.destroy();
+    return {
+      url,
+      stop: async () => {
+        await stop();
+        rmSync(dir, { recursive: true, force: true });
+      },
+    };
+  });
+});
