@@ -2,10 +2,9 @@ import knex, { type Knex } from 'knex';
 
 /** How long a query waits for a free connection, and a connection for the server, in milliseconds. */
 const ACQUIRE_MS = 3_000;
-/** The server cancels a statement after this time. */
 const STATEMENT_MS = 10_000;
-/** And the client gives it up a little later, which happens only when the server no longer answers at all. */
-const QUERY_MS = 11_000;
+/** The client gives a statement up so much later than the server: that happens only when the server is not heard. */
+const SILENCE_MS = 1_000;
 const IDLE_TRANSACTION_MS = 30_000;
 
 export interface DatabaseOptions {
@@ -15,12 +14,15 @@ export interface DatabaseOptions {
   readonly pool: number;
   /** Shown by the server's `pg_stat_activity`. */
   readonly applicationName?: string;
+  /** Milliseconds after which the server cancels a statement (10,000). */
+  readonly statementMs?: number;
   /** Told about connections that broke while idle; they are replaced. */
   readonly onWarning?: (message: string) => void;
 }
 
 /** Opens a pool of Postgres connections. Nothing is connected yet; `destroy()` closes it. */
 export function connectDatabase(options: DatabaseOptions): Knex {
+  const { statementMs = STATEMENT_MS } = options;
   const warn = (message: unknown): void => options.onWarning?.(String(message));
   return knex({
     client: 'pg',
@@ -28,8 +30,8 @@ export function connectDatabase(options: DatabaseOptions): Knex {
       connectionString: options.url,
       application_name: options.applicationName ?? 'taskwire',
       connectionTimeoutMillis: ACQUIRE_MS,
-      statement_timeout: STATEMENT_MS,
-      query_timeout: QUERY_MS,
+      statement_timeout: statementMs,
+      query_timeout: statementMs + SILENCE_MS,
       idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
       keepAlive: true,
     },
@@ -45,6 +47,8 @@ type Done = (error: Error | null, result: unknown) => void;
 interface RawConnection {
   query(config: unknown, done: Done): unknown;
   end(): Promise<void>;
+  /** Set: the pool does not hand the connection out again. */
+  __knex__disposed?: unknown;
 }
 
 /**
@@ -56,6 +60,7 @@ function leaveWhenUnanswered(connection: RawConnection, ready: (error: null, con
   connection.query = (config: unknown, done: Done) =>
     query(config, (error, result) => {
       if (error?.message === QUERY_TIMEOUT) {
+        connection.__knex__disposed = error;
         connection.end().catch(() => {
           // It is being thrown away; how it ends tells nothing new.
         });
@@ -124,5 +129,7 @@ export function isDatabaseUnavailable(error: unknown): boolean {
   if (error instanceof AggregateError && error.errors.length > 0) {
     return error.errors.every(isDatabaseUnavailable);
   }
-  return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(message));
+  // knex puts the statement before the driver's text.
+  const text = message.slice(message.lastIndexOf(' - ') + 1).replace(/^- /, '');
+  return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(text));
 }

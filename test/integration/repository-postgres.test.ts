@@ -1,0 +1,247 @@
+import { expect } from 'chai';
+import type { Knex } from 'knex';
+import { TaskwireError } from '../../src/protocol/errors.js';
+import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
+import type { TaskRow } from '../../src/protocol/tasks.js';
+import { connectDatabase } from '../../src/repository/database.js';
+import { EventLog } from '../../src/repository/event-log.js';
+import { JobRepository } from '../../src/repository/job-repository.js';
+import { migrate } from '../../src/repository/migrate.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import { expectChained } from '../contract/repository.suite.js';
+import { eventually } from '../support/eventually.js';
+import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+
+const WRITERS = 16;
+const WRITES = 3_200;
+const STREAMS = 4;
+const TASKS = 3;
+
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  return work.then(
+    () => 'ok',
+    (error: unknown) => (error instanceof TaskwireError ? error.code : `no TaskwireError: ${error}`),
+  );
+}
+
+describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () => {
+  let server: PostgresServer;
+  const open: Knex[] = [];
+
+  const connect = (url: string, pool = 4): Knex => {
+    const db = connectDatabase({ url, pool });
+    open.push(db);
+    return db;
+  };
+
+  before(async function () {
+    this.timeout(60_000);
+    server = await startPostgres();
+  });
+
+  afterEach(async () => {
+    await Promise.all(open.splice(0).map((db) => db.destroy()));
+  });
+
+  after(() => server?.stop());
+
+  it('migrates an empty database once, though four processes ask at once', async function () {
+    this.timeout(30_000);
+    await server.admin('CREATE DATABASE empty');
+    const url = server.url.replace(/[^/]*$/, 'empty');
+    const results = await Promise.all(Array.from({ length: 4 }, () => migrate(connect(url, 1))));
+    expect(results.filter((names) => names.length > 0)).to.have.length(1);
+    expect(await new EventLog(connect(url)).heads(['nobody'])).to.deep.equal(new Map());
+  });
+
+  it('migrates after a process died in the middle', async function () {
+    this.timeout(30_000);
+    await server.admin('CREATE DATABASE half_way');
+    const url = server.url.replace(/[^/]*$/, 'half_way');
+    const db = connect(url, 2);
+    const victim = await db.transaction();
+    const { rows } = await victim.raw('SELECT pg_backend_pid() AS pid');
+    await victim.raw('SELECT pg_advisory_xact_lock(8386110886542668389)');
+    await victim.raw('CREATE TABLE users (half int)');
+    const done = migrate(connect(url, 1));
+    await server.admin(`SELECT pg_terminate_backend(${rows[0].pid})`);
+    expect(await done).to.deep.equal(['0001_initial']);
+    await victim.rollback().catch(() => {
+      // Its connection is gone.
+    });
+  });
+
+  it(`keeps ${STREAMS} streams gapless and true under ${WRITERS} writers`, async function () {
+    this.timeout(120_000);
+    const db = connect(await server.createDatabase(), WRITERS);
+    const published: TaskEvent[] = [];
+    const tasks = new TaskRepository(db, { publish: (events) => published.push(...events) });
+    const jobs = new JobRepository(db);
+    const log = new EventLog(db);
+    const users = Array.from({ length: STREAMS }, (_, n) => `user_${n}`);
+    const ids: number[] = [];
+    for (const [n, user_id] of users.entries()) {
+      await jobs.create({ job_id: n, user_id });
+      for (let made = 0; made < TASKS; made += 1) {
+        ids.push((await tasks.createTaskData({ job_id: n, task_definition_id: 1 })).task_id);
+      }
+    }
+    let next = 0;
+    const writer = async (): Promise<void> => {
+      for (;;) {
+        const n = next++;
+        if (n >= WRITES) {
+          return;
+        }
+        const id = ids[(n * 7) % ids.length]!;
+        if (n % 3 === 0) {
+          await tasks.updateTaskFee(id, n + 1);
+        } else if (n % 3 === 1) {
+          await tasks.updateTaskNumberAndStatus(id, n, `status_${n}`);
+        } else {
+          await tasks.updateTaskExecutionData(id, { proof_of_task: `proof_${n}`, task_performer_id: n });
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: WRITERS }, writer));
+
+    let total = 0;
+    for (const user of users) {
+      const state = (await log.state(user))!;
+      const { events } = await log.read({ userId: user, rooms: [{ kind: 'user', id: user, after: 0 }], limit: 10_000 });
+      expect(events.map(({ seq }) => seq)).to.deep.equal(Array.from({ length: state.seq }, (_, n) => n + 1));
+      expectChained(events);
+      expect(events.map(({ timestamp }) => timestamp)).to.deep.equal(events.map(({ timestamp }) => timestamp).sort());
+      const live = published.filter(({ userId }) => userId === user).sort((a, b) => a.seq - b.seq);
+      expect(live.map(envelopeText)).to.deep.equal(events.map(envelopeText));
+      await expectLastState(tasks, events);
+      total += events.length;
+    }
+    expect(total).to.equal(WRITES + STREAMS * TASKS);
+  });
+
+  /** What the events of a task add up to is what its row says. */
+  async function expectLastState(tasks: TaskRepository, events: readonly TaskEvent[]): Promise<void> {
+    const derived = new Map<number, Record<string, unknown>>();
+    for (const { taskId, changes } of events) {
+      derived.set(taskId, { ...derived.get(taskId), ...JSON.parse(changes) });
+    }
+    for (const [taskId, { old_fee, new_fee, old_status, new_status, ...state }] of derived) {
+      const row = (await tasks.getTask(taskId))! as TaskRow & Record<string, unknown>;
+      expect(row).to.include(state);
+    }
+  }
+
+  it('leaves no hole when a task goes away while its update waits', async () => {
+    const db = connect(await server.createDatabase());
+    const tasks = new TaskRepository(db, { publish() {} });
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+    const deleting = await db.transaction();
+    await deleting.raw('DELETE FROM tasks WHERE task_id = ?', [task_id]);
+    const update = codeOf(tasks.updateTaskFee(task_id, 5));
+    await eventually(async () => {
+      const { rows } = await db.raw(`SELECT count(*)::int AS waiting FROM pg_locks WHERE NOT granted`);
+      expect(rows[0].waiting).to.be.greaterThan(0);
+    });
+    await deleting.commit();
+    expect(await update).to.equal('NOT_FOUND');
+    expect(await new EventLog(db).state('someone')).to.include({ seq: 1 });
+  });
+
+  it('takes a deleted prefix for what it is while writers go on', async function () {
+    this.timeout(30_000);
+    const db = connect(await server.createDatabase(), 6);
+    const log = new EventLog(db);
+    const tasks = new TaskRepository(db, { publish() {} });
+    const jobs = new JobRepository(db);
+    const ids: number[] = [];
+    for (let n = 0; n < 20; n += 1) {
+      await jobs.create({ job_id: n, user_id: `user_${n}` });
+      ids.push((await tasks.createTaskData({ job_id: n, task_definition_id: 1 })).task_id);
+    }
+    await Promise.all(ids.flatMap((id) => Array.from({ length: 20 }, (_, n) => tasks.updateTaskFee(id, n))));
+    await db.raw(`UPDATE task_events SET created_at = now() - interval '73 hours' WHERE seq <= 15`);
+    const [one, two] = await Promise.all([
+      log.trim(72, 4),
+      log.trim(72, 4),
+      ...ids.map((id) => tasks.updateTaskFee(id, -1)),
+    ]);
+    const rest = await log.trim(72, 4);
+    expect(Number(one) + Number(two) + rest).to.equal(20 * 15);
+    for (let n = 0; n < 20; n += 1) {
+      expect(await log.state(`user_${n}`)).to.include({ seq: 22, floor: 15 });
+    }
+  });
+
+  it('says that the database is away, and goes on when it is back', async function () {
+    this.timeout(30_000);
+    const db = connect(await server.createDatabase());
+    const tasks = new TaskRepository(db, { publish() {} });
+    const log = new EventLog(db);
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+
+    // In the middle of a statement, then without a server, then with one that was not told.
+    const blocker = await db.transaction();
+    await blocker.raw('SELECT 1 FROM event_streams FOR UPDATE');
+    const interrupted = codeOf(tasks.updateTaskFee(task_id, 1));
+    await eventually(async () => {
+      const { rows } = await db.raw(`SELECT count(*)::int AS waiting FROM pg_locks WHERE NOT granted`);
+      expect(rows[0].waiting).to.be.greaterThan(0);
+    });
+    await server.halt('immediate');
+    expect(await interrupted).to.equal('DATABASE_UNAVAILABLE');
+    expect(await codeOf(tasks.updateTaskFee(task_id, 2))).to.equal('DATABASE_UNAVAILABLE');
+    expect(await codeOf(log.heads(['someone']))).to.equal('DATABASE_UNAVAILABLE');
+    expect(await codeOf(migrate(db))).to.equal('DATABASE_UNAVAILABLE');
+    await server.start();
+    await eventually(async () => {
+      expect(await codeOf(tasks.updateTaskFee(task_id, 3))).to.equal('ok');
+    });
+    expect(await log.state('someone')).to.include({ seq: 2 });
+    await blocker.rollback().catch(() => {
+      // Its connection is gone.
+    });
+  });
+
+  it('says so too when every connection is busy', async function () {
+    this.timeout(30_000);
+    const url = await server.createDatabase();
+    const db = connect(url, 1);
+    const busy = await db.transaction();
+    expect(await codeOf(new EventLog(db).heads(['someone']))).to.equal('DATABASE_UNAVAILABLE');
+    await busy.rollback();
+    expect(await codeOf(new EventLog(db).heads(['someone']))).to.equal('ok');
+  });
+
+  it('leaves a connection whose server no longer answers', async function () {
+    this.timeout(30_000);
+    const db = connectDatabase({ url: await server.createDatabase(), pool: 1, statementMs: 100 });
+    open.push(db);
+    const { rows } = await db.raw('SELECT pg_backend_pid() AS pid');
+    const { pid } = rows[0];
+    process.kill(pid, 'SIGSTOP');
+    try {
+      expect(await codeOf(new EventLog(db).heads(['someone']))).to.equal('DATABASE_UNAVAILABLE');
+      const after = await db.raw('SELECT pg_backend_pid() AS pid');
+      expect(after.rows[0].pid).to.not.equal(pid);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+  });
+
+  it('takes a statement that the server cancelled for a database that is too busy', async () => {
+    const db = connectDatabase({ url: await server.createDatabase(), pool: 2, statementMs: 100 });
+    open.push(db);
+    const tasks = new TaskRepository(db, { publish() {} });
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const blocker = await db.transaction();
+    await blocker.raw('SELECT 1 FROM event_streams FOR UPDATE');
+    expect(await codeOf(tasks.createTaskData({ job_id: 1, task_definition_id: 1 }))).to.equal('DATABASE_UNAVAILABLE');
+    await blocker.rollback();
+    expect(await codeOf(tasks.createTaskData({ job_id: 1, task_definition_id: 1 }))).to.equal('ok');
+    expect(await new EventLog(db).state('someone')).to.include({ seq: 1 });
+  });
+});
