@@ -42,7 +42,8 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     const supervisor = new Supervisor({ dir: join(dir, 'data'), listen: address.listen }, options.logger);
     const port = await supervisor.start();
     return {
-      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres${address.query}`,
+      // All connections share the one session that there is, so names of prepared statements would collide.
+      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres?prepare=false${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();
@@ -73,7 +74,7 @@ function chooseAddress(dir: string): Address {
   chmodSync(folder, 0o700);
   return {
     listen: { path: join(folder, SOCKET_NAME) },
-    query: `?host=${encodeURIComponent(folder)}`,
+    query: `&host=${encodeURIComponent(folder)}`,
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 }

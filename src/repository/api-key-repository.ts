@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { z } from 'zod';
 import { ROLES, type Role } from '../protocol/tasks.js';
-import { query } from './query.js';
+import { preparedQuery, query } from './query.js';
 import { parseInput, userIdInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
@@ -65,7 +65,9 @@ export class ApiKeyRepository {
 
   /** @returns undefined when no key has this hash. */
   async findByHash(hash: string): Promise<ApiKeyRecord | undefined> {
-    const [record] = await query<ApiKeyRecord>(this.db, `SELECT ${COLUMNS} FROM api_keys WHERE key_hash = ?`, [hash]);
+    const [record] = await preparedQuery<ApiKeyRecord>(this.db, `SELECT ${COLUMNS} FROM api_keys WHERE key_hash = ?`, [
+      hash,
+    ]);
     return record;
   }
 

@@ -7,8 +7,17 @@ const STATEMENT_MS = 10_000;
 const SILENCE_MS = 1_000;
 const IDLE_TRANSACTION_MS = 30_000;
 
+/**
+ * Every query here has its index. A prepared statement keeps its plan while a table grows, and one that was planned when
+ * the table was small would read the whole table until statistics are renewed.
+ */
+const STEADY_PLANS = '-c enable_seqscan=off';
+
 export interface DatabaseOptions {
-  /** `postgres://user:password@host:port/database`, or a socket's folder as `?host=/folder`. */
+  /**
+   * `postgres://user:password@host:port/database`, or a socket's folder as `?host=/folder`. With `?prepare=false` no
+   * prepared statements are used: for what gives connections to one session after the other, as some poolers do.
+   */
   readonly url: string;
   /** Most connections of this process; they are opened when they are needed. */
   readonly pool: number;
@@ -23,6 +32,7 @@ export interface DatabaseOptions {
 /** Opens a pool of Postgres connections. Nothing is connected yet; `destroy()` closes it. */
 export function connectDatabase(options: DatabaseOptions): Knex {
   const { statementMs = STATEMENT_MS } = options;
+  const prepare = new URL(options.url).searchParams.get('prepare') !== 'false';
   const warn = (message: unknown): void => options.onWarning?.(String(message));
   return knex({
     client: 'pg',
@@ -34,11 +44,17 @@ export function connectDatabase(options: DatabaseOptions): Knex {
       query_timeout: statementMs + SILENCE_MS,
       idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
       keepAlive: true,
+      ...(prepare ? { options: STEADY_PLANS } : {}),
     },
     pool: { min: 0, max: options.pool, createTimeoutMillis: ACQUIRE_MS + 500, afterCreate: leaveWhenUnanswered },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: { warn, error: warn, deprecate: warn, debug() {} },
-  });
+  }).withUserParams({ prepare });
+}
+
+/** Whether statements of this pool may be prepared. */
+export function prepares(db: Knex): boolean {
+  return db.userParams['prepare'] === true;
 }
 
 type Done = (error: Error | null, result: unknown) => void;

@@ -4,7 +4,7 @@ import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
-import { query } from './query.js';
+import { preparedQuery, query } from './query.js';
 import { isoText, taskJson } from './task-json.js';
 
 interface EventRow {
@@ -40,7 +40,7 @@ export class EventLog {
 
   /** Heads of the streams that exist. */
   async heads(userIds: readonly string[]): Promise<Map<string, Position>> {
-    const rows = await query<{ user_id: string; seq: string; epoch: string }>(
+    const rows = await preparedQuery<{ user_id: string; seq: string; epoch: string }>(
       this.db,
       'SELECT user_id, seq, epoch FROM event_streams WHERE user_id = ANY(?::text[])',
       [userIds],
@@ -50,7 +50,9 @@ export class EventLog {
 
   /** Head and floor of a stream; undefined when there is none. */
   async state(userId: string): Promise<ReplayState | undefined> {
-    const [row] = await query<StateRow>(this.db, `SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?`, [userId]);
+    const [row] = await preparedQuery<StateRow>(this.db, `SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?`, [
+      userId,
+    ]);
     return row === undefined ? undefined : stateOf(row);
   }
 
@@ -146,7 +148,7 @@ export class EventLog {
       task: 'SELECT user_id FROM tasks WHERE task_id = ?::bigint',
       user: 'SELECT user_id FROM users WHERE user_id = ?',
     }[room.kind];
-    const [row] = await query<{ user_id: string }>(this.db, sql, [room.id]);
+    const [row] = await preparedQuery<{ user_id: string }>(this.db, sql, [room.id]);
     return row?.user_id;
   }
 

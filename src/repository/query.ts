@@ -1,15 +1,45 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable } from './database.js';
+import { isDatabaseUnavailable, prepares } from './database.js';
 
 /**
- * Runs one statement; the only way by which this folder's queries reach the database.
+ * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further
+ * texts run unprepared.
+ */
+const names = new Map<string, string>();
+const MAX_NAMES = 64;
+
+/**
+ * Runs one statement; with `preparedQuery` the only way by which this folder's queries reach the database.
  * @param sql with `?` for each binding
  * @throws TaskwireError DATABASE_UNAVAILABLE (the driver's error as `cause`) when the database cannot serve now
  */
-export async function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+export function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+  return run(db.raw(sql, bindings as Knex.RawBinding[]));
+}
+
+/**
+ * The same for a statement that runs often and whose text takes few forms: the database plans it once per connection,
+ * which for a write takes longer than the write itself.
+ */
+export function preparedQuery<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+  const statement = db.raw(sql, bindings as Knex.RawBinding[]);
+  const name = prepares(db) ? nameOf(sql) : undefined;
+  return run(name === undefined ? statement : statement.options({ name }));
+}
+
+function nameOf(sql: string): string | undefined {
+  let name = names.get(sql);
+  if (name === undefined && names.size < MAX_NAMES) {
+    name = `taskwire_${names.size + 1}`;
+    names.set(sql, name);
+  }
+  return name;
+}
+
+async function run<Row>(statement: Knex.Raw): Promise<Row[]> {
   try {
-    const result: { rows: Row[] } = await db.raw(sql, bindings as Knex.RawBinding[]);
+    const result: { rows: Row[] } = await statement;
     return result.rows;
   } catch (error) {
     throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;

@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { TaskRow } from '../protocol/tasks.js';
-import { query } from './query.js';
+import { preparedQuery, query } from './query.js';
 import {
   type AttestationInput,
   attestationInput,
@@ -139,7 +139,7 @@ export class TaskRepository {
   /** @returns undefined when there is no such task. */
   async getTask(taskId: number): Promise<TaskRow | undefined> {
     const id = parseInput(taskIdInput, taskId);
-    const rows = await query<{ task: TaskRow }>(
+    const rows = await preparedQuery<{ task: TaskRow }>(
       this.db,
       `SELECT ${taskJson('t')} AS task FROM tasks t WHERE t.task_id = ?`,
       [id],
@@ -194,7 +194,7 @@ export class TaskRepository {
   }
 
   private async write(type: EventType, statement: Statement, missing: 'job' | 'task'): Promise<TaskWrite> {
-    const [row] = await query<WriteRow>(this.db, statement.sql, statement.bindings).catch((error: unknown) => {
+    const [row] = await preparedQuery<WriteRow>(this.db, statement.sql, statement.bindings).catch((error: unknown) => {
       if ((error as { code?: unknown }).code === VANISHED) {
         return [];
       }

@@ -218,7 +218,7 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
 
   it('leaves a connection whose server no longer answers', async function () {
     this.timeout(30_000);
-    const db = connectDatabase({ url: await server.createDatabase(), pool: 1, statementMs: 100 });
+    const db = connectDatabase({ url: await server.createDatabase(), pool: 1, statementMs: 1_000 });
     open.push(db);
     const { rows } = await db.raw('SELECT pg_backend_pid() AS pid');
     const { pid } = rows[0];
@@ -232,16 +232,22 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     }
   });
 
-  it('takes a statement that the server cancelled for a database that is too busy', async () => {
-    const db = connectDatabase({ url: await server.createDatabase(), pool: 2, statementMs: 100 });
-    open.push(db);
+  it('takes a statement that the server cancelled for a database that is too busy', async function () {
+    this.timeout(30_000);
+    const url = await server.createDatabase();
+    const db = connect(url);
+    const hasty = connectDatabase({ url, pool: 1, statementMs: 300 });
+    open.push(hasty);
     const tasks = new TaskRepository(db, { publish() {} });
     await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
     const blocker = await db.transaction();
     await blocker.raw('SELECT 1 FROM event_streams FOR UPDATE');
-    expect(await codeOf(tasks.createTaskData({ job_id: 1, task_definition_id: 1 }))).to.equal('DATABASE_UNAVAILABLE');
+    expect(await codeOf(new TaskRepository(hasty, { publish() {} }).updateTaskFee(task_id, 1))).to.equal(
+      'DATABASE_UNAVAILABLE',
+    );
     await blocker.rollback();
-    expect(await codeOf(tasks.createTaskData({ job_id: 1, task_definition_id: 1 }))).to.equal('ok');
-    expect(await new EventLog(db).state('someone')).to.include({ seq: 1 });
+    expect(await codeOf(tasks.updateTaskFee(task_id, 1))).to.equal('ok');
+    expect(await new EventLog(db).state('someone')).to.include({ seq: 2 });
   });
 });
