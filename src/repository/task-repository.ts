@@ -1,32 +1,21 @@
 import type { Knex } from 'knex';
-import type { z } from 'zod';
-import { TaskwireError } from '../protocol/errors.js';
-import type { EventType, TaskEvent } from '../protocol/events.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import type { TaskEvent } from '../protocol/events.js';
 import type { TaskRow } from '../protocol/tasks.js';
 import { preparedQuery, query } from './query.js';
+import { insertTasks, updateTasks } from './task-batch.js';
 import {
   type AttestationInput,
-  attestationInput,
   type CreateTaskInput,
   createTaskInput,
   type ExecutionInput,
-  executionInput,
-  feeInput,
   jobIdInput,
   parseInput,
-  statusInput,
   taskIdInput,
 } from './task-input.js';
 import { taskJson } from './task-json.js';
-import {
-  type Assignment,
-  type Changes,
-  insertTask,
-  type Statement,
-  updateTask,
-  VANISHED,
-  type WriteRow,
-} from './task-writes.js';
+import { patchOf, type TaskUpdate } from './task-patch.js';
+import { insertTask, type Statement, updateTask, VANISHED, type WriteRow } from './task-writes.js';
 
 /**
  * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what
@@ -46,27 +35,16 @@ export interface TaskWrite {
   readonly epoch?: string;
 }
 
+/** What became of an item of a batch: what was written, or why it was not. */
+export type BatchOutcome = TaskWrite | TaskwireError;
+
 /** Tasks of one page. */
 const MAX_PAGE = 1_000;
 
-/** SQL types of the columns that updates set under their own names. */
-const COLUMN_TYPES: Readonly<Record<string, string>> = {
-  task_number: 'bigint',
-  task_status: 'text',
-  task_error: 'text',
-  task_opx_cost: 'double precision',
-  execution_timestamp: 'timestamptz',
-  execution_tx_hash: 'text',
-  proof_of_task: 'text',
-  task_performer_id: 'bigint',
-  task_attester_ids: 'jsonb',
-  tp_signature: 'text',
-  ta_signature: 'text',
-  task_submission_tx_hash: 'text',
-  is_successful: 'boolean',
-  tx_url: 'text',
-  converted_arguments: 'jsonb',
-};
+/** Items of one batch. */
+const MAX_BATCH = 500;
+/** A task that goes away during a batch fails it as a whole; without the task it is tried again. */
+const BATCH_ATTEMPTS = 3;
 
 /**
  * Every write to a task goes through here, whoever makes it: REST, a scheduler, a job. Each write is one statement and
@@ -85,17 +63,17 @@ export class TaskRepository {
   /** Creates a task of an existing job. Emits TASK_CREATED. */
   async createTaskData(input: CreateTaskInput): Promise<TaskWrite> {
     const values = parseInput(createTaskInput, input);
-    return this.write('TASK_CREATED', insertTask(values, this.publisher !== undefined), 'job');
+    return this.writeOne(insertTask(values, this.publisher !== undefined), 'job');
   }
 
   /** Records an execution: sets the fields that are given. Emits TASK_UPDATED. */
   async updateTaskExecutionData(taskId: number, input: ExecutionInput): Promise<TaskWrite> {
-    return this.update(taskId, parseInput(executionInput, input));
+    return this.update({ ...input, kind: 'execution', task_id: taskId });
   }
 
   /** Records an attestation: sets the fields that are given. Emits TASK_UPDATED. */
   async updateTaskAttestationData(taskId: number, input: AttestationInput): Promise<TaskWrite> {
-    return this.update(taskId, parseInput(attestationInput, input));
+    return this.update({ ...input, kind: 'attestation', task_id: taskId });
   }
 
   /**
@@ -103,11 +81,7 @@ export class TaskRepository {
    * @param fee in the unit that the task's network counts in; finite
    */
   async updateTaskFee(taskId: number, fee: number): Promise<TaskWrite> {
-    const values = parseInput(feeInput, { fee });
-    return this.set(taskId, 'TASK_FEE_UPDATED', { task_opx_cost: values.fee }, (given) => ({
-      sql: `jsonb_build_object('old_fee', task.old_fee, 'new_fee', ?::double precision) || ?::jsonb`,
-      bindings: [values.fee, given],
-    }));
+    return this.update({ kind: 'fee', task_id: taskId, fee });
   }
 
   /**
@@ -120,20 +94,44 @@ export class TaskRepository {
     status: string,
     txHash?: string | null,
   ): Promise<TaskWrite> {
-    const { task_number, task_status, task_submission_tx_hash } = parseInput(statusInput, {
+    return this.update({
+      kind: 'status',
+      task_id: taskId,
       task_number: taskNumber,
       task_status: status,
       task_submission_tx_hash: txHash,
     });
-    const fields = {
-      task_status,
-      ...(task_number == null ? {} : { task_number }),
-      ...(task_submission_tx_hash == null ? {} : { task_submission_tx_hash }),
-    };
-    return this.set(taskId, 'TASK_STATUS_CHANGED', fields, (given) => ({
-      sql: `jsonb_build_object('old_status', task.old_status, 'new_status', ?::text) || ?::jsonb`,
-      bindings: [task_status, given],
-    }));
+  }
+
+  /**
+   * Creates tasks of one owner's jobs in one statement and one commit, with one event each, in the order of the items.
+   * An item that is wrong, or whose job is not the owner's (NOT_FOUND), does not keep the others from being written.
+   * @param inputs at most 500
+   * @returns an outcome per item, in their order
+   * @throws TaskwireError INVALID_REQUEST when there are too many items
+   */
+  createManyTaskData(owner: string, inputs: readonly CreateTaskInput[]): Promise<BatchOutcome[]> {
+    return this.batch(
+      inputs,
+      (input) => parseInput(createTaskInput, input),
+      () => true,
+      (items) => insertTasks(owner, items, this.publisher !== undefined),
+      'job',
+    );
+  }
+
+  /**
+   * Makes updates of one owner's tasks as `createManyTaskData` does creations. Of several updates of one task each has
+   * its own event, in their order; the second one is part of a second statement, and so on.
+   */
+  updateManyTaskData(owner: string, updates: readonly TaskUpdate[]): Promise<BatchOutcome[]> {
+    return this.batch(
+      updates,
+      patchOf,
+      (patch, round) => round.every(({ taskId }) => taskId !== patch.taskId),
+      (patches) => updateTasks(owner, patches, this.publisher !== undefined),
+      'task',
+    );
   }
 
   /** @returns undefined when there is no such task. */
@@ -165,51 +163,111 @@ export class TaskRepository {
     return rows.map(({ task }) => task);
   }
 
-  private update(taskId: number, fields: z.output<typeof executionInput> | z.output<typeof attestationInput>) {
-    return this.set(taskId, 'TASK_UPDATED', fields, (given) => ({ sql: '?::jsonb', bindings: [given] }));
+  private update(update: TaskUpdate): Promise<TaskWrite> {
+    return this.writeOne(updateTask(patchOf(update), this.publisher !== undefined), 'task');
   }
 
-  /** Sets columns under their own names; `changes` gets the JSON text of what is set. */
-  private async set(
-    taskId: number,
-    type: EventType,
-    fields: object,
-    changes: (given: string) => Changes,
-  ): Promise<TaskWrite> {
-    const id = parseInput(taskIdInput, taskId);
-    const given = Object.entries(fields).filter(([, value]) => value !== undefined);
-    if (given.length === 0) {
-      throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to update' });
+  private async writeOne(statement: Statement, missing: 'job' | 'task'): Promise<TaskWrite> {
+    // A task that goes away while its update waits is as good as one that was never there.
+    const rows = (await this.run(statement)) ?? [];
+    const [write] = this.announce(rows);
+    if (write === undefined) {
+      throw notFound(missing);
     }
-    const assignments = given.map(
-      ([column, value]): Assignment => ({
-        column,
-        type: COLUMN_TYPES[column]!,
-        value: COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(value) : value,
-      }),
-    );
-    const text = JSON.stringify(Object.fromEntries(given));
-    const event = this.publisher === undefined ? undefined : { type, changes: changes(text) };
-    return this.write(type, updateTask(id, assignments, event), 'task');
+    return write;
   }
 
-  private async write(type: EventType, statement: Statement, missing: 'job' | 'task'): Promise<TaskWrite> {
-    const [row] = await preparedQuery<WriteRow>(this.db, statement.sql, statement.bindings).catch((error: unknown) => {
+  /**
+   * @param fits whether an item may be written by the same statement as those of the round
+   * @param statementOf the statement of a round; its rows say by `item` which of them they are
+   */
+  private async batch<Input, Item>(
+    inputs: readonly Input[],
+    check: (input: Input) => Item,
+    fits: (item: Item, round: readonly Item[]) => boolean,
+    statementOf: (items: readonly Item[]) => Statement,
+    missing: 'job' | 'task',
+  ): Promise<BatchOutcome[]> {
+    if (inputs.length > MAX_BATCH) {
+      throw new TaskwireError('INVALID_REQUEST', { message: `At most ${MAX_BATCH} items at once` });
+    }
+    const outcomes: BatchOutcome[] = [];
+    let pending: Array<{ index: number; item: Item }> = [];
+    for (const [index, input] of inputs.entries()) {
+      try {
+        pending.push({ index, item: check(input) });
+      } catch (error) {
+        outcomes[index] = toTaskwireError(error);
+      }
+    }
+    while (pending.length > 0) {
+      const round: Item[] = [];
+      const indices: number[] = [];
+      const later: typeof pending = [];
+      for (const entry of pending) {
+        if (fits(entry.item, round)) {
+          round.push(entry.item);
+          indices.push(entry.index);
+        } else {
+          later.push(entry);
+        }
+      }
+      const written = await this.writeRound(statementOf(round), indices.length, missing);
+      for (const [place, index] of indices.entries()) {
+        outcomes[index] = written[place]!;
+      }
+      pending = later;
+    }
+    return outcomes;
+  }
+
+  private async writeRound(statement: Statement, size: number, missing: 'job' | 'task'): Promise<BatchOutcome[]> {
+    const outcomes: BatchOutcome[] = Array.from({ length: size }, () => notFound(missing));
+    try {
+      let rows: WriteRow[] | undefined;
+      for (let attempt = 0; rows === undefined && attempt < BATCH_ATTEMPTS; attempt += 1) {
+        rows = await this.run(statement);
+      }
+      const writes = this.announce(rows ?? []);
+      for (const [index, row] of (rows ?? []).entries()) {
+        outcomes[Number(row.item) - 1] = writes[index]!;
+      }
+      return outcomes;
+    } catch (error) {
+      return outcomes.fill(toTaskwireError(error));
+    }
+  }
+
+  /** @returns undefined when a task went away meanwhile and the statement has changed nothing */
+  private async run({ sql, bindings }: Statement): Promise<WriteRow[] | undefined> {
+    try {
+      return await preparedQuery<WriteRow>(this.db, sql, bindings);
+    } catch (error) {
       if ((error as { code?: unknown }).code === VANISHED) {
-        return [];
+        return undefined;
       }
       throw error;
+    }
+  }
+
+  /** Publishes what was committed. */
+  private announce(rows: readonly WriteRow[]): TaskWrite[] {
+    const events: TaskEvent[] = [];
+    const writes = rows.map(({ task_id, job_id, user_id, type, seq, epoch, changes, timestamp }): TaskWrite => {
+      const write = { task_id: Number(task_id), job_id, user_id };
+      if (seq === null || epoch === null || changes === null || timestamp === null) {
+        return write;
+      }
+      const place = { seq: Number(seq), epoch };
+      events.push({ type, userId: user_id, ...place, jobId: job_id, taskId: write.task_id, changes, timestamp });
+      return { ...write, ...place };
     });
-    if (row === undefined) {
-      throw new TaskwireError('NOT_FOUND', { message: `No such ${missing}` });
+    if (events.length > 0) {
+      this.publisher?.publish(events);
     }
-    const { job_id, user_id, epoch, changes, timestamp } = row;
-    const task_id = Number(row.task_id);
-    if (this.publisher === undefined || epoch === null || changes === null || timestamp === null) {
-      return { task_id, job_id, user_id };
-    }
-    const seq = Number(row.seq);
-    this.publisher.publish([{ type, userId: user_id, seq, epoch, jobId: job_id, taskId: task_id, changes, timestamp }]);
-    return { task_id, job_id, user_id, seq, epoch };
+    return writes;
   }
 }
+
+const notFound = (missing: 'job' | 'task'): TaskwireError =>
+  new TaskwireError('NOT_FOUND', { message: `No such ${missing}` });

@@ -7,28 +7,31 @@ import { connectDatabase } from '../../src/repository/database.js';
 import { migrate } from '../../src/repository/migrate.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
-import { repositorySuite } from './repository.suite.js';
+import { batchSuite } from './batch.suite.js';
+import { repositorySuite, type SuiteDatabase } from './repository.suite.js';
 
-describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => {
-  repositorySuite(async () => {
-    const server = await sharedPostgres();
-    return { url: await server.createDatabase(), stop: async () => {} };
-  });
-});
+async function openPostgres(): Promise<SuiteDatabase> {
+  const server = await sharedPostgres();
+  return { url: await server.createDatabase(), stop: async () => {} };
+}
 
-describe('repositories over the embedded database', () => {
-  repositorySuite(async () => {
-    const dir = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
-    const { url, stop } = await startEmbeddedDatabase({ dir, logger: silentLogger });
-    const db = connectDatabase({ url, pool: 1 });
-    await migrate(db);
-    await db.destroy();
-    return {
-      url,
-      stop: async () => {
-        await stop();
-        rmSync(dir, { recursive: true, force: true });
-      },
-    };
-  });
-});
+async function openEmbedded(): Promise<SuiteDatabase> {
+  const dir = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
+  const { url, stop } = await startEmbeddedDatabase({ dir, logger: silentLogger });
+  const db = connectDatabase({ url, pool: 1 });
+  await migrate(db);
+  await db.destroy();
+  return {
+    url,
+    stop: async () => {
+      await stop();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => repositorySuite(openPostgres));
+describeWith(POSTGRES_PROGRAMS, 'batches over Postgres', () => batchSuite(openPostgres));
+
+describe('repositories over the embedded database', () => repositorySuite(openEmbedded));
+describe('batches over the embedded database', () => batchSuite(openEmbedded));
