@@ -24,19 +24,29 @@ const LOG = `, event AS (
     SELECT stream.user_id, stream.base + task.place, task.job_id, task.task_id, task.type, ${IDS} || task.said,
       stream.written_at
     FROM stream, task
-    RETURNING task_id, seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
+    RETURNING task_id, job_id, user_id, type, seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
   )
-  SELECT input.ord AS item, task.task_id, task.job_id::text AS job_id, task.user_id, task.type, stream.epoch, event.seq,
-    event.changes, event.timestamp, 1 / ((SELECT count(*) FROM event) = (SELECT count(*) FROM input))::int AS logged
-  FROM stream LEFT JOIN (event JOIN task USING (task_id) JOIN input USING (place)) ON true
+  SELECT event.task_id, event.job_id::text AS job_id, event.user_id, event.type, stream.epoch, event.seq, event.changes,
+    event.timestamp, 1 / ((SELECT count(*) FROM event) = (SELECT count(*) FROM input))::int AS logged
+  FROM stream LEFT JOIN event ON true
   ORDER BY event.seq`;
 
 const ANSWER = `
-  SELECT input.ord AS item, task.task_id, task.job_id::text AS job_id, task.user_id, task.type,
-    NULL AS epoch, NULL AS seq, NULL AS changes, NULL AS timestamp
-  FROM task JOIN input USING (place)`;
+  SELECT task_id, job_id::text AS job_id, user_id, type, NULL AS epoch, NULL AS seq, NULL AS changes, NULL AS timestamp
+  FROM task ORDER BY place`;
 
-/** Inserts tasks of jobs of one owner; items whose job is not the owner's are left out. */
+/**
+ * The items whose row is the owner's. OFFSET 0 has each row looked up by its id; otherwise all rows of the owner may be
+ * read to be joined.
+ */
+const ownInput = (items: string, table: 'jobs' | 'tasks', id: string): string => `input AS MATERIALIZED (
+    SELECT item.*, row_number() OVER (ORDER BY item.ord) AS place
+    FROM ${items},
+      LATERAL (SELECT user_id FROM ${table} WHERE ${table}.${id} = item.${id} OFFSET 0) AS owner
+    WHERE owner.user_id = ?
+  )`;
+
+/** Inserts tasks of jobs of one owner, in order; items whose job is not the owner's are left out. */
 export function insertTasks(
   owner: string,
   items: ReadonlyArray<{ job_id: string; task_definition_id: number; is_imua: boolean }>,
@@ -44,12 +54,11 @@ export function insertTasks(
 ): Statement {
   return {
     sql: `
-    WITH input AS MATERIALIZED (
-      SELECT item.*, row_number() OVER (ORDER BY item.ord) AS place
-      FROM unnest(?::numeric[], ?::bigint[], ?::boolean[]) WITH ORDINALITY
-        AS item (job_id, task_definition_id, is_imua, ord)
-      JOIN jobs ON jobs.job_id = item.job_id AND jobs.user_id = ?
-    ), ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, made AS (
+  WITH ${ownInput(
+    `unnest(?::numeric[], ?::bigint[], ?::boolean[]) WITH ORDINALITY AS item (job_id, task_definition_id, is_imua, ord)`,
+    'jobs',
+    'job_id',
+  )}, ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, made AS (
       INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
       SELECT input.job_id, stream.user_id, input.task_definition_id, input.is_imua, '${INITIAL_TASK_STATUS}',
         stream.written_at
@@ -81,17 +90,17 @@ const ASSIGNMENTS = Object.entries(COLUMN_TYPES)
   .join(', ');
 
 /**
- * Updates tasks of one owner; items whose task is not the owner's are left out.
+ * Updates tasks of one owner; the rows are in order, items whose task is not the owner's are left out.
  * @param patches of different tasks
  */
 export function updateTasks(owner: string, patches: readonly Patch[], withEvents: boolean): Statement {
   return {
     sql: `
-    WITH input AS MATERIALIZED (
-      SELECT item.*, row_number() OVER (ORDER BY item.ord) AS place
-      FROM unnest(?::bigint[], ?::text[], ?::jsonb[]) WITH ORDINALITY AS item (task_id, type, patch, ord)
-      JOIN tasks ON tasks.task_id = item.task_id AND tasks.user_id = ?
-    ), ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, old AS (
+  WITH ${ownInput(
+    `unnest(?::bigint[], ?::text[], ?::jsonb[]) WITH ORDINALITY AS item (task_id, type, patch, ord)`,
+    'tasks',
+    'task_id',
+  )}, ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, old AS (
       SELECT input.task_id, input.type, input.patch, input.place,
         tasks.task_status AS old_status, tasks.task_opx_cost AS old_fee
       FROM stream, input JOIN tasks ON tasks.task_id = input.task_id

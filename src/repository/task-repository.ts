@@ -116,6 +116,7 @@ export class TaskRepository {
       (input) => parseInput(createTaskInput, input),
       () => true,
       (items) => insertTasks(owner, items, this.publisher !== undefined),
+      (item, row) => item.job_id === row.job_id,
       'job',
     );
   }
@@ -130,6 +131,7 @@ export class TaskRepository {
       patchOf,
       (patch, round) => round.every(({ taskId }) => taskId !== patch.taskId),
       (patches) => updateTasks(owner, patches, this.publisher !== undefined),
+      (patch, row) => patch.taskId === Number(row.task_id),
       'task',
     );
   }
@@ -179,13 +181,15 @@ export class TaskRepository {
 
   /**
    * @param fits whether an item may be written by the same statement as those of the round
-   * @param statementOf the statement of a round; its rows say by `item` which of them they are
+   * @param statementOf the statement of a round; it leaves out items and returns the rows of the others in order
+   * @param isOf whether a row is that of an item, or of one that is left out or written for the same reason
    */
   private async batch<Input, Item>(
     inputs: readonly Input[],
     check: (input: Input) => Item,
     fits: (item: Item, round: readonly Item[]) => boolean,
     statementOf: (items: readonly Item[]) => Statement,
+    isOf: (item: Item, row: WriteRow) => boolean,
     missing: 'job' | 'task',
   ): Promise<BatchOutcome[]> {
     if (inputs.length > MAX_BATCH) {
@@ -201,40 +205,44 @@ export class TaskRepository {
       }
     }
     while (pending.length > 0) {
-      const round: Item[] = [];
-      const indices: number[] = [];
+      const round: typeof pending = [];
       const later: typeof pending = [];
+      const items: Item[] = [];
       for (const entry of pending) {
-        if (fits(entry.item, round)) {
-          round.push(entry.item);
-          indices.push(entry.index);
+        if (fits(entry.item, items)) {
+          round.push(entry);
+          items.push(entry.item);
         } else {
           later.push(entry);
         }
       }
-      const written = await this.writeRound(statementOf(round), indices.length, missing);
-      for (const [place, index] of indices.entries()) {
-        outcomes[index] = written[place]!;
+      const rows = await this.runRound(statementOf(items));
+      const writes = rows instanceof TaskwireError ? [] : this.announce(rows);
+      let next = 0;
+      for (const { index, item } of round) {
+        if (rows instanceof TaskwireError) {
+          outcomes[index] = rows;
+        } else {
+          const row = rows[next];
+          outcomes[index] = row !== undefined && isOf(item, row) ? writes[next++]! : notFound(missing);
+        }
       }
       pending = later;
     }
     return outcomes;
   }
 
-  private async writeRound(statement: Statement, size: number, missing: 'job' | 'task'): Promise<BatchOutcome[]> {
-    const outcomes: BatchOutcome[] = Array.from({ length: size }, () => notFound(missing));
+  private async runRound(statement: Statement): Promise<readonly WriteRow[] | TaskwireError> {
     try {
-      let rows: WriteRow[] | undefined;
-      for (let attempt = 0; rows === undefined && attempt < BATCH_ATTEMPTS; attempt += 1) {
-        rows = await this.run(statement);
+      for (let attempt = 0; attempt < BATCH_ATTEMPTS; attempt += 1) {
+        const rows = await this.run(statement);
+        if (rows !== undefined) {
+          return rows;
+        }
       }
-      const writes = this.announce(rows ?? []);
-      for (const [index, row] of (rows ?? []).entries()) {
-        outcomes[Number(row.item) - 1] = writes[index]!;
-      }
-      return outcomes;
+      return new TaskwireError('INTERNAL_ERROR');
     } catch (error) {
-      return outcomes.fill(toTaskwireError(error));
+      return toTaskwireError(error);
     }
   }
 

@@ -11,8 +11,6 @@ export interface Statement {
 
 /** What a statement returns for each task that it wrote; the last four are null where nothing was logged. */
 export interface WriteRow {
-  /** Place of the item in its batch, from 1; 1 in a single write. */
-  item: string;
   task_id: string;
   job_id: string;
   user_id: string;
@@ -44,12 +42,12 @@ const logged = (type: EventType, said: string): string => `
     FROM task, stream
     RETURNING seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
   )
-  SELECT 1 AS item, task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type, stream.epoch, event.seq,
+  SELECT task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type, stream.epoch, event.seq,
     event.changes, event.timestamp, 1 / (event.seq IS NOT NULL)::int AS logged
   FROM stream LEFT JOIN task ON true LEFT JOIN event ON true`;
 
 const unlogged = (type: EventType): string => `
-  SELECT 1 AS item, task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type,
+  SELECT task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type,
     NULL AS epoch, NULL AS seq, NULL AS changes, NULL AS timestamp
   FROM task`;
 
