@@ -68,7 +68,7 @@ export class EventLog {
     const take = limit + 1;
     const user = rooms.find(({ kind }) => kind === 'user');
     if (user !== undefined) {
-      parts.push(`(SELECT ${EVENT} FROM task_events e WHERE e.user_id = ? AND e.seq > ? ORDER BY e.seq LIMIT ?)`);
+      parts.push('(SELECT * FROM task_events WHERE user_id = ? AND seq > ? ORDER BY seq LIMIT ?)');
       bindings.push(userId, user.after, take);
     }
     for (const [kind, column, type] of [
@@ -77,22 +77,24 @@ export class EventLog {
     ] as const) {
       const some = rooms.filter((room) => room.kind === kind);
       if (some.length > 0) {
-        parts.push(`(SELECT e.* FROM unnest(?::${type}[], ?::bigint[]) AS room (id, after),
-          LATERAL (SELECT ${EVENT} FROM task_events e WHERE e.${column} = room.id AND e.seq > room.after
-            AND e.user_id = ? ORDER BY e.seq LIMIT ?) e)`);
+        // A room has one owner. That is asked after the limit, so that nothing but the room's own index serves.
+        parts.push(`(SELECT e.* FROM unnest(?::${type}[], ?::bigint[]) AS room (id, after), LATERAL (
+            SELECT * FROM task_events WHERE ${column} = room.id AND seq > room.after ORDER BY seq LIMIT ?
+          ) e WHERE e.user_id = ?)`);
         bindings.push(
           some.map(({ id }) => id),
           some.map(({ after }) => after),
-          userId,
           take,
+          userId,
         );
       }
     }
-    const events = parts.length === 0 ? 'SELECT NULL::bigint AS seq WHERE false' : parts.join(' UNION ');
+    const events = parts.length === 0 ? 'SELECT * FROM task_events WHERE false' : parts.join(' UNION ALL ');
     const rows = await query<StateRow & Partial<EventRow>>(
       this.db,
-      `SELECT state.*, found.* FROM (SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?) state
-       LEFT JOIN LATERAL (SELECT * FROM (${events}) e ORDER BY seq LIMIT ?) found ON true ORDER BY found.seq`,
+      `WITH state AS MATERIALIZED (SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?),
+       found AS (SELECT DISTINCT ON (e.seq) e.* FROM (${events}) e ORDER BY e.seq LIMIT ?)
+       SELECT state.*, ${EVENT} FROM state LEFT JOIN found e ON true ORDER BY e.seq`,
       [userId, ...bindings, take],
     );
     const [first] = rows;
