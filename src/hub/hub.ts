@@ -4,13 +4,14 @@ import { TaskwireError } from '../protocol/errors.js';
 import { controlText, type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
+import { SingleFlight } from '../single-flight.js';
 import type { Connection } from './client.js';
 import { HeadReader } from './head-reader.js';
 import { type CatchUpPorts, catchUp, type Join, type RoomSnapshot } from './join.js';
 import { Membership } from './membership.js';
 import { RingBudget } from './ring.js';
 import { Stream, type StreamCounters, type StreamPorts } from './stream.js';
-import { SingleFlight, Turns } from './turns.js';
+import { Turns } from './turns.js';
 
 /** What the hub asks of the event log; a database that is away shows as a rejection. */
 export interface HubLog {
