@@ -1,0 +1,139 @@
+import { LRUCache } from 'lru-cache';
+import { TaskwireError } from '../protocol/errors.js';
+import type { Identity } from '../protocol/tasks.js';
+import { type ApiKeyRecord, hashApiKey } from '../repository/api-key-repository.js';
+import { SingleFlight } from '../single-flight.js';
+import { apiKeyOf, type Credentials } from './credentials.js';
+
+export interface ApiKeyOptions {
+  /** Looks a key up by its SHA-256. Rejects with DATABASE_UNAVAILABLE when it cannot. */
+  readonly find: (hash: string) => Promise<ApiKeyRecord | undefined>;
+  /** How long a looked-up key is believed, in milliseconds. */
+  readonly cacheMs: number;
+  /** How much longer it is believed while it cannot be looked up, in milliseconds (15 minutes). */
+  readonly graceMs?: number;
+  /** Told each time that an active key was used. */
+  readonly onUse?: (keyId: string) => void;
+  /** Milliseconds since any fixed moment. */
+  readonly now?: () => number;
+}
+
+const GRACE_MS = 15 * 60_000;
+/** After a failed look-up an expired key is believed for so long without another attempt, so that nobody waits in line. */
+const RETRY_MS = 1_000;
+const MAX_KEYS = 50_000;
+const MAX_UNKNOWN = 10_000;
+/** An unknown hash stays unknown, as keys are random; this only bounds how long it is remembered. */
+const UNKNOWN_MS = 60_000;
+
+interface Known {
+  readonly record: ApiKeyRecord;
+  /** Until when the record is believed without a look-up. */
+  fresh: number;
+  /** Until when it is believed if the look-up fails. */
+  readonly stale: number;
+}
+
+/**
+ * Says whose an API key is. Keys are looked up by their hash and remembered for `cacheMs`; equal look-ups at one time are
+ * one query. While the database is away, keys that were known shortly before are still believed, so that an outage does
+ * not keep connected clients from coming back; a key that was revoked is forgotten at once and is not believed.
+ */
+export class ApiKeyAuth {
+  private readonly known = new LRUCache<string, Known>({ max: MAX_KEYS });
+  private readonly unknown = new LRUCache<string, number>({ max: MAX_UNKNOWN });
+  private readonly lookups = new SingleFlight<ApiKeyRecord | undefined>();
+  private readonly now: () => number;
+  private forgotten = 0;
+
+  constructor(private readonly options: ApiKeyOptions) {
+    this.now = options.now ?? (() => performance.now());
+  }
+
+  /**
+   * @throws TaskwireError MISSING_API_KEY, INVALID_API_KEY, INACTIVE_API_KEY, AUTHENTICATION_FAILED (two places
+   * disagree), DATABASE_UNAVAILABLE
+   */
+  async authenticate(credentials: Credentials): Promise<Identity> {
+    const hash = hashApiKey(apiKeyOf(credentials));
+    const record = this.remembered(hash) ?? (await this.lookup(hash));
+    if (record === undefined) {
+      throw new TaskwireError('INVALID_API_KEY');
+    }
+    if (!record.active) {
+      throw new TaskwireError('INACTIVE_API_KEY');
+    }
+    const { keyId, owner, role, rateLimit } = record;
+    this.options.onUse?.(keyId);
+    return { keyId, owner, role, rateLimit };
+  }
+
+  /** Forgets a key, so that its next use is looked up: it was revoked, or changed. */
+  forget(keyId: string): void {
+    // A look-up that is under way may have read the key before it changed.
+    this.forgotten += 1;
+    for (const [hash, { record }] of this.known.entries()) {
+      if (record.keyId === keyId) {
+        this.known.delete(hash);
+      }
+    }
+  }
+
+  /** Has every key looked up at its next use: some of them may have been revoked unheard. */
+  expireAll(): void {
+    this.forgotten += 1;
+    const now = this.now();
+    for (const entry of this.known.values()) {
+      entry.fresh = Math.min(entry.fresh, now);
+    }
+  }
+
+  private remembered(hash: string): ApiKeyRecord | undefined {
+    const known = this.known.get(hash);
+    if (known !== undefined && this.now() < known.fresh) {
+      return known.record;
+    }
+    const until = this.unknown.get(hash);
+    if (until !== undefined && this.now() < until) {
+      throw new TaskwireError('INVALID_API_KEY');
+    }
+    return undefined;
+  }
+
+  private async lookup(hash: string): Promise<ApiKeyRecord | undefined> {
+    for (;;) {
+      const before = this.forgotten;
+      try {
+        const record = await this.lookups.run(`${before} ${hash}`, () => this.options.find(hash));
+        if (this.forgotten === before) {
+          this.remember(hash, record);
+          return record;
+        }
+      } catch (error) {
+        return this.insteadOf(error, hash);
+      }
+    }
+  }
+
+  private remember(hash: string, record: ApiKeyRecord | undefined): void {
+    const now = this.now();
+    if (record === undefined) {
+      this.known.delete(hash);
+      this.unknown.set(hash, now + UNKNOWN_MS);
+    } else {
+      const fresh = now + this.options.cacheMs;
+      this.known.set(hash, { record, fresh, stale: fresh + (this.options.graceMs ?? GRACE_MS) });
+    }
+  }
+
+  /** What was known before, when the look-up failed. */
+  private insteadOf(error: unknown, hash: string): ApiKeyRecord {
+    const known = this.known.get(hash);
+    const now = this.now();
+    if (known === undefined || now >= known.stale) {
+      throw error;
+    }
+    known.fresh = Math.min(now + RETRY_MS, known.stale);
+    return known.record;
+  }
+}

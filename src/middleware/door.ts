@@ -1,0 +1,72 @@
+import type { IncomingMessage } from 'node:http';
+import type { Admission, Broker } from '../broker/broker.js';
+import { TaskwireError } from '../protocol/errors.js';
+import type { ApiKeyAuth } from './api-key.js';
+import { type AddressOf, addressGroup } from './client-address.js';
+import { credentialsOf } from './credentials.js';
+import type { CheckOrigin } from './origin.js';
+import type { RateLimiter } from './rate-limit.js';
+
+export interface DoorOptions {
+  readonly checkOrigin: CheckOrigin;
+  readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
+  readonly rates: Pick<RateLimiter, 'check'>;
+  readonly addressOf: AddressOf;
+  readonly connections: Pick<Broker, 'acquireConnection'>;
+  /** Connections of one address over the whole cluster. */
+  readonly maxConnectionsPerIp: number;
+}
+
+/** Somebody who wants to connect. */
+export interface Visitor {
+  readonly request: IncomingMessage;
+  /** What a Socket.IO client sent as `auth.api_key`, unchecked. */
+  readonly apiKey?: unknown;
+}
+
+/**
+ * Lets a connection in.
+ * @returns who it is; the caller gives the place back with `release()` when the connection ends, on whatever way
+ * @throws TaskwireError ORIGIN_NOT_ALLOWED, those of `ApiKeyAuth.authenticate`, RATE_LIMIT_EXCEEDED
+ */
+export type Admit = (visitor: Visitor) => Promise<Admission>;
+
+/** How soon a client that found all places of its address taken may try again, in milliseconds. */
+const FULL_RETRY_MS = 5_000;
+
+/** The door of both transports: origin, API key, rate limit, place of the address; the first that refuses is the answer. */
+export function createDoor(options: DoorOptions): Admit {
+  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp } = options;
+  return async ({ request, apiKey }) => {
+    checkOrigin(request);
+    const address = addressOf(request);
+    const credentials = credentialsOf(request, apiKey);
+    const identity = await keys.authenticate(credentials);
+    // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
+    const [rate, place] = await Promise.allSettled([
+      rates.check(identity),
+      connections.acquireConnection(addressGroup(address), maxConnectionsPerIp),
+    ]);
+    const release = place.status === 'fulfilled' ? place.value : undefined;
+    try {
+      for (const step of [rate, place]) {
+        if (step.status === 'rejected') {
+          throw step.reason;
+        }
+      }
+      if (release === undefined) {
+        throw new TaskwireError('RATE_LIMIT_EXCEEDED', {
+          message: 'Too many connections from this address',
+          details: { limit: maxConnectionsPerIp },
+          retryAfterMs: FULL_RETRY_MS,
+        });
+      }
+      // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
+      await keys.authenticate(credentials);
+      return { identity, address, release };
+    } catch (error) {
+      release?.();
+      throw error;
+    }
+  };
+}

@@ -1,0 +1,44 @@
+import type { Broker, RateLimitResult } from '../broker/broker.js';
+import { TaskwireError } from '../protocol/errors.js';
+import type { Identity } from '../protocol/tasks.js';
+
+/** Requests and new connections of each API key per minute, counted over all workers. */
+export class RateLimiter {
+  constructor(private readonly broker: Pick<Broker, 'consume'>) {}
+
+  /** Counts one request; whether it is allowed stands in the result. */
+  count({ keyId, rateLimit }: Identity): Promise<RateLimitResult> {
+    return this.broker.consume(keyId, rateLimit);
+  }
+
+  /**
+   * Counts one request.
+   * @throws TaskwireError RATE_LIMIT_EXCEEDED
+   */
+  async check(identity: Identity): Promise<RateLimitResult> {
+    const result = await this.count(identity);
+    assertAllowed(result);
+    return result;
+  }
+}
+
+/** @throws TaskwireError RATE_LIMIT_EXCEEDED, with the time until the window ends */
+export function assertAllowed({ allowed, limit, remaining, resetMs }: RateLimitResult): void {
+  if (!allowed) {
+    throw new TaskwireError('RATE_LIMIT_EXCEEDED', {
+      details: { limit, remaining, reset: resetSeconds(resetMs) },
+      retryAfterMs: resetMs,
+    });
+  }
+}
+
+/** The headers that tell a caller where it stands; `X-RateLimit-Reset` in seconds since 1970. */
+export function rateLimitHeaders({ limit, remaining, resetMs }: RateLimitResult): Record<string, string> {
+  return {
+    'X-RateLimit-Limit': String(limit),
+    'X-RateLimit-Remaining': String(remaining),
+    'X-RateLimit-Reset': String(resetSeconds(resetMs)),
+  };
+}
+
+const resetSeconds = (resetMs: number): number => Math.ceil((Date.now() + resetMs) / 1_000);

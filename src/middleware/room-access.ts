@@ -1,0 +1,51 @@
+import { LRUCache } from 'lru-cache';
+import { TaskwireError } from '../protocol/errors.js';
+import type { Room } from '../protocol/rooms.js';
+import { type Identity, mayAccess } from '../protocol/tasks.js';
+import { SingleFlight } from '../single-flight.js';
+
+/** Finds the user whose stream a room is in; undefined when the room does not exist. */
+export type OwnerOf = (room: Room) => Promise<string | undefined>;
+
+const MAX_ROOMS = 100_000;
+
+/**
+ * Says whose a room is and whether a key may see it. What a room belongs to never changes, so owners are remembered for
+ * good; that a room does not exist may change at any moment and is never remembered.
+ */
+export class RoomAccess {
+  private readonly owners: LRUCache<string, string>;
+  private readonly lookups = new SingleFlight<string | undefined>();
+
+  /** @param maxRooms rooms whose owners are remembered */
+  constructor(
+    private readonly ownerOf: OwnerOf,
+    maxRooms = MAX_ROOMS,
+  ) {
+    this.owners = new LRUCache({ max: maxRooms });
+  }
+
+  /**
+   * @returns the user whose stream the room is in
+   * @throws TaskwireError ACCESS_DENIED: a user's key is told no more, whether the room is somebody else's or does not exist;
+   * NOT_FOUND for keys that may see all; DATABASE_UNAVAILABLE
+   */
+  async resolve(identity: Identity, room: Room): Promise<string> {
+    if (room.kind === 'user' && !mayAccess(identity, room.id)) {
+      throw new TaskwireError('ACCESS_DENIED');
+    }
+    const owner = this.owners.get(room.name) ?? (await this.lookup(room));
+    if (owner !== undefined && mayAccess(identity, owner)) {
+      return owner;
+    }
+    throw new TaskwireError(identity.role === 'user' ? 'ACCESS_DENIED' : 'NOT_FOUND');
+  }
+
+  private async lookup(room: Room): Promise<string | undefined> {
+    const owner = await this.lookups.run(room.name, () => this.ownerOf(room));
+    if (owner !== undefined) {
+      this.owners.set(room.name, owner);
+    }
+    return owner;
+  }
+}
