@@ -1,0 +1,85 @@
+import { type Broker, CONTROL_CHANNEL } from './broker/broker.js';
+import type { Logger } from './logger.js';
+
+/** What workers tell each other, by type. Fields beside those are ignored, and so are types that a worker does not know. */
+export interface ControlMessages {
+  /** Asks every worker for its statistics, to be answered on a channel of the asking one. */
+  stats: {
+    readonly id: string;
+    readonly replyTo: string;
+    /** Whether rooms are wanted by name: all, or this one. */
+    readonly rooms: boolean;
+    readonly room?: string | undefined;
+  };
+  /** A key is no longer valid: forget it and close its connections. */
+  'key-revoked': { readonly keyId: string };
+}
+
+type ControlType = keyof ControlMessages;
+type Handler = (message: Readonly<Record<string, unknown>>) => void | Promise<void>;
+
+/**
+ * Messages that concern every worker, as JSON on one channel of the broker. They arrive at most once: what matters must
+ * also come right without them. A worker hears itself too.
+ */
+export class ControlBus {
+  private readonly handlers = new Map<string, Handler[]>();
+
+  constructor(
+    private readonly broker: Pick<Broker, 'publish' | 'subscribe' | 'unsubscribe'>,
+    private readonly logger: Logger,
+  ) {}
+
+  /**
+   * Adds a handler for a type. It must check what it is given: other processes wrote it. What it throws is logged.
+   */
+  on(type: ControlType, handler: Handler): void {
+    this.handlers.set(type, [...(this.handlers.get(type) ?? []), handler]);
+  }
+
+  /** @throws when the message could not be handed to the transport */
+  send<Type extends ControlType>(type: Type, message: ControlMessages[Type]): Promise<void> {
+    return this.broker.publish(CONTROL_CHANNEL, Buffer.from(JSON.stringify({ type, ...message })));
+  }
+
+  start(): Promise<void> {
+    return this.broker.subscribe(CONTROL_CHANNEL, (batch) => {
+      for (const bytes of batch) {
+        this.receive(bytes);
+      }
+    });
+  }
+
+  stop(): Promise<void> {
+    return this.broker.unsubscribe(CONTROL_CHANNEL);
+  }
+
+  private receive(bytes: Buffer): void {
+    const message = parseObject(bytes);
+    if (message === undefined) {
+      this.logger.warn('control message is not a JSON object', { bytes: bytes.length });
+      return;
+    }
+    for (const handler of this.handlers.get(String(message['type'])) ?? []) {
+      this.run(handler, message).catch((error) => {
+        this.logger.error('control message failed', { type: message['type'], error });
+      });
+    }
+  }
+
+  private async run(handler: Handler, message: Readonly<Record<string, unknown>>): Promise<void> {
+    await handler(message);
+  }
+}
+
+/** The object that some bytes are the JSON of; undefined when they are not. */
+export function parseObject(bytes: Buffer): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(bytes.toString());
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,210 @@
+import { randomUUID } from 'node:crypto';
+import type { Broker } from './broker/broker.js';
+import { type ControlBus, parseObject } from './control-bus.js';
+import type { Logger } from './logger.js';
+import { RoomSketch } from './room-sketch.js';
+import { SingleFlight } from './single-flight.js';
+
+/** What a worker knows of itself. */
+export interface LocalReport {
+  readonly clients: number;
+  /** Members of each room. */
+  readonly rooms: ReadonlyMap<string, number>;
+}
+
+export interface ClusterReport {
+  readonly clients: number;
+  /** Number of different rooms; an estimate when a worker has more than some thousands and they were not asked for by name. */
+  readonly totalRooms: number;
+  /** Members of each room, largest first; empty unless asked for. */
+  readonly rooms: ReadonlyMap<string, number>;
+  /** Whether small rooms are missing from `rooms`. */
+  readonly roomsTruncated: boolean;
+  /** Workers whose numbers are in the report. */
+  readonly nodes: number;
+  /** Whether a worker did not answer in time. */
+  readonly partial: boolean;
+}
+
+export interface ReportQuery {
+  /** Whether rooms are wanted by name. */
+  readonly rooms: boolean;
+  /** Only this one of them. */
+  readonly room?: string | undefined;
+}
+
+export interface ClusterStatsOptions {
+  readonly broker: Pick<Broker, 'nodeId' | 'up' | 'publish' | 'subscribe' | 'unsubscribe' | 'liveNodes'>;
+  readonly bus: Pick<ControlBus, 'on' | 'send'>;
+  readonly report: () => LocalReport;
+  readonly logger: Logger;
+  /** How long the other workers have for their answers, in milliseconds (1,000). */
+  readonly patienceMs?: number;
+}
+
+/** What one worker answers. */
+interface Share {
+  readonly clients: number;
+  readonly rooms: ReadonlyMap<string, number>;
+  /** Whether `rooms` are all that were asked for. */
+  readonly complete: boolean;
+  readonly sketch: RoomSketch;
+}
+
+interface Gathering {
+  readonly shares: Map<string, Share>;
+  arrived(): void;
+}
+
+/** Rooms by name in one answer of a worker: the largest. */
+const MAX_NAMES = 50_000;
+
+/**
+ * Statistics of the whole cluster: asks all workers through the broker and adds up what they answer. A worker that does
+ * not answer in time is left out and the report says `partial`; without the broker it is of this worker alone.
+ */
+export class ClusterStats {
+  private readonly flights = new SingleFlight<ClusterReport>();
+  private readonly gatherings = new Map<string, Gathering>();
+  private readonly channel: string;
+  private readonly patienceMs: number;
+
+  constructor(private readonly options: ClusterStatsOptions) {
+    this.channel = `node:${options.broker.nodeId}`;
+    this.patienceMs = options.patienceMs ?? 1_000;
+    options.bus.on('stats', (request) => this.answer(request));
+  }
+
+  /** Begins to hear answers; the bus must be started too, to hear questions. */
+  start(): Promise<void> {
+    return this.options.broker.subscribe(this.channel, (batch) => {
+      for (const bytes of batch) {
+        this.receive(bytes);
+      }
+    });
+  }
+
+  stop(): Promise<void> {
+    return this.options.broker.unsubscribe(this.channel);
+  }
+
+  /** Asks the cluster; equal questions at one time are one. Never rejects and never takes much longer than a second. */
+  collect(query: ReportQuery): Promise<ClusterReport> {
+    return this.flights.run(`${query.rooms} ${query.room ?? ''}`, () => this.gather(query));
+  }
+
+  private async gather(query: ReportQuery): Promise<ClusterReport> {
+    const { broker, bus, report, logger } = this.options;
+    const own = shareOf(report(), query);
+    if (!broker.up) {
+      return total([own], query, true);
+    }
+    const id = randomUUID();
+    const shares = new Map([[broker.nodeId, own]]);
+    let missing: readonly string[] | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        timer = setTimeout(resolve, this.patienceMs);
+        const arrived = (): void => {
+          if (missing?.every((node) => shares.has(node))) {
+            resolve();
+          }
+        };
+        this.gatherings.set(id, { shares, arrived });
+        bus.send('stats', { id, replyTo: this.channel, ...query }).catch(reject);
+        broker.liveNodes().then((nodes) => {
+          missing = nodes;
+          arrived();
+        }, reject);
+      });
+    } catch (error) {
+      logger.warn('statistics of other workers not available', { error });
+    } finally {
+      clearTimeout(timer);
+      this.gatherings.delete(id);
+    }
+    const partial = missing === undefined || !missing.every((node) => shares.has(node));
+    return total([...shares.values()], query, partial);
+  }
+
+  /** Answers another worker's question. */
+  private async answer({ id, replyTo, rooms, room }: Readonly<Record<string, unknown>>): Promise<void> {
+    const { broker, report, logger } = this.options;
+    if (typeof id !== 'string' || typeof replyTo !== 'string' || replyTo === this.channel) {
+      return;
+    }
+    const query = { rooms: rooms === true, room: typeof room === 'string' ? room : undefined };
+    const share = shareOf(report(), query);
+    const answer = {
+      id,
+      node: broker.nodeId,
+      clients: share.clients,
+      rooms: [...share.rooms],
+      complete: share.complete,
+      sketch: share.sketch.encode(),
+    };
+    try {
+      await broker.publish(replyTo, Buffer.from(JSON.stringify(answer)));
+    } catch (error) {
+      logger.debug('question about statistics not answered', { error });
+    }
+  }
+
+  private receive(bytes: Buffer): void {
+    const answer = parseObject(bytes);
+    const gathering = this.gatherings.get(String(answer?.['id']));
+    if (answer === undefined || gathering === undefined) {
+      // Too late, or of a question of this process's predecessor.
+      return;
+    }
+    const { node, clients, rooms, complete } = answer;
+    const sketch = RoomSketch.decode(answer['sketch']);
+    if (typeof node !== 'string' || typeof clients !== 'number' || !Array.isArray(rooms) || sketch === undefined) {
+      this.options.logger.warn('answer about statistics not understood', { node });
+      return;
+    }
+    const counts = new Map(rooms as Array<[string, number]>);
+    gathering.shares.set(node, { clients, rooms: counts, complete: complete === true, sketch });
+    gathering.arrived();
+  }
+}
+
+const largestFirst = ([, a]: readonly [string, number], [, b]: readonly [string, number]): number => b - a;
+
+function shareOf({ clients, rooms }: LocalReport, { rooms: named, room }: ReportQuery): Share {
+  const sketch = RoomSketch.of(rooms.keys());
+  if (!named) {
+    return { clients, rooms: new Map(), complete: rooms.size === 0, sketch };
+  }
+  if (room !== undefined) {
+    const members = rooms.get(room);
+    return { clients, rooms: new Map(members === undefined ? [] : [[room, members]]), complete: true, sketch };
+  }
+  const complete = rooms.size <= MAX_NAMES;
+  return {
+    clients,
+    rooms: complete ? rooms : new Map([...rooms].sort(largestFirst).slice(0, MAX_NAMES)),
+    complete,
+    sketch,
+  };
+}
+
+function total(shares: readonly Share[], query: ReportQuery, partial: boolean): ClusterReport {
+  const rooms = new Map<string, number>();
+  for (const share of shares) {
+    for (const [name, members] of share.rooms) {
+      rooms.set(name, (rooms.get(name) ?? 0) + members);
+    }
+  }
+  const complete = shares.every((share) => share.complete);
+  const allNamed = query.rooms && query.room === undefined && complete;
+  return {
+    clients: shares.reduce((sum, { clients }) => sum + clients, 0),
+    totalRooms: allNamed ? rooms.size : RoomSketch.merge(shares.map(({ sketch }) => sketch)).count,
+    rooms: new Map([...rooms].sort(largestFirst)),
+    roomsTruncated: query.rooms && !complete,
+    nodes: shares.length,
+    partial,
+  };
+}

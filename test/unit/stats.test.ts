@@ -1,0 +1,171 @@
+import { expect } from 'chai';
+import { CONTROL_CHANNEL } from '../../src/broker/broker.js';
+import { ControlBus } from '../../src/control-bus.js';
+import { silentLogger } from '../../src/logger.js';
+import { RoomSketch } from '../../src/room-sketch.js';
+import { ClusterStats } from '../../src/stats.js';
+import { eventually } from '../support/eventually.js';
+import { type FakeBroker, FakeBrokers } from '../support/fake-broker.js';
+
+const names = (count: number, from = 0): string[] =>
+  Array.from({ length: count }, (_, index) => `task:${from + index}`);
+
+describe('room sketch', () => {
+  it('counts different names exactly while they are few', () => {
+    const sketches = [names(2_000), names(2_000, 1_000), []].map((list) => RoomSketch.of(list));
+    expect(RoomSketch.merge(sketches).count).to.equal(3_000);
+    expect(RoomSketch.of([]).count).to.equal(0);
+  });
+
+  it('counts many nearly', () => {
+    const merged = RoomSketch.merge([
+      RoomSketch.of(names(60_000)),
+      RoomSketch.of(names(60_000, 40_000)),
+      RoomSketch.of(names(5)),
+    ]);
+    expect(merged.count).to.be.within(92_000, 108_000);
+  });
+
+  it('is sent and received', () => {
+    for (const count of [0, 10, 10_000]) {
+      const sketch = RoomSketch.of(names(count));
+      expect(RoomSketch.decode(sketch.encode())!.count).to.equal(sketch.count);
+    }
+    expect(RoomSketch.decode('AAAA')).to.equal(undefined);
+    expect(RoomSketch.decode(17)).to.equal(undefined);
+  });
+});
+
+interface Node {
+  readonly broker: FakeBroker;
+  readonly stats: ClusterStats;
+  readonly rooms: Map<string, number>;
+}
+
+describe('statistics of the cluster', () => {
+  let brokers: FakeBrokers;
+  let asked: number;
+  beforeEach(() => {
+    brokers = new FakeBrokers();
+    asked = 0;
+  });
+
+  async function addNode(id: string, rooms: Record<string, number>, patienceMs = 60_000): Promise<Node> {
+    const broker = brokers.add(id);
+    const bus = new ControlBus(broker, silentLogger);
+    const counts = new Map(Object.entries(rooms));
+    const report = () => {
+      asked += 1;
+      return { clients: 2, rooms: counts };
+    };
+    const stats = new ClusterStats({ broker, bus, report, logger: silentLogger, patienceMs });
+    await bus.start();
+    await stats.start();
+    return { broker, stats, rooms: counts };
+  }
+
+  it('adds up what all nodes have', async () => {
+    const { stats } = await addNode('a', { 'job:1': 2, 'task:1': 1 });
+    await addNode('b', { 'job:1': 3, 'user:ada': 1 });
+    await addNode('c', {});
+    const report = await stats.collect({ rooms: true });
+    expect(report).to.include({ clients: 6, totalRooms: 3, roomsTruncated: false, nodes: 3, partial: false });
+    expect([...report.rooms]).to.deep.equal([
+      ['job:1', 5],
+      ['task:1', 1],
+      ['user:ada', 1],
+    ]);
+  });
+
+  it('counts rooms without naming them', async () => {
+    const { stats } = await addNode('a', { 'job:1': 2, 'task:1': 1 });
+    await addNode('b', { 'job:1': 3 });
+    const report = await stats.collect({ rooms: false });
+    expect(report).to.include({ totalRooms: 2, roomsTruncated: false });
+    expect(report.rooms.size).to.equal(0);
+  });
+
+  it('answers about one room', async () => {
+    const { stats } = await addNode('a', { 'job:1': 2, 'task:1': 1 });
+    await addNode('b', { 'job:1': 3 });
+    const report = await stats.collect({ rooms: true, room: 'job:1' });
+    expect([...report.rooms]).to.deep.equal([['job:1', 5]]);
+    expect(report.totalRooms).to.equal(2);
+  });
+
+  it('says so when a node that should answer does not', async () => {
+    const { stats } = await addNode('a', { 'job:1': 2 }, 500);
+    const { broker } = await addNode('b', { 'job:1': 3 });
+    await addNode('c', { 'job:1': 4 });
+    broker.deaf = true;
+    const report = await stats.collect({ rooms: true });
+    expect(report).to.include({ clients: 4, nodes: 2, partial: true });
+    expect([...report.rooms]).to.deep.equal([['job:1', 6]]);
+  });
+
+  it("has this node's numbers when the broker is down", async () => {
+    const { stats, broker } = await addNode('a', { 'job:1': 2 });
+    await addNode('b', { 'job:1': 3 });
+    broker.up = false;
+    const report = await stats.collect({ rooms: true });
+    expect(report).to.include({ clients: 2, nodes: 1, partial: true });
+  });
+
+  it("has this node's numbers when the broker goes down over the question", async () => {
+    const { stats, broker } = await addNode('a', { 'job:1': 2 });
+    await addNode('b', { 'job:1': 3 });
+    broker.publish = async () => {
+      throw new Error('gone');
+    };
+    expect(await stats.collect({ rooms: true })).to.include({ clients: 2, nodes: 1, partial: true });
+  });
+
+  it('asks once for what many want at a time', async () => {
+    const { stats } = await addNode('a', {});
+    await addNode('b', {});
+    await Promise.all(Array.from({ length: 20 }, () => stats.collect({ rooms: false })));
+    expect(asked).to.equal(2);
+  });
+
+  it('survives what is not understood', async () => {
+    const { stats, broker } = await addNode('a', { 'job:1': 2 });
+    for (const text of [
+      '',
+      '[1]',
+      '{"type":"stats"}',
+      '{"type":"stats","id":1,"replyTo":2}',
+      '{"type":"constructor"}',
+    ]) {
+      await broker.publish(CONTROL_CHANNEL, Buffer.from(text));
+      await broker.publish('node:a', Buffer.from(text));
+    }
+    expect((await stats.collect({ rooms: true })).nodes).to.equal(1);
+  });
+});
+
+describe('control bus', () => {
+  it('brings a message to every node, its own too, and outlives a handler that fails', async () => {
+    const brokers = new FakeBrokers();
+    const heard: string[] = [];
+    const buses = await Promise.all(
+      ['a', 'b'].map(async (id) => {
+        const bus = new ControlBus(brokers.add(id), silentLogger);
+        bus.on('key-revoked', () => {
+          throw new Error('handler');
+        });
+        bus.on('key-revoked', ({ keyId }) => {
+          heard.push(`${id} ${keyId}`);
+        });
+        await bus.start();
+        return bus;
+      }),
+    );
+    await buses[0]!.send('key-revoked', { keyId: 'k1' });
+    await eventually(() => expect(heard).to.have.length(2));
+    expect(heard.sort()).to.deep.equal(['a k1', 'b k1']);
+    await buses[1]!.stop();
+    await buses[0]!.send('key-revoked', { keyId: 'k2' });
+    await eventually(() => expect(heard).to.include('a k2'));
+    expect(heard).to.not.include('b k2');
+  });
+});
