@@ -1,0 +1,56 @@
+import express, { type Express } from 'express';
+import type { Logger } from '../logger.js';
+import type { ApiKeyAuth } from '../middleware/api-key.js';
+import type { CheckOrigin } from '../middleware/origin.js';
+import type { RateLimiter } from '../middleware/rate-limit.js';
+import { TaskwireError } from '../protocol/errors.js';
+import type { JobRepository } from '../repository/job-repository.js';
+import { accessLog } from './access-log.js';
+import { createAuthenticate } from './authenticate.js';
+import { cors } from './cors.js';
+import { createEndpoint } from './endpoint.js';
+import { errorHandler } from './error-handler.js';
+import { jobRoutes } from './jobs-routes.js';
+import { jsonReader } from './json-body.js';
+import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
+import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
+import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
+
+export interface AppOptions extends TaskRoutePorts, KeyRoutePorts, Omit<SystemRoutePorts, 'authenticate'> {
+  readonly jobs: Pick<JobRepository, 'create'>;
+  readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
+  readonly rates: Pick<RateLimiter, 'count'>;
+  readonly checkOrigin: CheckOrigin;
+  /** Most bytes of a body. */
+  readonly maxBodyBytes: number;
+  readonly logger: Logger;
+}
+
+/** The REST interface. It only translates: repositories write, and what they commit is what is announced. */
+export function createApp(options: AppOptions): Express {
+  const { keys, rates, checkOrigin, maxBodyBytes, logger } = options;
+  const app = express();
+  app.disable('x-powered-by');
+  app.disable('etag');
+  app.set('query parser', 'simple');
+
+  app.use(accessLog(logger));
+  app.use((_request, response, next) => {
+    response.set({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' });
+    next();
+  });
+  app.use(cors(checkOrigin));
+
+  const authenticate = createAuthenticate(keys, rates);
+  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
+  systemRoutes(app, { ...options, authenticate });
+  jobRoutes(app, endpoint, options.jobs);
+  taskRoutes(app, endpoint, options);
+  keyRoutes(app, endpoint, options);
+
+  app.use(() => {
+    throw new TaskwireError('NOT_FOUND');
+  });
+  app.use(errorHandler(logger));
+  return app;
+}

@@ -1,0 +1,31 @@
+import type { RequestHandler } from 'express';
+import type { CheckOrigin } from '../middleware/origin.js';
+
+const ALLOWED_HEADERS = 'Content-Type, X-Api-Key, X-Request-Id';
+const EXPOSED_HEADERS = 'X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id';
+const PREFLIGHT_SECONDS = '600';
+
+/** Lets pages of allowed origins read the answers, and answers what their browsers ask beforehand. */
+export function cors(checkOrigin: CheckOrigin): RequestHandler {
+  return (request, response, next) => {
+    response.vary('Origin');
+    checkOrigin(request);
+    const { origin } = request.headers;
+    if (origin === undefined) {
+      next();
+      return;
+    }
+    response.set('Access-Control-Allow-Origin', origin);
+    response.set('Access-Control-Expose-Headers', EXPOSED_HEADERS);
+    if (request.method !== 'OPTIONS' || request.get('Access-Control-Request-Method') === undefined) {
+      next();
+      return;
+    }
+    response.set({
+      'Access-Control-Allow-Methods': 'GET, POST, PUT, DELETE',
+      'Access-Control-Allow-Headers': ALLOWED_HEADERS,
+      'Access-Control-Max-Age': PREFLIGHT_SECONDS,
+    });
+    response.status(204).end();
+  };
+}

@@ -1,0 +1,101 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SingleFlight } from '../single-flight.js';
+import type { ClusterReport } from '../stats.js';
+
+/** Whether this worker takes work. */
+export type Readiness = 'starting' | 'ready' | 'draining';
+
+export interface HealthOptions {
+  /** Any quick query; rejects when the database does not serve. */
+  readonly probeDatabase: () => Promise<unknown>;
+  readonly brokerUp: () => boolean;
+  readonly readiness: () => Readiness;
+  readonly collect: () => Promise<ClusterReport>;
+  /** A probe that takes longer, in milliseconds, counts as failed (1,000). */
+  readonly probeMs?: number;
+  /** Milliseconds since any fixed moment. */
+  readonly now?: () => number;
+}
+
+type State = 'up' | 'down';
+
+export interface HealthReport {
+  readonly status: 'healthy' | 'degraded' | 'starting' | 'draining';
+  /** Seconds since 1970. */
+  readonly timestamp: number;
+  readonly websocket: { readonly active_connections: number; readonly active_rooms: number };
+  readonly components: { readonly database: State; readonly broker: State };
+  /** Whether a worker is missing in the numbers. */
+  readonly partial: boolean;
+}
+
+interface Finding {
+  readonly database: State;
+  readonly report: ClusterReport;
+  readonly until: number;
+}
+
+const PROBE_MS = 1_000;
+/** Everybody may ask, so what was found is told again for so long. */
+const CACHE_MS = 1_000;
+
+/** Whether the service works, for load balancers and people. */
+export class Health {
+  private readonly now: () => number;
+  private finding: Finding | undefined;
+  private readonly examinations = new SingleFlight<Finding>();
+  private probe: Promise<State> | undefined;
+
+  constructor(private readonly options: HealthOptions) {
+    this.now = options.now ?? (() => performance.now());
+  }
+
+  /** Takes at most a little more than a second; never rejects. */
+  async report(): Promise<HealthReport> {
+    const { database, report } = await this.find();
+    const broker = this.options.brokerUp() ? 'up' : 'down';
+    const readiness = this.options.readiness();
+    const whole = database === 'up' && broker === 'up';
+    return {
+      status: readiness === 'ready' ? (whole ? 'healthy' : 'degraded') : readiness,
+      timestamp: Math.floor(Date.now() / 1_000),
+      websocket: { active_connections: report.clients, active_rooms: report.totalRooms },
+      components: { database, broker },
+      partial: report.partial,
+    };
+  }
+
+  private async find(): Promise<Finding> {
+    return this.finding !== undefined && this.now() < this.finding.until
+      ? this.finding
+      : this.examinations.run('', () => this.examine());
+  }
+
+  private async examine(): Promise<Finding> {
+    const [database, report] = await Promise.all([this.database(), this.options.collect()]);
+    this.finding = { database, report, until: this.now() + CACHE_MS };
+    return this.finding;
+  }
+
+  /** One probe at a time, however long it takes: a database that hangs is not given more of them. */
+  private async database(): Promise<State> {
+    this.probe ??= this.options
+      .probeDatabase()
+      .then(
+        () => 'up' as const,
+        () => 'down' as const,
+      )
+      .finally(() => {
+        this.probe = undefined;
+      });
+    const patience = new AbortController();
+    const late = sleep(this.options.probeMs ?? PROBE_MS, 'down' as const, { signal: patience.signal });
+    // Ended below, when the probe was quicker.
+    late.catch(() => {});
+    try {
+      return await Promise.race([this.probe, late]);
+    } finally {
+      patience.abort();
+    }
+  }
+}

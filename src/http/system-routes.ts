@@ -1,0 +1,58 @@
+import type { RequestHandler, Router } from 'express';
+import { queryOf } from '../middleware/credentials.js';
+import { TaskwireError } from '../protocol/errors.js';
+import { parseRoom } from '../protocol/rooms.js';
+import type { ClusterReport, ClusterStats } from '../stats.js';
+import { type Authenticate, assertRole } from './authenticate.js';
+import type { Health } from './health.js';
+import { isLocalCaller } from './local-caller.js';
+import { resource } from './resource.js';
+
+export interface SystemRoutePorts {
+  readonly authenticate: Authenticate;
+  readonly stats: Pick<ClusterStats, 'collect'>;
+  readonly health: Pick<Health, 'report'>;
+}
+
+/** Rooms that the statistics name. */
+const MAX_ROOMS = 1_000;
+
+/** What concerns the service as a whole: health for everybody, statistics for those who run it. */
+export function systemRoutes(router: Router, { authenticate, stats, health }: SystemRoutePorts): void {
+  resource(router, '/api/ws/health', {
+    get: async (_request, response) => {
+      const report = await health.report();
+      const serves = report.status === 'healthy' || report.status === 'degraded';
+      response.status(serves ? 200 : 503).json(report);
+    },
+  });
+
+  resource(router, '/api/ws/stats', {
+    get: async (request, response) => {
+      if (!isLocalCaller(request)) {
+        assertRole(await authenticate(request, response), 'service', 'admin');
+      }
+      const name = queryOf(request).get('room');
+      const room = name === null ? undefined : parseRoom(name).name;
+      response.json({ status: 'success', data: wireForm(await stats.collect({ rooms: true, room })) });
+    },
+  });
+
+  resource(router, '/api/ws/tasks', { get: connectInstead });
+}
+
+/** The path of the WebSockets, asked for without an upgrade. */
+const connectInstead: RequestHandler = () => {
+  throw new TaskwireError('INVALID_REQUEST', { message: 'Connect to this path with a WebSocket or Socket.IO' });
+};
+
+function wireForm({ clients, totalRooms, rooms, roomsTruncated, nodes, partial }: ClusterReport): object {
+  return {
+    total_clients: clients,
+    total_rooms: totalRooms,
+    rooms: Object.fromEntries([...rooms].slice(0, MAX_ROOMS)),
+    ...(roomsTruncated || rooms.size > MAX_ROOMS ? { rooms_truncated: true } : {}),
+    nodes,
+    partial,
+  };
+}

@@ -1,0 +1,86 @@
+import type { Router } from 'express';
+import type { RoomAccess } from '../middleware/room-access.js';
+import { TaskwireError } from '../protocol/errors.js';
+import {
+  attestationInput,
+  createTaskInput,
+  executionInput,
+  feeInput,
+  parseInput,
+  statusInput,
+} from '../repository/task-input.js';
+import type { TaskRepository, TaskWrite } from '../repository/task-repository.js';
+import type { Answer, Endpoint } from './endpoint.js';
+import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
+import { resource } from './resource.js';
+
+export interface TaskRoutePorts {
+  readonly tasks: TaskRepository;
+  readonly access: Pick<RoomAccess, 'resolve'>;
+}
+
+/** Tasks: the five writes, and what was written. A 2xx says that the write is committed. */
+export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }: TaskRoutePorts): void {
+  /** A write to the task that the path names, made when the key may see the task. */
+  const update = (write: (taskId: number, body: unknown) => Promise<TaskWrite>) =>
+    endpoint(async ({ identity, params, body }) => {
+      const room = taskRoomOf(params['id']);
+      const input = taskBodyOf(body, room.id);
+      await access.resolve(identity, room);
+      return { body: await write(Number(room.id), input) };
+    });
+
+  resource(router, '/api/tasks', {
+    post: endpoint(async ({ identity, body }): Promise<Answer> => {
+      const input = parseInput(createTaskInput, objectOf(body));
+      await access.resolve(identity, jobRoomOf(input.job_id));
+      return { status: 201, body: await tasks.createTaskData(input) };
+    }),
+  });
+
+  resource(router, '/api/tasks/job/:job_id', {
+    get: endpoint(async ({ identity, params, query }) => {
+      const room = jobRoomOf(params['job_id']);
+      const page = pageOf(query);
+      await access.resolve(identity, room);
+      const found = await tasks.getTasksByJob(room.id, page);
+      const next = found.length < page.limit ? null : found.at(-1)!.task_id;
+      return { body: { job_id: room.id, tasks: found, next } };
+    }),
+  });
+
+  resource(router, '/api/tasks/execution/:id', {
+    put: update((taskId, body) => tasks.updateTaskExecutionData(taskId, parseInput(executionInput, body))),
+  });
+
+  resource(router, '/api/tasks/attestation/:id', {
+    put: update((taskId, body) => tasks.updateTaskAttestationData(taskId, parseInput(attestationInput, body))),
+  });
+
+  resource(router, '/api/tasks/:id/fee', {
+    put: update(async (taskId, body) => {
+      const { fee } = parseInput(feeInput, body);
+      return { ...(await tasks.updateTaskFee(taskId, fee)), fee };
+    }),
+  });
+
+  resource(router, '/api/tasks/:id/status', {
+    put: update(async (taskId, body) => {
+      const { task_number, task_status, task_submission_tx_hash } = parseInput(statusInput, body);
+      const written = await tasks.updateTaskNumberAndStatus(taskId, task_number, task_status, task_submission_tx_hash);
+      return { ...written, task_status };
+    }),
+  });
+
+  resource(router, '/api/tasks/:id', {
+    get: endpoint(async ({ identity, params }) => {
+      const room = taskRoomOf(params['id']);
+      await access.resolve(identity, room);
+      const task = await tasks.getTask(Number(room.id));
+      if (task === undefined) {
+        throw new TaskwireError('NOT_FOUND');
+      }
+      return { body: task };
+    }),
+  });
+}

@@ -1,0 +1,446 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { expect } from 'chai';
+import { connectDatabase } from '../../src/repository/database.js';
+import { eventually } from '../support/eventually.js';
+import { POSTGRES_PROGRAMS, sharedPostgres, startPostgres } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+import { type RestAnswer, RestServer } from '../support/rest.js';
+
+const expectError = ({ status, body }: RestAnswer, expected: number, code: string): void => {
+  expect({ status, code: body.error.code }, JSON.stringify(body)).to.deep.equal({ status: expected, code });
+  expect(Object.keys(body)).to.deep.equal(['error']);
+  expect(JSON.stringify(body)).to.not.match(/ at .*\.(?:ts|js)/);
+};
+
+describeWith(POSTGRES_PROGRAMS, 'REST', function () {
+  this.timeout(60_000);
+  let url: string;
+  let rest: RestServer;
+  let ada: string;
+  let eve: string;
+  let service: string;
+  let admin: string;
+  let nextJob = 1;
+
+  before(async () => {
+    const postgres = await sharedPostgres();
+    url = await postgres.createDatabase();
+    rest = new RestServer(connectDatabase({ url, pool: 4 }));
+    await rest.start();
+    ada = await rest.makeKey('ada');
+    eve = await rest.makeKey('eve');
+    service = await rest.makeKey('scheduler', 'service');
+    admin = await rest.makeKey('root', 'admin');
+  });
+  after(() => rest?.stop());
+  beforeEach(() => {
+    rest.events.length = 0;
+  });
+
+  async function makeJob(key = ada): Promise<string> {
+    const job_id = String(nextJob++);
+    expect((await rest.request('POST', '/api/jobs', { key, body: { job_id } })).status).to.equal(201);
+    return job_id;
+  }
+
+  async function makeTask(job_id?: string): Promise<number> {
+    const body = { job_id: job_id ?? (await makeJob()), task_definition_id: 7, is_imua: true };
+    const answer = await rest.request('POST', '/api/tasks', { key: ada, body });
+    expect(answer.status, JSON.stringify(answer.body)).to.equal(201);
+    return answer.body.task_id;
+  }
+
+  describe('tasks', () => {
+    it('are created, and what was committed is announced', async () => {
+      const job_id = await makeJob();
+      const body = { job_id: Number(job_id), task_definition_id: 7, is_imua: true, unknown: 'ignored' };
+      const { status, body: made } = await rest.request('POST', '/api/tasks', { key: ada, body });
+      expect(status).to.equal(201);
+      expect(made).to.include({ job_id, user_id: 'ada' });
+      expect(made.task_id).to.be.a('number');
+      expect(rest.events.map(({ type, taskId }) => [type, taskId])).to.deep.equal([['TASK_CREATED', made.task_id]]);
+    });
+
+    it('keep job ids of 78 digits', async () => {
+      const job_id = '9'.repeat(78);
+      expect((await rest.request('POST', '/api/jobs', { key: ada, body: { job_id } })).body).to.include({ job_id });
+      const task = await makeTask(job_id);
+      expect((await rest.request('GET', `/api/tasks/${task}`, { key: ada })).body).to.include({ job_id });
+    });
+
+    it('take the four updates', async () => {
+      const id = await makeTask();
+      const put = (path: string, body: unknown) => rest.request('PUT', path, { key: service, body });
+      const answers = [
+        await put(`/api/tasks/execution/${id}`, {
+          task_id: id,
+          task_performer_id: 4,
+          execution_timestamp: '2024-01-01T01:00:00+01:00',
+          execution_tx_hash: '0xabc',
+          proof_of_task: 'proof',
+          task_opx_cost: 0.5,
+        }),
+        await put(`/api/tasks/attestation/${id}`, {
+          task_number: 12,
+          task_attester_ids: [1, 2],
+          tp_signature: 'dHA=',
+          ta_signature: 'dGE=',
+          task_submission_tx_hash: '0xdef',
+          is_successful: true,
+        }),
+        await put(`/api/tasks/${id}/fee`, { fee: 1.25 }),
+        await put(`/api/tasks/${id}/status`, {
+          task_number: 13,
+          task_status: 'completed',
+          task_submission_tx_hash: '0xfff',
+        }),
+      ];
+      expect(answers.map(({ status }) => status)).to.deep.equal([200, 200, 200, 200]);
+      expect(answers.map(({ body }) => body.task_id)).to.deep.equal([id, id, id, id]);
+      expect(answers[2]!.body.fee).to.equal(1.25);
+      expect(answers[3]!.body.task_status).to.equal('completed');
+      expect(rest.events.map(({ type }) => type)).to.deep.equal([
+        'TASK_CREATED',
+        'TASK_UPDATED',
+        'TASK_UPDATED',
+        'TASK_FEE_UPDATED',
+        'TASK_STATUS_CHANGED',
+      ]);
+      const { body: task } = await rest.request('GET', `/api/tasks/${id}`, { key: ada });
+      expect(task).to.deep.include({
+        task_id: id,
+        user_id: 'ada',
+        task_number: 13,
+        task_status: 'completed',
+        task_opx_cost: 1.25,
+        execution_timestamp: '2024-01-01T00:00:00.000Z',
+        task_attester_ids: [1, 2],
+        is_successful: true,
+        is_accepted: true,
+      });
+    });
+
+    it('of a job come in pages', async () => {
+      const job_id = await makeJob();
+      const ids = [await makeTask(job_id), await makeTask(job_id), await makeTask(job_id)];
+      const page = async (query: string) =>
+        (await rest.request('GET', `/api/tasks/job/${job_id}${query}`, { key: ada })).body;
+      const first = await page('?limit=2');
+      expect(first.tasks.map((task: { task_id: number }) => task.task_id)).to.deep.equal(ids.slice(0, 2));
+      const second = await page(`?limit=2&after=${first.next}`);
+      expect(second.tasks.map((task: { task_id: number }) => task.task_id)).to.deep.equal(ids.slice(2));
+      expect(second.next).to.equal(null);
+      expect((await page('')).tasks).to.have.length(3);
+      for (const query of ['?limit=0', '?limit=1001', '?limit=x', '?after=-1', '?after=1e30', '?limit[]=1&limit=z']) {
+        expectError(
+          await rest.request('GET', `/api/tasks/job/${job_id}${query}`, { key: ada }),
+          400,
+          'INVALID_REQUEST',
+        );
+      }
+    });
+
+    it('refuse bodies and ids that are wrong, and say where', async () => {
+      const id = await makeTask();
+      rest.events.length = 0;
+      const cases: Array<[string, string, unknown, string?]> = [
+        ['POST', '/api/tasks', { job_id: 1.5, task_definition_id: 1 }, 'job_id'],
+        ['POST', '/api/tasks', { job_id: 2 ** 60, task_definition_id: 1 }, 'job_id'],
+        ['POST', '/api/tasks', { job_id: '007', task_definition_id: 1 }, 'job_id'],
+        ['POST', '/api/tasks', { job_id: '1', task_definition_id: '1' }, 'task_definition_id'],
+        ['POST', '/api/tasks', { job_id: '1', task_definition_id: 1, is_imua: 'yes' }, 'is_imua'],
+        ['POST', '/api/tasks', [], undefined],
+        ['POST', '/api/tasks', undefined, undefined],
+        ['PUT', `/api/tasks/execution/${id}`, {}, undefined],
+        ['PUT', `/api/tasks/execution/${id}`, { task_id: id + 1, task_opx_cost: 1 }, 'task_id'],
+        ['PUT', `/api/tasks/execution/${id}`, { execution_timestamp: 'yesterday' }, 'execution_timestamp'],
+        ['PUT', `/api/tasks/execution/${id}`, { proof_of_task: 'x'.repeat(65_537) }, 'proof_of_task'],
+        ['PUT', `/api/tasks/execution/${id}`, { execution_tx_hash: 'a\u0000b' }, 'execution_tx_hash'],
+        ['PUT', `/api/tasks/attestation/${id}`, { task_attester_ids: ['1'] }, 'task_attester_ids.0'],
+        ['PUT', `/api/tasks/${id}/fee`, { fee: '1' }, 'fee'],
+        ['PUT', `/api/tasks/${id}/fee`, '{"fee":1e999}', 'fee'],
+        ['PUT', `/api/tasks/${id}/status`, { task_number: 1 }, 'task_status'],
+        ['PUT', '/api/tasks/1.0/fee', { fee: 1 }, 'id'],
+        ['PUT', '/api/tasks/99999999999999999/fee', { fee: 1 }, 'id'],
+        ['GET', '/api/tasks/-1', undefined, 'id'],
+        ['GET', '/api/tasks/job/01', undefined, 'job_id'],
+        ['GET', '/api/tasks/%00', undefined, 'id'],
+      ];
+      for (const [method, path, body, field] of cases) {
+        const answer = await rest.request(method, path, { key: ada, body });
+        expectError(answer, 400, 'INVALID_REQUEST');
+        expect(answer.body.error.details?.[0].field, `${path} ${JSON.stringify(body)?.slice(0, 80)}`).to.equal(field);
+      }
+      expect(rest.events).to.deep.equal([]);
+    });
+  });
+
+  describe('who may what', () => {
+    it("a user is told the same of what is another's and of what does not exist", async () => {
+      const job_id = await makeJob();
+      const id = await makeTask(job_id);
+      rest.events.length = 0;
+      const calls = (task: string | number, job: string): Array<[string, string, unknown?]> => [
+        ['GET', `/api/tasks/${task}`],
+        ['GET', `/api/tasks/job/${job}`],
+        ['POST', '/api/tasks', { job_id: job, task_definition_id: 1 }],
+        ['PUT', `/api/tasks/execution/${task}`, { task_opx_cost: 1 }],
+        ['PUT', `/api/tasks/attestation/${task}`, { is_successful: true }],
+        ['PUT', `/api/tasks/${task}/fee`, { fee: 1 }],
+        ['PUT', `/api/tasks/${task}/status`, { task_status: 'failed' }],
+      ];
+      const missing = calls('9007199254740991', '123456789123456789');
+      for (const [index, [method, path, body]] of calls(id, job_id).entries()) {
+        const others = await rest.request(method, path, { key: eve, body });
+        expectError(others, 403, 'ACCESS_DENIED');
+        const [, nowhere, nothing] = missing[index]!;
+        expect((await rest.request(method, nowhere, { key: eve, body: nothing })).body).to.deep.equal(others.body);
+        const answer = await rest.request(method, nowhere, { key: service, body: nothing });
+        expectError(answer, 404, 'NOT_FOUND');
+      }
+      expect(rest.events).to.deep.equal([]);
+    });
+
+    it('a user makes jobs of its own, other keys say whose', async () => {
+      const post = (key: string, body: unknown) => rest.request('POST', '/api/jobs', { key, body });
+      const [a, b, c] = [nextJob++, nextJob++, nextJob++].map(String);
+      expect((await post(ada, { job_id: a })).body).to.include({ job_id: a, user_id: 'ada' });
+      expect((await post(ada, { job_id: b, user_id: 'ada' })).status).to.equal(201);
+      expectError(await post(ada, { job_id: c, user_id: 'eve' }), 403, 'ACCESS_DENIED');
+      expectError(await post(service, { job_id: c }), 400, 'INVALID_REQUEST');
+      expectError(await post(service, { job_id: c, user_id: 'no spaces' }), 400, 'INVALID_REQUEST');
+      expect((await post(service, { job_id: c, user_id: 'newcomer' })).body).to.include({ user_id: 'newcomer' });
+      expectError(await post(eve, { job_id: a }), 409, 'ALREADY_EXISTS');
+    });
+
+    it('keys are checked before anything is read', async () => {
+      expectError(await rest.request('GET', '/api/tasks/1'), 401, 'MISSING_API_KEY');
+      const bad = `tw_${'x'.repeat(43)}`;
+      expectError(await rest.request('POST', '/api/tasks', { key: bad, body: '{' }), 401, 'INVALID_API_KEY');
+      const answer = await rest.request('GET', `/api/tasks/1?api_key=${eve}`, { key: ada });
+      expectError(answer, 401, 'AUTHENTICATION_FAILED');
+      expect((await rest.request('GET', `/api/tasks/${await makeTask()}?api_key=${ada}`)).status).to.equal(200);
+    });
+
+    it('an admin makes, lists and disables keys', async () => {
+      expectError(await rest.request('GET', '/api/keys', { key: service }), 403, 'ACCESS_DENIED');
+      expectError(await rest.request('POST', '/api/keys', { key: ada, body: { owner: 'ada' } }), 403, 'ACCESS_DENIED');
+      const body = { owner: 'bob', name: 'laptop' };
+      const { status, body: made } = await rest.request('POST', '/api/keys', { key: admin, body });
+      expect(status).to.equal(201);
+      expect(made).to.include({ owner: 'bob', role: 'user', rate_limit: 120, name: 'laptop', active: true });
+      expectError(await rest.request('GET', '/api/tasks/1', { key: made.key }), 403, 'ACCESS_DENIED');
+      const list = await rest.request('GET', '/api/keys', { key: admin });
+      expect(JSON.stringify(list.body)).to.include(made.key_id).and.not.include(made.key);
+
+      const path = `/api/keys/${made.key_id}`;
+      expectError(await rest.request('DELETE', path, { key: ada }), 403, 'ACCESS_DENIED');
+      const gone = await rest.request('DELETE', path, { key: admin });
+      expect(gone.body).to.deep.equal({ key_id: made.key_id, active: false });
+      expect(rest.revoked).to.deep.equal([made.key_id]);
+      expectError(await rest.request('GET', '/api/tasks/1', { key: made.key }), 401, 'INACTIVE_API_KEY');
+      for (const id of ['nokey', '%00', 'x'.repeat(500)]) {
+        expectError(await rest.request('DELETE', `/api/keys/${id}`, { key: admin }), 404, 'NOT_FOUND');
+      }
+      for (const wrong of [
+        {},
+        { owner: 'a b' },
+        { owner: 'bob', role: 'god' },
+        { owner: 'bob', rate_limit: 0 },
+        { owner: 'bob', name: '\u0000' },
+      ]) {
+        expectError(await rest.request('POST', '/api/keys', { key: admin, body: wrong }), 400, 'INVALID_REQUEST');
+      }
+    });
+
+    it('a key has so many requests', async () => {
+      const key = await rest.makeKey('ada', 'user', 2);
+      const first = await rest.request('GET', '/api/tasks/job/404', { key });
+      expect(first.headers.get('x-ratelimit-limit')).to.equal('2');
+      expect(first.headers.get('x-ratelimit-remaining')).to.equal('1');
+      await rest.request('GET', '/api/tasks/job/404', { key });
+      const third = await rest.request('GET', '/api/tasks/job/404', { key });
+      expectError(third, 429, 'RATE_LIMIT_EXCEEDED');
+      expect(third.headers.get('x-ratelimit-remaining')).to.equal('0');
+      expect(third.headers.get('retry-after')).to.equal('30');
+      expect(Number(third.headers.get('x-ratelimit-reset'))).to.be.greaterThan(Date.now() / 1_000);
+    });
+  });
+
+  describe('the protocol', () => {
+    it('knows JSON only, of a size', async () => {
+      const post = (body: string, headers: Record<string, string> = {}) =>
+        rest.request('POST', '/api/tasks', { key: ada, body, headers });
+      expectError(await post('{"job_id":'), 400, 'INVALID_REQUEST');
+      expectError(await post('"text"'), 400, 'INVALID_REQUEST');
+      expectError(await post('{}', { 'content-type': 'text/plain' }), 415, 'UNSUPPORTED_MEDIA_TYPE');
+      expectError(
+        await post('{}', { 'content-type': 'application/json; charset=klingon' }),
+        415,
+        'UNSUPPORTED_MEDIA_TYPE',
+      );
+      expectError(await post('{}', { 'content-encoding': 'snappy' }), 415, 'UNSUPPORTED_MEDIA_TYPE');
+      expectError(await post(JSON.stringify({ x: 'x'.repeat(200_001) })), 413, 'PAYLOAD_TOO_LARGE');
+      expectError(await post(`{"job_id":${'['.repeat(90_000)}${']'.repeat(90_000)}}`), 400, 'INVALID_REQUEST');
+      expectError(await post('{"__proto__":{"job_id":"1","task_definition_id":1}}'), 400, 'INVALID_REQUEST');
+    });
+
+    it('knows its paths and methods', async () => {
+      for (const path of ['/', '/api', '/api/task', '/api/ws', '/api/tasks/1/2/3', '/%']) {
+        const answer = await rest.request('GET', path);
+        expect(answer.status, path).to.be.oneOf([400, 404]);
+        expect(answer.body.error.code).to.be.oneOf(['NOT_FOUND', 'INVALID_REQUEST']);
+      }
+      const wrong = await rest.request('DELETE', '/api/tasks/1');
+      expectError(wrong, 405, 'METHOD_NOT_ALLOWED');
+      expect(wrong.headers.get('allow')).to.equal('GET, HEAD, OPTIONS');
+      expect((await rest.request('GET', '/api/tasks')).headers.get('allow')).to.equal('POST, OPTIONS');
+      expect((await rest.request('OPTIONS', '/api/tasks')).status).to.equal(204);
+      expect((await rest.request('HEAD', `/api/tasks/${await makeTask()}`, { key: ada })).status).to.equal(200);
+      expect((await rest.request('GET', '/api/ws/tasks')).body.error.message).to.match(/WebSocket/);
+    });
+
+    it('gives each request an id and says no more than it must', async () => {
+      const given = await rest.request('GET', '/nowhere', { headers: { 'x-request-id': 'trace-1' } });
+      expect(given.headers.get('x-request-id')).to.equal('trace-1');
+      const made = await rest.request('GET', '/nowhere', { headers: { 'x-request-id': 'a b<c>' } });
+      expect(made.headers.get('x-request-id')).to.match(/^[0-9a-f-]{36}$/);
+      expect(made.headers.has('x-powered-by')).to.equal(false);
+      expect(made.headers.get('cache-control')).to.equal('no-store');
+    });
+
+    it('lets pages of allowed origins in and no others', async () => {
+      const from = (origin: string, method: string, headers: Record<string, string> = {}) =>
+        rest.request(method, '/api/tasks', { headers: { origin, ...headers } });
+      expectError(await from('https://evil.example', 'GET'), 403, 'ORIGIN_NOT_ALLOWED');
+      const asked = await from('https://app.example.com', 'OPTIONS', { 'access-control-request-method': 'POST' });
+      expect(asked.status).to.equal(204);
+      expect(asked.headers.get('access-control-allow-headers')).to.include('X-Api-Key');
+      const answered = await from('https://app.example.com', 'GET');
+      expect(answered.headers.get('access-control-allow-origin')).to.equal('https://app.example.com');
+      expect(answered.headers.get('vary')).to.include('Origin');
+    });
+
+    it('completes a write whose caller goes away', async () => {
+      const id = await makeTask();
+      const other = connectDatabase({ url, pool: 2 });
+      const lock = await other.transaction();
+      try {
+        await lock.raw("SELECT FROM event_streams WHERE user_id = 'ada' FOR UPDATE");
+        const socket = connect(rest.port, '127.0.0.1');
+        const body = JSON.stringify({ fee: 99 });
+        socket.write(
+          `PUT /api/tasks/${id}/fee HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: ${ada}\r\n` +
+            `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+        );
+        await eventually(async () => {
+          const { rows } = await other.raw(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+          );
+          expect(rows).to.have.length(1);
+        });
+        socket.resetAndDestroy();
+        await once(socket, 'close');
+      } finally {
+        await lock.commit();
+        await other.destroy();
+      }
+      await eventually(async () => {
+        const { body: task } = await rest.request('GET', `/api/tasks/${id}`, { key: ada });
+        expect(task.task_opx_cost).to.equal(99);
+      });
+    });
+  });
+
+  describe('health and statistics', () => {
+    it('tell of the cluster', async () => {
+      rest.rooms.set('job:1', 2).set('task:1', 1);
+      const health = await rest.request('GET', '/api/ws/health');
+      expect(health.status).to.equal(200);
+      expect(health.body).to.deep.include({
+        status: 'healthy',
+        websocket: { active_connections: 3, active_rooms: 2 },
+        components: { database: 'up', broker: 'up' },
+      });
+      expect(health.body.timestamp).to.be.closeTo(Date.now() / 1_000, 5);
+      expect((await rest.request('GET', '/api/ws/stats')).body).to.deep.equal({
+        status: 'success',
+        data: { total_clients: 3, total_rooms: 2, rooms: { 'job:1': 2, 'task:1': 1 }, nodes: 1, partial: false },
+      });
+      const one = await rest.request('GET', '/api/ws/stats?room=task:1');
+      expect(one.body.data).to.deep.include({ total_rooms: 2, rooms: { 'task:1': 1 } });
+      expectError(await rest.request('GET', '/api/ws/stats?room=x'), 400, 'INVALID_ROOM');
+    });
+
+    it('name the largest rooms when there are many', async () => {
+      for (let index = 0; index < 1_500; index += 1) {
+        rest.rooms.set(`task:${index + 10}`, index);
+      }
+      const { data } = (await rest.request('GET', '/api/ws/stats')).body;
+      expect(data).to.include({ total_rooms: 1_502, rooms_truncated: true });
+      expect(Object.keys(data.rooms)).to.have.length(1_000);
+      expect(Object.keys(data.rooms)[0]).to.equal('task:1509');
+      rest.rooms.clear();
+    });
+
+    it('statistics are for direct callers on this machine, and for keys that see all', async () => {
+      const signs: Array<Record<string, string>> = [
+        { 'x-forwarded-for': '127.0.0.1' },
+        { forwarded: 'for=::1' },
+        { origin: 'https://app.example.com' },
+      ];
+      for (const headers of signs) {
+        const ask = (key?: string) => rest.request('GET', '/api/ws/stats', { key, headers });
+        expectError(await ask(), 401, 'MISSING_API_KEY');
+        expectError(await ask(ada), 403, 'ACCESS_DENIED');
+        expect((await ask(service)).status).to.equal(200);
+        expect((await ask(admin)).status).to.equal(200);
+      }
+    });
+
+    it('say what is down, and 503 only when no work is taken', async () => {
+      rest.broker.up = false;
+      const degraded = await rest.request('GET', '/api/ws/health');
+      expect(degraded.status).to.equal(200);
+      expect(degraded.body).to.deep.include({ status: 'degraded', components: { database: 'up', broker: 'down' } });
+      rest.broker.up = true;
+      for (const readiness of ['starting', 'draining'] as const) {
+        rest.readiness = readiness;
+        const answer = await rest.request('GET', '/api/ws/health');
+        expect(answer.status).to.equal(503);
+        expect(answer.body.status).to.equal(readiness);
+      }
+      rest.readiness = 'ready';
+    });
+  });
+});
+
+describeWith(POSTGRES_PROGRAMS, 'REST without its database', function () {
+  this.timeout(60_000);
+
+  it('says that it will pass, and goes on when it has', async () => {
+    const postgres = await startPostgres();
+    const rest = new RestServer(connectDatabase({ url: await postgres.createDatabase(), pool: 4 }));
+    try {
+      await rest.start();
+      const key = await rest.makeKey('ada');
+      await rest.request('POST', '/api/jobs', { key, body: { job_id: '1' } });
+      const write = () => rest.request('POST', '/api/tasks', { key, body: { job_id: '1', task_definition_id: 1 } });
+      expect((await write()).status).to.equal(201);
+      await postgres.halt('immediate');
+      const answer = await write();
+      expectError(answer, 503, 'DATABASE_UNAVAILABLE');
+      expect(answer.headers.get('retry-after')).to.equal('1');
+      await eventually(async () => {
+        const health = await rest.request('GET', '/api/ws/health');
+        expect(health.body).to.deep.include({ status: 'degraded', components: { database: 'down', broker: 'up' } });
+      });
+      await postgres.start();
+      await eventually(async () => expect((await write()).status).to.equal(201));
+    } finally {
+      await rest.stop();
+      await postgres.stop();
+    }
+  });
+});

@@ -1,0 +1,116 @@
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Knex } from 'knex';
+import { ControlBus } from '../../src/control-bus.js';
+import { createApp } from '../../src/http/app.js';
+import { Health, type Readiness } from '../../src/http/health.js';
+import { silentLogger } from '../../src/logger.js';
+import { ApiKeyAuth } from '../../src/middleware/api-key.js';
+import { originCheck } from '../../src/middleware/origin.js';
+import { RateLimiter } from '../../src/middleware/rate-limit.js';
+import { RoomAccess } from '../../src/middleware/room-access.js';
+import type { TaskEvent } from '../../src/protocol/events.js';
+import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
+import { EventLog } from '../../src/repository/event-log.js';
+import { JobRepository } from '../../src/repository/job-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import { ClusterStats } from '../../src/stats.js';
+import { FakeBrokers } from './fake-broker.js';
+
+export interface RestAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every form
+  readonly body: any;
+}
+
+interface RestRequest {
+  readonly key?: string | undefined;
+  readonly headers?: Record<string, string>;
+  /** Sent as it is when it is a string, as JSON otherwise. */
+  readonly body?: unknown;
+}
+
+/** The REST interface over a database, with a broker that lives in this process. */
+export class RestServer {
+  readonly events: TaskEvent[] = [];
+  readonly broker = new FakeBrokers().add('n1');
+  readonly apiKeys: ApiKeyRepository;
+  readonly auth: ApiKeyAuth;
+  readonly rooms = new Map<string, number>();
+  readonly revoked: string[] = [];
+  readiness: Readiness = 'ready';
+  private readonly server: Server;
+
+  constructor(private readonly db: Knex) {
+    const { broker } = this;
+    this.apiKeys = new ApiKeyRepository(db);
+    this.auth = new ApiKeyAuth({ find: (hash) => this.apiKeys.findByHash(hash), cacheMs: 60_000 });
+    const log = new EventLog(db);
+    const bus = new ControlBus(broker, silentLogger);
+    const stats = new ClusterStats({
+      broker,
+      bus,
+      report: () => ({ clients: 3, rooms: this.rooms }),
+      logger: silentLogger,
+    });
+    const app = createApp({
+      tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
+      jobs: new JobRepository(db),
+      apiKeys: this.apiKeys,
+      access: new RoomAccess((room) => log.ownerOf(room)),
+      keys: this.auth,
+      rates: new RateLimiter(broker),
+      checkOrigin: originCheck(['https://app.example.com']),
+      stats,
+      health: new Health({
+        probeDatabase: async () => db.raw('SELECT 1'),
+        brokerUp: () => broker.up,
+        readiness: () => this.readiness,
+        collect: () => stats.collect({ rooms: false }),
+      }),
+      announceRevoked: async (keyId) => {
+        this.revoked.push(keyId);
+        this.auth.forget(keyId);
+      },
+      defaultRateLimit: 120,
+      maxBodyBytes: 200_000,
+      logger: silentLogger,
+    });
+    this.server = createServer(app);
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port;
+  }
+
+  async start(): Promise<void> {
+    this.server.listen(0, '127.0.0.1');
+    await once(this.server, 'listening');
+  }
+
+  async stop(): Promise<void> {
+    this.server.closeAllConnections();
+    this.server.close();
+    await this.db.destroy();
+  }
+
+  async makeKey(owner: string, role: 'user' | 'service' | 'admin' = 'user', rateLimit = 100_000): Promise<string> {
+    return (await this.apiKeys.create({ owner, role, rateLimit })).key;
+  }
+
+  async request(method: string, path: string, { key, headers = {}, body }: RestRequest = {}): Promise<RestAnswer> {
+    const response = await fetch(`http://127.0.0.1:${this.port}${path}`, {
+      method,
+      headers: {
+        ...(key === undefined ? {} : { 'x-api-key': key }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    return { status: response.status, headers: response.headers, body: text === '' ? undefined : JSON.parse(text) };
+  }
+}
