@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 
@@ -11,6 +12,15 @@ const list = z.string().transform((text) =>
     .map((item) => item.trim())
     .filter((item) => item !== ''),
 );
+/** An address, a network (CIDR), or a word that proxy-addr knows. */
+function isProxy(text: string): boolean {
+  const [address = '', bits = '1', ...rest] = text.split('/');
+  const size = { 4: 32, 6: 128 }[isIP(address)] ?? 0;
+  return (
+    ['loopback', 'linklocal', 'uniquelocal'].includes(text) ||
+    (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
+  );
+}
 const urlOf = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
@@ -38,9 +48,17 @@ const schema = z.object({
   LOG_LEVEL: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
   LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
   /** Comma-separated addresses, networks (CIDR) or the words loopback, linklocal, uniquelocal. */
-  TRUSTED_PROXIES: list.default([]),
+  TRUSTED_PROXIES: list
+    .refine((items) => items.every(isProxy), {
+      message: 'wants addresses, networks such as 10.0.0.0/8, or the words loopback, linklocal, uniquelocal',
+    })
+    .default([]),
   /** Comma-separated origins that browsers may connect from; `*`: any. Requests without an Origin always pass. */
-  ALLOWED_ORIGINS: list.default(['*']),
+  ALLOWED_ORIGINS: list
+    .refine((items) => items.every((item) => item === '*' || /^https?:\/\/[^/\s]+$/i.test(item)), {
+      message: 'wants * or origins such as https://app.example.com, without a path',
+    })
+    .default(['*']),
   /** Connections of one address over the whole cluster. */
   MAX_CONNECTIONS_PER_IP: count.default(10),
   /** Requests per minute of a key that names no limit of its own. */

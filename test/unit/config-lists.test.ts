@@ -1,0 +1,24 @@
+import { expect } from 'chai';
+import { ConfigError, loadConfig } from '../../src/config.js';
+import { clientAddress } from '../../src/middleware/client-address.js';
+
+describe('lists in the configuration', () => {
+  it('hold proxies that the address resolver understands', () => {
+    const text = 'loopback, uniquelocal,linklocal , 10.0.0.0/8,203.0.113.7, 2001:db8::/32, ::1';
+    const { TRUSTED_PROXIES } = loadConfig({ TRUSTED_PROXIES: text });
+    expect(TRUSTED_PROXIES).to.have.length(7);
+    clientAddress(TRUSTED_PROXIES);
+  });
+
+  it('are refused when an item is wrong, with the name of the variable', () => {
+    for (const text of ['nginx', '10.0.0.0/33', '10.0.0.0/0', '10.0.0.0/8/8', '10.0.0/8', '1', 'loopback,,x']) {
+      expect(() => loadConfig({ TRUSTED_PROXIES: text }), text).to.throw(ConfigError, /TRUSTED_PROXIES: got .* wants/);
+    }
+    for (const text of ['example.com', 'https://example.com/app', 'ftp://example.com', 'https://a b']) {
+      expect(() => loadConfig({ ALLOWED_ORIGINS: text }), text).to.throw(ConfigError, /ALLOWED_ORIGINS: got .* wants/);
+    }
+    expect(loadConfig({ ALLOWED_ORIGINS: 'https://a.example, http://localhost:3000' }).ALLOWED_ORIGINS).to.have.length(
+      2,
+    );
+  });
+});
