@@ -1,0 +1,72 @@
+import type { ChannelListener } from './broker.js';
+
+/** Listeners by channel. What arrives within one turn is given to a channel's listener as one batch. */
+export class Channels {
+  private readonly states = new Map<string, { listener: ChannelListener; batch: Buffer[] }>();
+  private dirty: string[] = [];
+
+  get names(): string[] {
+    return [...this.states.keys()];
+  }
+
+  has(channel: string): boolean {
+    return this.states.has(channel);
+  }
+
+  set(channel: string, listener: ChannelListener): void {
+    this.states.set(channel, { listener, batch: [] });
+  }
+
+  delete(channel: string): boolean {
+    return this.states.delete(channel);
+  }
+
+  /** Takes a message that arrived. Channels without a listener are ignored. */
+  take(channel: string, message: Buffer): void {
+    const state = this.states.get(channel);
+    if (state === undefined) {
+      return;
+    }
+    if (state.batch.push(message) === 1 && this.dirty.push(channel) === 1) {
+      // The parser hands over all messages of one read synchronously; they belong together.
+      queueMicrotask(() => this.flush());
+    }
+  }
+
+  private flush(): void {
+    const channels = this.dirty;
+    this.dirty = [];
+    for (const channel of channels) {
+      const state = this.states.get(channel);
+      if (state !== undefined && state.batch.length > 0) {
+        const { batch } = state;
+        state.batch = [];
+        state.listener(batch);
+      }
+    }
+  }
+}
+
+/** The two listeners lists of a broker, and whether it is up. */
+export class Availability {
+  up = false;
+  private readonly onUps: Array<() => void> = [];
+  private readonly onDowns: Array<() => void> = [];
+
+  onUp(listener: () => void): void {
+    this.onUps.push(listener);
+  }
+
+  onDown(listener: () => void): void {
+    this.onDowns.push(listener);
+  }
+
+  set(up: boolean): void {
+    if (up !== this.up) {
+      this.up = up;
+      for (const listener of up ? this.onUps : this.onDowns) {
+        listener();
+      }
+    }
+  }
+}

@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto';
+import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
+import { Availability, Channels } from './channels.js';
+import type { ToPrimary, WorkerLink } from './local-link.js';
+
+type Call = Extract<ToPrimary, { call: number }>;
+type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
+
+/** The broker of one host without Redis: workers are joined through the primary (`LocalPrimary`). */
+export class LocalBroker implements Broker {
+  readonly kind = 'local';
+  readonly nodeId = randomUUID();
+  private readonly channels = new Channels();
+  private readonly availability = new Availability();
+  private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
+  private lastCall = 0;
+  private outgoing: Array<[string, Buffer]> = [];
+
+  /**
+   * @param link to the primary
+   * @param adapter makes the Socket.IO adapter that fits the link
+   */
+  constructor(
+    private readonly link: WorkerLink,
+    private readonly adapter: () => unknown,
+  ) {
+    link.onMessage((message) => {
+      if (message.type === 'taskwire:messages') {
+        for (const [channel, bytes] of message.items) {
+          this.channels.take(channel, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+        }
+      } else {
+        this.calls.get(message.call)?.resolve(message.result);
+        this.calls.delete(message.call);
+      }
+    });
+    link.onClose(() => {
+      this.availability.set(false);
+      for (const { reject } of this.calls.values()) {
+        reject(new Error('the primary is gone'));
+      }
+      this.calls.clear();
+    });
+  }
+
+  get up(): boolean {
+    return this.availability.up;
+  }
+
+  onUp(listener: () => void): void {
+    this.availability.onUp(listener);
+  }
+
+  onDown(listener: () => void): void {
+    this.availability.onDown(listener);
+  }
+
+  async publish(channel: string, message: Buffer): Promise<void> {
+    if (!this.availability.up) {
+      throw new Error('the broker is down');
+    }
+    if (this.outgoing.push([channel, message]) === 1) {
+      // What one turn publishes is one message of the process channel.
+      setImmediate(() => {
+        const items = this.outgoing;
+        this.outgoing = [];
+        try {
+          this.link.send({ type: 'taskwire:publish', items });
+        } catch {
+          // The channel's end is noticed by itself, and the hubs find the events in the log.
+        }
+      });
+    }
+  }
+
+  async subscribe(channel: string, listener: ChannelListener): Promise<void> {
+    this.channels.set(channel, listener);
+    await this.call({ type: 'taskwire:subscribe', channel }).catch(() => {});
+  }
+
+  async unsubscribe(channel: string): Promise<void> {
+    this.channels.delete(channel);
+    await this.call({ type: 'taskwire:unsubscribe', channel }).catch(() => {});
+  }
+
+  socketAdapter(): unknown {
+    return this.adapter();
+  }
+
+  async consume(key: string, limit: number): Promise<RateLimitResult> {
+    return (await this.call({ type: 'taskwire:consume', key, limit })) as RateLimitResult;
+  }
+
+  async acquireConnection(address: string, limit: number): Promise<(() => void) | undefined> {
+    if (!(await this.call({ type: 'taskwire:acquire', address, limit }))) {
+      return undefined;
+    }
+    let held = true;
+    return () => {
+      if (held) {
+        held = false;
+        this.tell({ type: 'taskwire:release', address });
+      }
+    };
+  }
+
+  async liveNodes(): Promise<string[]> {
+    return (await this.call({ type: 'taskwire:nodes' })) as string[];
+  }
+
+  async start(): Promise<void> {
+    this.tell({ type: 'taskwire:hello', nodeId: this.nodeId });
+    this.availability.set(true);
+  }
+
+  async stop(): Promise<void> {
+    this.tell({ type: 'taskwire:bye' });
+    this.availability.set(false);
+  }
+
+  private tell(message: ToPrimary): void {
+    try {
+      this.link.send(message);
+    } catch {
+      // Without the primary there is nobody to tell; it gave everything back when this process's channel ended.
+    }
+  }
+
+  private call(message: WithoutCall<Call>): Promise<unknown> {
+    this.lastCall += 1;
+    const call = this.lastCall;
+    return new Promise((resolve, reject) => {
+      this.calls.set(call, { resolve, reject });
+      try {
+        this.link.send({ ...message, call } as Call);
+      } catch (error) {
+        this.calls.delete(call);
+        reject(error as Error);
+      }
+    });
+  }
+}

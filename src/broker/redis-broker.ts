@@ -1,0 +1,231 @@
+import { randomUUID } from 'node:crypto';
+import { createAdapter } from '@socket.io/redis-adapter';
+import { Redis, type RedisOptions } from 'ioredis';
+import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
+import type { Logger } from '../logger.js';
+import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
+import { Availability, Channels } from './channels.js';
+import { RedisLeases } from './redis-leases.js';
+
+export interface RedisBrokerOptions {
+  readonly url: string;
+  /** Stands before every key and channel, so that deployments can share a server. */
+  readonly prefix: string;
+  readonly logger: Logger;
+  /** How long a node that no longer renews its lease counts as alive, in milliseconds. */
+  readonly leaseMs?: number;
+  /** How often this node hears itself through the server, in milliseconds; three in a row missing: it is down. */
+  readonly heartbeatMs?: number;
+}
+
+/** Longest wait for one command: a server that was stopped keeps its sockets open and says nothing. */
+const COMMAND_MS = 2_000;
+const CONNECT_MS = 2_000;
+const RECONNECT_MAX_MS = 1_000;
+/** Channels of one SUBSCRIBE after a reconnect. */
+const SUBSCRIBE_CHUNK = 1_000;
+const WINDOW_SECONDS = 60;
+
+const reconnectDelay = (attempt: number): number =>
+  Math.min(RECONNECT_MAX_MS, 50 * 2 ** Math.min(attempt, 6)) * (0.75 + Math.random() * 0.25);
+
+/** The broker on Redis pub/sub: any number of hosts. */
+export class RedisBroker implements Broker {
+  readonly kind = 'redis';
+  readonly nodeId = randomUUID();
+  private readonly commands: Redis;
+  private readonly subscriber: Redis;
+  private readonly extra: Redis[] = [];
+  private readonly channels = new Channels();
+  private readonly availability = new Availability();
+  private readonly leases: RedisLeases;
+  private readonly limiter: RateLimiterRedis;
+  private readonly heartbeatChannel: string;
+  private readonly heartbeatMs: number;
+  private heartbeat: NodeJS.Timeout | undefined;
+  private heardAt = 0;
+  private stopping: Promise<void> | undefined;
+
+  constructor(private readonly options: RedisBrokerOptions) {
+    const { prefix } = options;
+    this.heartbeatMs = options.heartbeatMs ?? 500;
+    this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
+    this.commands = this.client({ enableOfflineQueue: false, enableAutoPipelining: true, maxRetriesPerRequest: 0 });
+    // Subscriptions are this class's to restore, so that it knows when they are.
+    this.subscriber = this.client({ enableOfflineQueue: false, autoResubscribe: false, maxRetriesPerRequest: 0 });
+    this.leases = new RedisLeases(this.commands, {
+      prefix,
+      nodeId: this.nodeId,
+      leaseMs: options.leaseMs ?? 15_000,
+      logger: options.logger,
+    });
+    this.limiter = new RateLimiterRedis({
+      storeClient: this.commands,
+      keyPrefix: `${prefix}:rate`,
+      // Keys differ in their limits, so the counts are compared here.
+      points: Number.MAX_SAFE_INTEGER,
+      duration: WINDOW_SECONDS,
+      insuranceLimiter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_SECONDS }),
+    });
+    this.subscriber.on('ready', () => void this.restore());
+    this.subscriber.on('close', () => this.availability.set(false));
+    this.subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
+      const name = channel.toString('latin1');
+      if (name === this.heartbeatChannel) {
+        this.heardAt = performance.now();
+      } else {
+        this.channels.take(name, message);
+      }
+    });
+    this.commands.on('ready', () => void this.leases.announce());
+  }
+
+  get up(): boolean {
+    return this.availability.up;
+  }
+
+  onUp(listener: () => void): void {
+    this.availability.onUp(listener);
+  }
+
+  onDown(listener: () => void): void {
+    this.availability.onDown(listener);
+  }
+
+  async publish(channel: string, message: Buffer): Promise<void> {
+    await this.commands.publish(this.name(channel), message);
+  }
+
+  async subscribe(channel: string, listener: ChannelListener): Promise<void> {
+    const name = this.name(channel);
+    this.channels.set(name, listener);
+    if (this.subscriber.status === 'ready') {
+      // When this fails the connection does too, and the reconnect subscribes.
+      await this.subscriber.subscribe(name).catch(() => this.suspect());
+    }
+  }
+
+  async unsubscribe(channel: string): Promise<void> {
+    const name = this.name(channel);
+    this.channels.delete(name);
+    if (this.subscriber.status === 'ready') {
+      await this.subscriber.unsubscribe(name).catch(() => this.suspect());
+    }
+  }
+
+  socketAdapter(): unknown {
+    const publisher = this.client({ maxRetriesPerRequest: 0, enableOfflineQueue: false });
+    const subscriber = this.client({ maxRetriesPerRequest: null });
+    this.extra.push(publisher, subscriber);
+    // The adapter drops the promise: a rejection would end the process.
+    const publish = publisher.publish.bind(publisher) as (channel: string, message: string | Buffer) => Promise<number>;
+    Object.assign(publisher, {
+      publish: (channel: string, message: string | Buffer) => publish(channel, message).catch(() => 0),
+    });
+    void this.connect(publisher);
+    void this.connect(subscriber);
+    return createAdapter(publisher, subscriber, {
+      key: `${this.options.prefix}:socket.io`,
+      publishOnSpecificResponseChannel: true,
+    });
+  }
+
+  async consume(key: string, limit: number): Promise<RateLimitResult> {
+    const result: RateLimiterRes = await this.limiter.consume(key, 1);
+    return {
+      allowed: result.consumedPoints <= limit,
+      limit,
+      remaining: Math.max(0, limit - result.consumedPoints),
+      resetMs: Math.max(0, result.msBeforeNext),
+    };
+  }
+
+  acquireConnection(address: string, limit: number): Promise<(() => void) | undefined> {
+    return this.leases.acquire(address, limit);
+  }
+
+  liveNodes(): Promise<string[]> {
+    return this.leases.liveNodes();
+  }
+
+  async start(): Promise<void> {
+    this.leases.start();
+    this.heartbeat = setInterval(() => this.beat(), this.heartbeatMs);
+    await Promise.all([this.connect(this.commands), this.connect(this.subscriber)]);
+    if (this.subscriber.status === 'ready') {
+      await this.restore();
+    }
+  }
+
+  stop(): Promise<void> {
+    this.stopping ??= this.end();
+    return this.stopping;
+  }
+
+  private async end(): Promise<void> {
+    clearInterval(this.heartbeat);
+    await this.leases.stop();
+    for (const client of [this.commands, this.subscriber, ...this.extra]) {
+      client.disconnect();
+    }
+  }
+
+  private name(channel: string): string {
+    return `${this.options.prefix}:${channel}`;
+  }
+
+  private client(options: RedisOptions): Redis {
+    const client = new Redis(this.options.url, {
+      lazyConnect: true,
+      connectTimeout: CONNECT_MS,
+      commandTimeout: COMMAND_MS,
+      keepAlive: 10_000,
+      retryStrategy: reconnectDelay,
+      ...options,
+    });
+    client.on('error', (error) => this.options.logger.debug('redis', { error: error.message }));
+    return client;
+  }
+
+  /** Resolves when the first attempt has come to an end; later ones are the client's own. */
+  private async connect(client: Redis): Promise<void> {
+    try {
+      await client.connect();
+    } catch (error) {
+      this.options.logger.warn('redis is not reachable yet', { error: (error as Error).message });
+    }
+  }
+
+  /** Puts all subscriptions in place on a new connection; only then is the broker up. */
+  private async restore(): Promise<void> {
+    if (this.availability.up) {
+      return;
+    }
+    try {
+      const names = [this.heartbeatChannel, ...this.channels.names];
+      for (let start = 0; start < names.length; start += SUBSCRIBE_CHUNK) {
+        await this.subscriber.subscribe(...names.slice(start, start + SUBSCRIBE_CHUNK));
+      }
+      this.heardAt = performance.now();
+      this.availability.set(true);
+    } catch {
+      this.suspect();
+    }
+  }
+
+  /** Hears itself: a connection that is open and silent looks well from everywhere else. */
+  private beat(): void {
+    this.commands.publish(this.heartbeatChannel, '').catch(() => {});
+    if (this.availability.up && performance.now() - this.heardAt > 3 * this.heartbeatMs) {
+      this.options.logger.warn('redis does not answer');
+      this.suspect();
+    }
+  }
+
+  private suspect(): void {
+    this.availability.set(false);
+    if (this.stopping === undefined) {
+      this.subscriber.disconnect(true);
+    }
+  }
+}

@@ -1,0 +1,178 @@
+import type { Redis } from 'ioredis';
+import type { Logger } from '../logger.js';
+
+/** Sums the places that live nodes hold of an address, forgets the dead ones, and takes one more if there is room. */
+const ACQUIRE = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local total = tonumber(ARGV[2])
+local held = redis.call('HGETALL', KEYS[1])
+for i = 1, #held, 2 do
+  if held[i] ~= ARGV[1] then
+    local lease = redis.call('ZSCORE', KEYS[2], held[i])
+    if lease and tonumber(lease) > now then
+      total = total + tonumber(held[i + 1])
+    else
+      redis.call('HDEL', KEYS[1], held[i])
+    end
+  end
+end
+if total > tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1`;
+
+const RENEW = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('ZRANGE', KEYS[1], 0, -1)`;
+
+const LIVE = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')`;
+
+/** Counts of an address outlive this only while they are announced again. */
+const COUNT_MS = 3_600_000;
+const ANNOUNCE_MS = COUNT_MS / 6;
+
+interface LeaseOptions {
+  readonly prefix: string;
+  readonly nodeId: string;
+  readonly leaseMs: number;
+  readonly logger: Logger;
+}
+
+/**
+ * Places of addresses and leases of nodes. A node writes how many connections of an address it has itself, as an absolute
+ * number, so that a write may be repeated or lost and the next one puts it right; what a dead node wrote stops counting
+ * with its lease. All keys share one hash tag: a script may touch them on a cluster too.
+ */
+export class RedisLeases {
+  private readonly counts = new Map<string, number>();
+  private readonly dirty = new Set<string>();
+  private renewal: NodeJS.Timeout | undefined;
+  private announcedAt = 0;
+  private stopped = false;
+
+  constructor(
+    private readonly redis: Redis,
+    private readonly options: LeaseOptions,
+  ) {}
+
+  start(): void {
+    this.renewal = setInterval(() => void this.renew(), this.options.leaseMs / 3);
+  }
+
+  async acquire(address: string, limit: number): Promise<(() => void) | undefined> {
+    const mine = (this.counts.get(address) ?? 0) + 1;
+    this.counts.set(address, mine);
+    let taken: boolean;
+    try {
+      const answer = await this.redis.eval(
+        ACQUIRE,
+        2,
+        this.addressKey(address),
+        this.nodesKey,
+        this.options.nodeId,
+        mine,
+        limit,
+        COUNT_MS,
+      );
+      taken = answer === 1;
+    } catch {
+      // Without the server each node counts for itself.
+      taken = mine <= limit;
+    }
+    if (!taken) {
+      this.lower(address);
+      return undefined;
+    }
+    let held = true;
+    return () => {
+      if (held) {
+        held = false;
+        this.lower(address);
+      }
+    };
+  }
+
+  async liveNodes(): Promise<string[]> {
+    return (await this.redis.eval(LIVE, 1, this.nodesKey)) as string[];
+  }
+
+  /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
+  async announce(): Promise<void> {
+    this.announcedAt = Date.now();
+    await this.renew();
+    for (const address of this.counts.keys()) {
+      this.dirty.add(address);
+    }
+    this.flush();
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    clearInterval(this.renewal);
+    const pipeline = this.redis.pipeline().zrem(this.nodesKey, this.options.nodeId);
+    for (const address of this.counts.keys()) {
+      pipeline.hdel(this.addressKey(address), this.options.nodeId);
+    }
+    await pipeline.exec().catch(() => {});
+  }
+
+  private async renew(): Promise<void> {
+    const { nodeId, leaseMs, logger } = this.options;
+    try {
+      await this.redis.eval(RENEW, 1, this.nodesKey, nodeId, leaseMs);
+    } catch (error) {
+      logger.debug('lease not renewed', { error: (error as Error).message });
+      return;
+    }
+    if (Date.now() - this.announcedAt > ANNOUNCE_MS) {
+      await this.announce();
+    }
+  }
+
+  private lower(address: string): void {
+    const count = (this.counts.get(address) ?? 1) - 1;
+    if (count <= 0) {
+      this.counts.delete(address);
+    } else {
+      this.counts.set(address, count);
+    }
+    if (this.dirty.size === 0) {
+      setImmediate(() => this.flush());
+    }
+    this.dirty.add(address);
+  }
+
+  private flush(): void {
+    if (this.stopped || this.dirty.size === 0) {
+      return;
+    }
+    const pipeline = this.redis.pipeline();
+    for (const address of this.dirty) {
+      const count = this.counts.get(address);
+      const key = this.addressKey(address);
+      if (count === undefined) {
+        pipeline.hdel(key, this.options.nodeId);
+      } else {
+        pipeline.hset(key, this.options.nodeId, count).pexpire(key, COUNT_MS);
+      }
+    }
+    this.dirty.clear();
+    // What is not written now is announced at the reconnect.
+    pipeline.exec().catch(() => {});
+  }
+
+  private addressKey(address: string): string {
+    return `{${this.options.prefix}}:connections:${address}`;
+  }
+
+  private get nodesKey(): string {
+    return `{${this.options.prefix}}:nodes`;
+  }
+}
