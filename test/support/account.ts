@@ -65,11 +65,18 @@ export class Account {
       for (const { task } of rows) {
         const derived = subscriber.state.get(task.task_id);
         expect(derived, `task ${task.task_id} of ${name}`).to.not.equal(undefined);
-        for (const field of ['task_status', 'task_opx_cost', 'task_number', 'is_successful', 'execution_tx_hash'] as const) {
+        for (const field of [
+          'task_status',
+          'task_opx_cost',
+          'task_number',
+          'is_successful',
+          'execution_tx_hash',
+        ] as const) {
           // A task that came as an event has only what changed since.
-          expect(derived?.[field] ?? (field === 'task_status' ? 'pending' : null), `${name} ${task.task_id} ${field}`).to.equal(
-            task[field],
-          );
+          expect(
+            derived?.[field] ?? (field === 'task_status' ? 'pending' : null),
+            `${name} ${task.task_id} ${field}`,
+          ).to.equal(task[field]);
         }
       }
     }

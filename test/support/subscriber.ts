@@ -198,9 +198,7 @@ class PlainLink implements Link {
 
   subscribe(rooms: unknown[]): void {
     this.requests += 1;
-    this.socket?.send(
-      JSON.stringify({ type: 'SUBSCRIBE', data: { rooms }, request_id: `${this.requests}` }),
-    );
+    this.socket?.send(JSON.stringify({ type: 'SUBSCRIBE', data: { rooms }, request_id: `${this.requests}` }));
   }
 
   drop(): void {

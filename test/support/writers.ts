@@ -3,7 +3,11 @@ import type { TaskRepository, TaskWrite } from '../../src/repository/task-reposi
 /** The writes that a load makes; the repository has them, and so has REST. */
 export type Writes = Pick<
   TaskRepository,
-  'createTaskData' | 'updateTaskExecutionData' | 'updateTaskAttestationData' | 'updateTaskFee' | 'updateTaskNumberAndStatus'
+  | 'createTaskData'
+  | 'updateTaskExecutionData'
+  | 'updateTaskAttestationData'
+  | 'updateTaskFee'
+  | 'updateTaskNumberAndStatus'
 >;
 
 export interface Job {
