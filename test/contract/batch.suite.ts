@@ -110,8 +110,8 @@ export function batchSuite(open: () => Promise<SuiteDatabase>): void {
     const [fee, status, execution, attestation, again] = updates(one) as [
       TaskUpdate & { fee: number },
       TaskUpdate & { task_status: string; task_number: number },
-      TaskUpdate & object,
-      TaskUpdate & object,
+      Extract<TaskUpdate, { kind: 'execution' }>,
+      Extract<TaskUpdate, { kind: 'attestation' }>,
       TaskUpdate & { fee: number },
     ];
     await tasks.updateTaskFee(one, fee.fee);
@@ -191,9 +191,11 @@ export function batchSuite(open: () => Promise<SuiteDatabase>): void {
           { kind: 'status', task_id, task_status: `s_${n}_${index}` },
         ]),
       );
-    await Promise.all(
-      Array.from({ length: 20 }, (_, n) => [batch(n), tasks.updateTaskFee(ids[n % 4]!, -n)]).flat<Promise<unknown>[]>(),
-    );
+    const writes: Promise<unknown>[] = [];
+    for (let n = 0; n < 20; n += 1) {
+      writes.push(batch(n), tasks.updateTaskFee(ids[n % 4]!, -n));
+    }
+    await Promise.all(writes);
     const events = await logged();
     expect(events.map(({ seq }) => seq)).to.deep.equal(Array.from({ length: 180 }, (_, n) => base + n + 1));
     expectChained(events);

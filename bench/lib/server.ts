@@ -1,0 +1,117 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../../test/support/eventually.js';
+import { freePort } from '../../test/support/programs.js';
+import { pinned } from './machine.js';
+import { processTree } from './proc.js';
+import type { Variant } from './variants.js';
+
+export interface ServerOptions {
+  readonly redisUrl: string;
+  readonly databaseUrl: string;
+  readonly workers: number;
+  /** Cores as taskset takes them; undefined: all. */
+  readonly cores: string | undefined;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** A server that runs and is ready. */
+export interface Server {
+  readonly port: number;
+  readonly pid: number;
+  /** Ends it and all of its processes. */
+  stop(): Promise<void>;
+}
+
+const START_MS = 30_000;
+const KEPT_LOG = 4_000;
+
+export async function startServer(variant: Variant, options: ServerOptions): Promise<Server> {
+  const port = await freePort();
+  const [command, args] = pinned(options.cores, [process.execPath, variant.script]);
+  const child = spawn(command, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      PATH: process.env['PATH'],
+      NODE_ENV: 'production',
+      PORT: String(port),
+      HOST: '127.0.0.1',
+      WORKERS: String(options.workers),
+      REDIS_URL: options.redisUrl,
+      DATABASE_URL: options.databaseUrl,
+      LOG_LEVEL: 'warn',
+      MAX_CONNECTIONS_PER_IP: '1000000',
+      ...variant.environment,
+      ...options.environment,
+    },
+  });
+  let log = '';
+  let said = '';
+  child.stdout.on('data', (bytes: Buffer) => {
+    said = `${said}${bytes}`.slice(-KEPT_LOG);
+  });
+  child.stderr.on('data', (bytes: Buffer) => {
+    log = `${log}${bytes}`.slice(-KEPT_LOG);
+  });
+  let ended = false;
+  const exited = once(child, 'exit').then(() => {
+    ended = true;
+  });
+  const pid = child.pid!;
+  const killAll = (): void => {
+    for (const one of processTree(pid)) {
+      kill(one);
+    }
+  };
+  process.once('exit', killAll);
+  const stop = async (): Promise<void> => {
+    process.off('exit', killAll);
+    killAll();
+    await exited;
+  };
+  try {
+    await eventually(
+      async () => {
+        if (!ended) {
+          await (variant.ours ? healthy(port, options.workers) : saidReady(said));
+        }
+      },
+      { timeoutMs: START_MS, intervalMs: 50 },
+    );
+    if (ended) {
+      throw new Error('it ended');
+    }
+  } catch (error) {
+    await stop();
+    throw new Error(`${variant.name} did not start: ${(error as Error).message}\n${said}${log}`);
+  }
+  // What a start leaves to be done is not to be counted as work.
+  await sleep(300);
+  return { port, pid, stop };
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It is gone.
+  }
+}
+
+function saidReady(said: string): void {
+  if (!said.includes('ready')) {
+    throw new Error('not ready');
+  }
+}
+
+/** Healthy, and all workers are there. */
+async function healthy(port: number, workers: number): Promise<void> {
+  const health = await fetch(`http://127.0.0.1:${port}/api/ws/health`);
+  const { status } = (await health.json()) as { status: string };
+  const stats = await fetch(`http://127.0.0.1:${port}/api/ws/stats`);
+  const { data } = (await stats.json()) as { data?: { nodes?: number } };
+  if (status !== 'healthy' || (data?.nodes ?? 0) < workers) {
+    throw new Error(`${status}, ${data?.nodes} of ${workers} workers`);
+  }
+}

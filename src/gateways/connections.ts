@@ -1,0 +1,106 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Admission } from '../broker/broker.js';
+import type { Connection } from '../hub/client.js';
+import type { OpenSession, Session } from '../hub/session.js';
+import type { Logger } from '../logger.js';
+import type { ErrorCode } from '../protocol/errors.js';
+
+/** A connection that a gateway has let in. */
+export interface GatewayConnection extends Connection {
+  readonly transport: 'websocket' | 'socket.io';
+  /** Cuts it off, without a word. */
+  terminate(): void;
+}
+
+/** A place in the registry, from admission to the end. */
+export interface Place {
+  readonly session: Session;
+  /** Gives back whatever the connection held; idempotent. */
+  leave(): void;
+}
+
+/** Closes are spread over a drain in steps of this many milliseconds. */
+const DRAIN_STEP_MS = 50;
+/** How long the last connections have to go by themselves before they are cut off, in milliseconds. */
+const FAREWELL_MS = 2_000;
+
+/** All connections of this worker, over both transports. */
+export class Connections {
+  private readonly all = new Set<GatewayConnection>();
+  private drainingNow = false;
+
+  constructor(
+    private readonly open: OpenSession,
+    private readonly logger: Logger,
+  ) {}
+
+  get size(): number {
+    return this.all.size;
+  }
+
+  /** Whether nobody is let in any more. */
+  get draining(): boolean {
+    return this.drainingNow;
+  }
+
+  enter(connection: GatewayConnection, admission: Admission): Place {
+    this.all.add(connection);
+    const session = this.open(connection);
+    this.logger.debug('connected', {
+      connection: connection.id,
+      transport: connection.transport,
+      user: admission.identity.owner,
+      address: admission.address,
+    });
+    let here = true;
+    return {
+      session,
+      leave: () => {
+        if (here) {
+          here = false;
+          this.all.delete(connection);
+          session.close();
+          admission.release();
+          this.logger.debug('disconnected', { connection: connection.id });
+        }
+      },
+    };
+  }
+
+  /** Ids of the keys that have connections here. */
+  keyIds(): string[] {
+    return [...new Set([...this.all].map(({ identity }) => identity.keyId))];
+  }
+
+  closeByKey(keyId: string, code: ErrorCode): void {
+    for (const connection of [...this.all]) {
+      if (connection.identity.keyId === keyId) {
+        connection.close(code);
+      }
+    }
+  }
+
+  /** Sends everybody away, spread evenly over some seconds so that the other workers are not stormed. */
+  async drain(seconds: number): Promise<void> {
+    this.drainingNow = true;
+    const waiting = [...this.all];
+    const steps = Math.max(1, Math.floor((seconds * 1_000) / DRAIN_STEP_MS));
+    for (let step = 0; step < steps && this.all.size > 0; step += 1) {
+      const share = Math.ceil(waiting.length / (steps - step));
+      for (const connection of waiting.splice(0, share)) {
+        connection.close('SERVER_DRAINING');
+      }
+      if (waiting.length === 0) {
+        break;
+      }
+      await sleep(DRAIN_STEP_MS);
+    }
+    const end = performance.now() + FAREWELL_MS;
+    while (this.all.size > 0 && performance.now() < end) {
+      await sleep(DRAIN_STEP_MS);
+    }
+    for (const connection of [...this.all]) {
+      connection.terminate();
+    }
+  }
+}

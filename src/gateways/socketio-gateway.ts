@@ -1,0 +1,309 @@
+import type { Server as HttpServer } from 'node:http';
+import type { Writable } from 'node:stream';
+import { Server, type Socket } from 'socket.io';
+import type { Admission } from '../broker/broker.js';
+import type { Outgoing } from '../hub/client.js';
+import type { Success } from '../hub/session.js';
+import type { Admit } from '../middleware/door.js';
+import type { CheckOrigin } from '../middleware/origin.js';
+import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { controlText, errorText } from '../protocol/messages.js';
+import type { Identity } from '../protocol/tasks.js';
+import type { Connections, GatewayConnection, Place } from './connections.js';
+import { NAMESPACE, socketioFrame, socketioPacket } from './frame.js';
+import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+
+export interface SocketioGatewayOptions {
+  readonly server: HttpServer;
+  /** As the broker gives it. */
+  readonly adapter: unknown;
+  readonly connections: Connections;
+  readonly admit: Admit;
+  readonly checkOrigin: CheckOrigin;
+  readonly writer: FrameWriter;
+  readonly limits: {
+    readonly MAX_MESSAGE_BYTES: number;
+    readonly MAX_BUFFERED_BYTES: number;
+    readonly PING_INTERVAL_MS: number;
+    readonly PING_TIMEOUT_MS: number;
+    readonly DIRECT_FRAMES: boolean;
+  };
+}
+
+/** How long a client may be connected without being in the namespace, in milliseconds. */
+const CONNECT_MS = 10_000;
+/** How long a connection that was closed has to confirm it, in milliseconds. */
+const CLOSE_MS = 5_000;
+
+/** What a handshake leaves behind, when nobody asks for it any more. */
+const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
+
+/** What this file uses of an Engine.IO connection. */
+interface EngineConnection {
+  readonly id: string;
+  readonly readyState: 'opening' | 'open' | 'closing' | 'closed';
+  readonly upgrading: boolean;
+  readonly writeBuffer: readonly unknown[];
+  readonly transport: {
+    readonly name: string;
+    /** The `ws` socket of a WebSocket transport. */
+    readonly socket?: WsSocket;
+  };
+  request: unknown;
+  write(packet: string, options: { compress: boolean }): void;
+  close(discard?: boolean): void;
+  once(event: 'close', listener: () => void): void;
+}
+
+interface WsSocket {
+  readonly readyState: number;
+  readonly _socket: Writable | null;
+  close(code?: number, reason?: string): void;
+  terminate(): void;
+}
+
+const WS_OPEN = 1;
+
+type Ack = (answer: unknown) => void;
+
+interface SocketData {
+  connection?: SocketioConnection;
+}
+
+type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<string, never>, SocketData>;
+
+/** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
+export function createSocketioGateway(options: SocketioGatewayOptions): Server {
+  const { server, adapter, connections, admit, checkOrigin, limits } = options;
+  const io = new Server(server, {
+    adapter: adapter as never,
+    serveClient: false,
+    // The server's other paths are upgraded by others.
+    destroyUpgrade: false,
+    connectTimeout: CONNECT_MS,
+    // A polling request may carry several messages and the packets around them.
+    maxHttpBufferSize: limits.MAX_MESSAGE_BYTES + 1_024,
+    pingInterval: limits.PING_INTERVAL_MS,
+    pingTimeout: limits.PING_TIMEOUT_MS,
+    perMessageDeflate: false,
+    httpCompression: false,
+    cors: { origin: true, credentials: false },
+    allowRequest: (request, callback) => {
+      try {
+        checkOrigin(request);
+        callback(null, true);
+      } catch {
+        callback('Origin not allowed', false);
+      }
+    },
+  });
+
+  io.use((_socket, next) =>
+    next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
+  );
+
+  const namespace = io.of(NAMESPACE);
+  namespace.use((socket, next) => {
+    enter(socket as unknown as TaskSocket).then(
+      () => next(),
+      (error) => next(refusal(toTaskwireError(error))),
+    );
+  });
+
+  async function enter(socket: TaskSocket): Promise<void> {
+    if (connections.draining) {
+      throw new TaskwireError('SERVER_DRAINING');
+    }
+    const engine = socket.conn as unknown as EngineConnection;
+    const admission = await admit({ request: socket.request, apiKey: socket.handshake.auth['api_key'] });
+    if (connections.draining || engine.readyState !== 'open') {
+      admission.release();
+      throw new TaskwireError('SERVER_DRAINING');
+    }
+    const connection = new SocketioConnection(socket, engine, admission, options);
+    // From here on the end of the connection gives everything back, whether it gets into the namespace or not.
+    engine.once('close', () => connection.end());
+    socket.data.connection = connection;
+  }
+
+  namespace.on('connection', (socket) => {
+    const { connection } = socket.data as SocketData;
+    connection?.begin();
+    socket.onAny(onMessage as never);
+    socket.on('disconnect', onDisconnect);
+    forgetHandshake(socket);
+  });
+  return io;
+}
+
+function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
+  const ack = typeof args.at(-1) === 'function' ? (args.pop() as Ack) : undefined;
+  this.data.connection?.receive(type, args[0], ack);
+}
+
+function onDisconnect(this: Socket): void {
+  (this.data as SocketData).connection?.end();
+  // Without a namespace it would stay, and count for nobody.
+  this.conn.close();
+}
+
+/** Lets go of the request with its headers, and of the copies that Socket.IO keeps: kilobytes a connection. */
+function forgetHandshake(socket: Socket): void {
+  (socket.conn as unknown as EngineConnection).request = undefined;
+  Object.assign(socket, { handshake: NO_HANDSHAKE });
+}
+
+function refusal(error: TaskwireError): Error {
+  return Object.assign(new Error(error.message), { data: error.body });
+}
+
+class SocketioConnection implements GatewayConnection, FrameSink {
+  readonly transport = 'socket.io';
+  readonly id: string;
+  readonly identity: Identity;
+  pending: FrameChain | undefined;
+  private place: Place | undefined;
+  private admission: Admission | undefined;
+  /** Bytes given to Engine.IO since its queue was last empty. */
+  private queued = 0;
+  private closing = false;
+
+  constructor(
+    private readonly socket: TaskSocket,
+    private readonly engine: EngineConnection,
+    admission: Admission,
+    private readonly options: SocketioGatewayOptions,
+  ) {
+    this.id = socket.id;
+    this.identity = admission.identity;
+    this.admission = admission;
+  }
+
+  begin(): void {
+    if (this.admission !== undefined) {
+      this.place = this.options.connections.enter(this, this.admission);
+      this.admission = undefined;
+    }
+  }
+
+  end(): void {
+    this.closing = true;
+    this.place?.leave();
+    this.admission?.release();
+    this.admission = undefined;
+  }
+
+  get backlog(): number {
+    if (this.engine.writeBuffer.length === 0) {
+      this.queued = 0;
+    }
+    return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
+  }
+
+  deliver(message: Outgoing): void {
+    if (this.closing) {
+      return;
+    }
+    if (this.direct) {
+      this.options.writer.add(this, socketioFrame(message));
+      return;
+    }
+    this.options.writer.flush(this);
+    if (this.keepsUp()) {
+      const packet = socketioPacket(message);
+      this.queued += packet.length;
+      this.engine.write(packet, { compress: false });
+    }
+  }
+
+  writeFrames(bytes: Buffer): void {
+    const { rawSocket } = this;
+    if (rawSocket !== undefined && this.keepsUp()) {
+      rawSocket.write(bytes);
+    }
+  }
+
+  close(code: ErrorCode): void {
+    if (this.closing) {
+      return;
+    }
+    const { close, retry } = errorEntry(code);
+    this.options.writer.flush(this);
+    if (this.closing) {
+      // What was to be written was too much.
+      return;
+    }
+    if (retry === 'never') {
+      // A client that is disconnected by the server does not come back by itself.
+      this.send('ERROR', errorText(new TaskwireError(code).body));
+      this.closing = true;
+      this.socket.disconnect(true);
+    } else {
+      this.closing = true;
+      const ws = this.engine.transport.socket;
+      if (code === 'SLOW_CONSUMER' && ws !== undefined) {
+        // Engine.IO would wait for its queue, which does not move.
+        ws.close(close, code);
+      } else {
+        this.engine.close();
+      }
+    }
+    setTimeout(() => this.terminate(), CLOSE_MS).unref();
+  }
+
+  terminate(): void {
+    this.closing = true;
+    if (this.engine.readyState !== 'closed') {
+      this.engine.transport.socket?.terminate();
+      this.engine.close(true);
+    }
+  }
+
+  receive(type: string, data: unknown, ack: Ack | undefined): void {
+    this.place?.session.handle(type, data, (outcome) => {
+      if (ack !== undefined) {
+        // What was delivered before comes first.
+        this.options.writer.flush(this);
+        ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
+      } else if (outcome instanceof TaskwireError) {
+        this.send('ERROR', errorText(outcome.body));
+      } else {
+        this.send(outcome.type, envelopeOf(outcome));
+      }
+    });
+  }
+
+  private send(type: Outgoing['type'], text: string): void {
+    this.deliver({ type, payload: Buffer.from(text) });
+  }
+
+  /** Whether a frame written to the socket keeps its place among what Engine.IO has written and will write. */
+  private get direct(): boolean {
+    const { engine } = this;
+    return (
+      this.options.limits.DIRECT_FRAMES &&
+      engine.readyState === 'open' &&
+      engine.transport.name === 'websocket' &&
+      !engine.upgrading &&
+      engine.writeBuffer.length === 0 &&
+      this.rawSocket !== undefined
+    );
+  }
+
+  private get rawSocket(): Writable | undefined {
+    const ws = this.engine.transport.socket;
+    return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
+  }
+
+  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
+  private keepsUp(): boolean {
+    if (this.backlog <= this.options.limits.MAX_BUFFERED_BYTES) {
+      return true;
+    }
+    this.close('SLOW_CONSUMER');
+    return false;
+  }
+}
+
+const envelopeOf = ({ type, message, data }: Success): string =>
+  controlText(type, message === undefined ? data : { message, data });

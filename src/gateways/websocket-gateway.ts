@@ -1,0 +1,276 @@
+import type { IncomingMessage, Server } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import type { Outgoing } from '../hub/client.js';
+import type { Success } from '../hub/session.js';
+import type { Admit } from '../middleware/door.js';
+import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { controlText, errorText } from '../protocol/messages.js';
+import type { Identity } from '../protocol/tasks.js';
+import type { Connections, GatewayConnection, Place } from './connections.js';
+import { NAMESPACE, plainFrame } from './frame.js';
+import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+
+export interface WebsocketGatewayOptions {
+  readonly server: Server;
+  readonly connections: Connections;
+  readonly admit: Admit;
+  readonly writer: FrameWriter;
+  readonly limits: {
+    readonly MAX_MESSAGE_BYTES: number;
+    readonly MAX_BUFFERED_BYTES: number;
+    readonly PING_INTERVAL_MS: number;
+    readonly PING_TIMEOUT_MS: number;
+    readonly DIRECT_FRAMES: boolean;
+  };
+  /** Told when a connection opens and when it ends; ids are unique within this process. */
+  readonly onOpen?: ((id: string) => void) | undefined;
+  readonly onClose?: ((id: string) => void) | undefined;
+}
+
+export interface Gateway {
+  /** Ends timers; connections are ended by the registry. */
+  stop(): void;
+}
+
+/** How long a connection that was closed has to confirm it, in milliseconds. */
+const CLOSE_MS = 5_000;
+const MAX_REQUEST_ID = 128;
+const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+
+/** A WebSocket that knows its connection, so that one set of handlers serves all. */
+class TaskSocket extends WebSocket {
+  connection: PlainConnection | undefined;
+}
+
+/** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
+export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
+  const { server, connections, admit, limits } = options;
+  const sockets = new WebSocketServer<typeof TaskSocket>({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: limits.MAX_MESSAGE_BYTES,
+    perMessageDeflate: false,
+    WebSocket: TaskSocket,
+    closeTimeout: CLOSE_MS,
+  } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
+  const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
+  let lastId = 0;
+
+  const enter = async (ws: TaskSocket, socket: Duplex, request: IncomingMessage): Promise<void> => {
+    ws.on('error', onError);
+    // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
+    ws.pause();
+    try {
+      if (connections.draining) {
+        throw new TaskwireError('SERVER_DRAINING');
+      }
+      const admission = await admit({ request });
+      if (connections.draining || ws.readyState !== WebSocket.OPEN) {
+        admission.release();
+        throw new TaskwireError('SERVER_DRAINING');
+      }
+      lastId += 1;
+      const connection = new PlainConnection(`p${process.pid}.${lastId}`, admission.identity, ws, socket, options);
+      connection.place = connections.enter(connection, admission);
+      ws.connection = connection;
+      heartbeat.add(connection);
+      options.onOpen?.(connection.id);
+      ws.on('message', onMessage);
+      ws.on('ping', onHeard);
+      ws.on('pong', onHeard);
+      ws.once('close', onClose);
+    } catch (error) {
+      const { body } = toTaskwireError(error);
+      ws.send(errorText(body));
+      ws.close(errorEntry(body.code).close ?? errorEntry('INTERNAL_ERROR').close, body.code);
+    }
+    ws.resume();
+  };
+
+  function onClose(this: WebSocket): void {
+    const { connection } = this as TaskSocket;
+    if (connection !== undefined) {
+      heartbeat.delete(connection);
+      connection.place?.leave();
+      options.onClose?.(connection.id);
+    }
+  }
+
+  server.on('upgrade', (request, socket, head) => {
+    const path = (request.url ?? '').split('?', 1)[0]!.replace(/\/$/, '');
+    if (path === NAMESPACE) {
+      sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
+    } else if (path !== '/socket.io') {
+      socket.on('error', () => {});
+      socket.end(NOT_FOUND, () => socket.destroy());
+    }
+  });
+
+  return { stop: () => heartbeat.stop() };
+}
+
+function onError(): void {
+  // A close follows, and that is handled.
+}
+
+function onMessage(this: WebSocket, data: RawData, isBinary: boolean): void {
+  (this as TaskSocket).connection?.receive(data, isBinary);
+}
+
+function onHeard(this: WebSocket): void {
+  (this as TaskSocket).connection?.heard();
+}
+
+class PlainConnection implements GatewayConnection, FrameSink {
+  readonly transport = 'websocket';
+  pending: FrameChain | undefined;
+  place: Place | undefined;
+  heardAt = performance.now();
+  pingedAt = 0;
+
+  constructor(
+    readonly id: string,
+    readonly identity: Identity,
+    private readonly ws: WebSocket,
+    private readonly socket: Duplex,
+    private readonly options: WebsocketGatewayOptions,
+  ) {}
+
+  get backlog(): number {
+    return this.socket.writableLength + (this.pending?.length ?? 0);
+  }
+
+  deliver(message: Outgoing): void {
+    if (this.ws.readyState !== WebSocket.OPEN) {
+      return;
+    }
+    if (this.options.limits.DIRECT_FRAMES) {
+      this.options.writer.add(this, plainFrame(message));
+    } else if (this.keepsUp()) {
+      this.ws.send(message.payload, { binary: false });
+    }
+  }
+
+  writeFrames(bytes: Buffer): void {
+    if (this.ws.readyState === WebSocket.OPEN && this.keepsUp()) {
+      this.socket.write(bytes);
+    }
+  }
+
+  close(code: ErrorCode): void {
+    const { close = errorEntry('INTERNAL_ERROR').close } = errorEntry(code);
+    if (this.ws.readyState === WebSocket.OPEN) {
+      this.options.writer.flush(this);
+    }
+    this.ws.close(close, code);
+  }
+
+  terminate(): void {
+    this.ws.terminate();
+  }
+
+  heard(): void {
+    this.heardAt = performance.now();
+    this.pingedAt = 0;
+  }
+
+  ping(): void {
+    this.pingedAt = performance.now();
+    if (this.ws.readyState === WebSocket.OPEN) {
+      this.ws.ping();
+    }
+  }
+
+  receive(data: RawData, isBinary: boolean): void {
+    this.heard();
+    const message = isBinary ? undefined : parseMessage(data);
+    const requestId = message === undefined ? undefined : requestIdOf(message);
+    if (message === undefined) {
+      this.answer(new TaskwireError('INVALID_MESSAGE'), undefined);
+    } else {
+      this.place?.session.handle(message.type, message.data, (outcome) => this.answer(outcome, requestId));
+    }
+  }
+
+  private answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
+    const [type, text] =
+      outcome instanceof TaskwireError
+        ? (['ERROR', errorText(outcome.body, requestId)] as const)
+        : ([outcome.type, successText(outcome, requestId)] as const);
+    this.deliver({ type, payload: Buffer.from(text) });
+  }
+
+  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
+  private keepsUp(): boolean {
+    if (this.socket.writableLength <= this.options.limits.MAX_BUFFERED_BYTES) {
+      return true;
+    }
+    this.close('SLOW_CONSUMER');
+    return false;
+  }
+}
+
+interface ClientMessage {
+  readonly type: string;
+  readonly data?: unknown;
+  readonly request_id?: unknown;
+}
+
+function parseMessage(data: RawData): ClientMessage | undefined {
+  try {
+    const value: unknown = JSON.parse(String(data));
+    const typed = typeof value === 'object' && value !== null && typeof (value as ClientMessage).type === 'string';
+    return typed ? (value as ClientMessage) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function requestIdOf({ request_id: id }: ClientMessage): string | undefined {
+  return typeof id === 'string' && id.length <= MAX_REQUEST_ID ? id : undefined;
+}
+
+function successText({ type, message, data }: Success, requestId: string | undefined): string {
+  return controlText(type, message === undefined ? data : { message, data }, { requestId });
+}
+
+/** Pings connections that have been silent, and ends those that stay so: one timer for all. */
+class Heartbeat {
+  private readonly connections = new Set<PlainConnection>();
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(
+    private readonly intervalMs: number,
+    private readonly timeoutMs: number,
+  ) {
+    this.timer = setInterval(() => this.beat(), Math.min(1_000, intervalMs, timeoutMs)).unref();
+  }
+
+  add(connection: PlainConnection): void {
+    // Those that came together need not be pinged together.
+    connection.heardAt -= Math.random() * (this.intervalMs / 2);
+    this.connections.add(connection);
+  }
+
+  delete(connection: PlainConnection): void {
+    this.connections.delete(connection);
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+  }
+
+  private beat(): void {
+    const now = performance.now();
+    for (const connection of this.connections) {
+      if (connection.pingedAt > 0) {
+        if (now - connection.pingedAt >= this.timeoutMs) {
+          connection.terminate();
+        }
+      } else if (now - connection.heardAt >= this.intervalMs) {
+        connection.ping();
+      }
+    }
+  }
+}
