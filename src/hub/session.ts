@@ -1,3 +1,4 @@
+import type { Logger } from '../logger.js';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
@@ -34,6 +35,7 @@ export interface SessionPorts {
     readonly MAX_ROOMS_PER_CONNECTION: number;
     readonly MAX_MESSAGES_PER_SECOND: number;
   };
+  readonly logger?: Pick<Logger, 'debug'>;
 }
 
 /** Seconds of the allowed message rate that may come at once. */
@@ -166,6 +168,8 @@ class HubSession implements Session {
         request: { room, since, epoch, snapshot },
         reply: (outcome) => {
           reply(outcome);
+          const answer = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
+          this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...answer });
           resolve();
         },
       });
@@ -178,6 +182,7 @@ class HubSession implements Session {
     const leave = (): void => {
       for (const room of rooms) {
         this.client.leave(room);
+        this.ports.logger?.debug('unsubscribe', { connection: this.connection.id, room: room.name });
       }
       reply({
         type: 'SUCCESS',

@@ -1,0 +1,158 @@
+import cluster from 'node:cluster';
+import { once } from 'node:events';
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo, Server } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { setupPrimary as setupClusterAdapter } from '@socket.io/cluster-adapter';
+import { LocalPrimary } from '../broker/local-primary.js';
+import type { Config } from '../config.js';
+import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/database.js';
+import { embeddedUrlFile } from '../embedded/url-file.js';
+import type { Logger } from '../logger.js';
+import { toTaskwireError } from '../protocol/errors.js';
+import { connectDatabase } from '../repository/database.js';
+import { migrate } from '../repository/migrate.js';
+import { greeting, makeDemonstration } from './demonstration.js';
+import { primaryLink } from './primary-link.js';
+import { createStickyListener } from './sticky-listener.js';
+import { WorkerPool } from './worker-pool.js';
+
+/** Connections that wait to be accepted; the system may allow fewer. */
+const BACKLOG = 4_096;
+/** How long the database may stay away at the start, in milliseconds. */
+const DATABASE_PATIENCE_MS = 60_000;
+const DATABASE_RETRY_MS = 500;
+/** What a worker may need to end beside DRAIN_SECONDS, in milliseconds. */
+const END_MS = 15_000;
+
+/**
+ * The process that holds the port, the embedded services and the workers.
+ * SIGTERM and SIGINT end it in order, SIGHUP replaces the workers one by one.
+ * @param exec the program that workers run
+ */
+export async function runPrimary({
+  config,
+  logger,
+  exec,
+}: {
+  config: Config;
+  logger: Logger;
+  exec: string;
+}): Promise<void> {
+  let embedded: EmbeddedDatabase | undefined;
+  let ending: Promise<void> | undefined;
+  const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
+  const urlFile = embeddedUrlFile(config.DATA_DIR);
+
+  cluster.setupPrimary({ exec, args: [], serialization: 'advanced' });
+  if (local !== undefined) {
+    setupClusterAdapter();
+  }
+  const pool = new WorkerPool({
+    size: config.WORKERS,
+    logger,
+    drainMs: config.DRAIN_SECONDS * 1_000 + END_MS,
+    fork: () => {
+      const worker = cluster.fork({ DATABASE_URL: embedded?.url ?? config.DATABASE_URL });
+      local?.attach(primaryLink(worker));
+      return worker;
+    },
+    onGiveUp: (code) => void finish(code),
+  });
+  const listener = createStickyListener(() => pool.readyCount > 0);
+
+  async function finish(code: number): Promise<void> {
+    listener.close();
+    await embedded?.stop();
+    if (embedded !== undefined) {
+      rmSync(urlFile, { force: true });
+    }
+    process.exit(code);
+  }
+
+  function end(signal: string): void {
+    if (ending !== undefined) {
+      logger.warn('ending at once', { signal });
+      pool.kill();
+      process.exit(1);
+    }
+    logger.info('ending', { signal, drain_seconds: config.DRAIN_SECONDS });
+    listener.close();
+    ending = pool.drain().then(() => finish(0));
+  }
+  process.on('SIGTERM', end);
+  process.on('SIGINT', end);
+  process.on('SIGHUP', () => void pool.roll());
+
+  await listen(listener, config);
+  if (config.DATABASE_URL === undefined) {
+    embedded = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
+    writeFileSync(urlFile, embedded.url, { mode: 0o600 });
+    chmodSync(urlFile, 0o600);
+  }
+  const databaseUrl = embedded?.url ?? config.DATABASE_URL!;
+  await prepareDatabase(databaseUrl, logger);
+  await pool.start();
+  if (ending === undefined) {
+    await welcome(databaseUrl, embedded !== undefined, addressOf(listener));
+  }
+}
+
+async function listen(listener: Server, config: Config): Promise<void> {
+  listener.listen({ host: config.HOST, port: config.PORT, backlog: BACKLOG });
+  try {
+    await once(listener, 'listening');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason =
+      code === 'EADDRINUSE'
+        ? 'is in use'
+        : code === 'EACCES'
+          ? 'may not be used by this user'
+          : `cannot be used (${code})`;
+    throw new Error(`${config.HOST}:${config.PORT} ${reason}; choose another address with HOST and PORT`);
+  }
+}
+
+/** Brings the schema up to date; a database that is only just starting gets its time. */
+async function prepareDatabase(url: string, logger: Logger): Promise<void> {
+  const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire migrate', statementMs: 600_000 });
+  const end = performance.now() + DATABASE_PATIENCE_MS;
+  try {
+    for (let told = false; ; told = true) {
+      try {
+        const steps = await migrate(db);
+        if (steps.length > 0) {
+          logger.info('schema brought up to date', { steps });
+        }
+        return;
+      } catch (error) {
+        if (toTaskwireError(error).code !== 'DATABASE_UNAVAILABLE' || performance.now() > end) {
+          throw error;
+        }
+        if (!told) {
+          logger.warn('waiting for the database', { error });
+        }
+        await sleep(DATABASE_RETRY_MS);
+      }
+    }
+  } finally {
+    await db.destroy();
+  }
+}
+
+async function welcome(databaseUrl: string, embedded: boolean, url: string): Promise<void> {
+  const demonstration = embedded ? await makeDemonstration(databaseUrl) : undefined;
+  process.stdout.write(
+    demonstration === undefined
+      ? `taskwire listens on ${url}\nA key: npx taskwire keys create --owner ID\n`
+      : greeting(url, demonstration),
+  );
+}
+
+/** Where somebody on this machine reaches the listener. */
+function addressOf(listener: Server): string {
+  const { address, port, family } = listener.address() as AddressInfo;
+  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address;
+  return `http://${host}:${port}`;
+}

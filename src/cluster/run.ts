@@ -1,0 +1,35 @@
+import cluster from 'node:cluster';
+import { ConfigError, EXIT_CONFIG, loadConfig } from '../config.js';
+import { createLogger, type Logger } from '../logger.js';
+import { runPrimary } from './primary.js';
+import { runWorker } from './worker.js';
+
+/**
+ * Starts this process as primary or worker, whichever it is. Ends it with 78 when the configuration cannot be used, with 1 when it
+ * cannot start.
+ * @param exec the program that workers run, which calls this too
+ */
+export async function run(exec: string): Promise<void> {
+  let logger: Logger | undefined;
+  try {
+    const config = loadConfig();
+    logger = createLogger({ level: config.LOG_LEVEL, format: config.LOG_FORMAT }).child({ pid: process.pid });
+    const fail = (error: unknown): void => {
+      logger?.error('unexpected failure', { error });
+      process.exit(1);
+    };
+    process.on('uncaughtException', fail);
+    process.on('unhandledRejection', fail);
+    await (cluster.isPrimary ? runPrimary({ config, logger, exec }) : runWorker({ config, logger }));
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      process.stderr.write(`${error.message}\n`);
+      process.exit(EXIT_CONFIG);
+    }
+    if (logger === undefined) {
+      throw error;
+    }
+    logger.error('cannot start', { error });
+    process.exit(1);
+  }
+}

@@ -1,0 +1,62 @@
+import { createAdapter } from '@socket.io/cluster-adapter';
+import { setupWorker } from '@socket.io/sticky';
+import type { Broker } from '../broker/broker.js';
+import { LocalBroker } from '../broker/local-broker.js';
+import { processLink } from '../broker/local-link.js';
+import { RedisBroker } from '../broker/redis-broker.js';
+import type { Config } from '../config.js';
+import type { Logger } from '../logger.js';
+import { createServer } from '../server.js';
+import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
+
+/** A worker process: serves the connections that the primary gives it until it is told to end. */
+export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
+  const broker: Broker =
+    config.REDIS_URL === undefined
+      ? new LocalBroker(processLink(), createAdapter)
+      : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+  const server = createServer({
+    config,
+    databaseUrl: config.DATABASE_URL!,
+    broker,
+    logger,
+    // Sticky knows the connections of Socket.IO; these count for it as well.
+    onOpen: (id) => tell({ type: 'sticky:connection', data: id }),
+    onClose: (id) => tell({ type: 'sticky:disconnection', data: id }),
+  });
+  setupWorker(server.io);
+
+  let draining = false;
+  const end = async (): Promise<void> => {
+    if (!draining) {
+      draining = true;
+      await server.drain(config.DRAIN_SECONDS);
+      await server.stop();
+      process.exit(0);
+    }
+  };
+  process.on('message', (message) => {
+    if (isMessage<WorkerDrain>(message, 'worker:drain')) {
+      void end();
+    }
+  });
+  process.on('SIGTERM', () => void end());
+  // A terminal sends these to all processes; the primary says what is to be done.
+  process.on('SIGINT', () => {});
+  process.on('SIGHUP', () => {});
+  // Without the primary nobody would end this process any more.
+  process.once('disconnect', () => process.exit(1));
+
+  await server.start();
+  if (!draining) {
+    const ready: WorkerReady = { type: 'worker:ready' };
+    tell(ready);
+  }
+}
+
+function tell(message: object): void {
+  if (process.connected) {
+    // An error of the channel shows as its end; without a callback it would be thrown.
+    process.send?.(message, undefined, undefined, () => {});
+  }
+}

@@ -1,0 +1,236 @@
+import { once } from 'node:events';
+import { createServer as createHttpServer, type Server } from 'node:http';
+import type { Server as SocketioServer } from 'socket.io';
+import type { Broker } from './broker/broker.js';
+import type { Config } from './config.js';
+import { ControlBus } from './control-bus.js';
+import { Connections } from './gateways/connections.js';
+import { FrameWriter } from './gateways/frame-writer.js';
+import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createWebsocketGateway } from './gateways/websocket-gateway.js';
+import { createApp } from './http/app.js';
+import { Health, type Readiness } from './http/health.js';
+import { RequestsInFlight } from './http/requests-in-flight.js';
+import { Hub } from './hub/hub.js';
+import { sessionOpener } from './hub/session.js';
+import type { Logger } from './logger.js';
+import { Maintenance } from './maintenance.js';
+import { ApiKeyAuth } from './middleware/api-key.js';
+import { clientAddress } from './middleware/client-address.js';
+import { createDoor } from './middleware/door.js';
+import { KeyUsage } from './middleware/key-usage.js';
+import { originCheck } from './middleware/origin.js';
+import { RateLimiter } from './middleware/rate-limit.js';
+import { RoomAccess } from './middleware/room-access.js';
+import { Publisher } from './publisher.js';
+import { ApiKeyRepository } from './repository/api-key-repository.js';
+import { connectDatabase } from './repository/database.js';
+import { EventLog } from './repository/event-log.js';
+import { JobRepository } from './repository/job-repository.js';
+import { TaskRepository } from './repository/task-repository.js';
+import { ClusterStats } from './stats.js';
+
+export interface TaskServerOptions {
+  readonly config: Config;
+  /** Schema up to date (`migrate`). */
+  readonly databaseUrl: string;
+  readonly broker: Broker;
+  readonly logger: Logger;
+  /** Told when a plain WebSocket opens and when it ends, for whoever balances connections. */
+  readonly onOpen?: (id: string) => void;
+  readonly onClose?: (id: string) => void;
+}
+
+/** One worker. */
+export interface TaskServer {
+  /** Serves REST and both transports to whatever connections it is given; it listens only if its owner has it listen. */
+  readonly http: Server;
+  readonly io: SocketioServer;
+  /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
+  readonly rest: Server | undefined;
+  /** Resolves when it can serve: the database has answered and the broker was tried. */
+  start(): Promise<void>;
+  /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
+  drain(seconds: number): Promise<void>;
+  /** Ends everything at once. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** How long requests in flight may take when the worker ends, in milliseconds. */
+const REQUEST_PATIENCE_MS = 10_000;
+
+/** The composition root of one worker: read it from top to bottom to know the system. */
+export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
+  let readiness: Readiness = 'starting';
+
+  // Postgres is the truth: tasks, and the log of what happened to them.
+  const db = connectDatabase({
+    url: databaseUrl,
+    pool: config.DATABASE_POOL,
+    onWarning: (message) => logger.warn('database', { message }),
+  });
+  const log = new EventLog(db);
+  const publisher = new Publisher(broker, logger);
+  const tasks = new TaskRepository(db, publisher);
+  const jobs = new JobRepository(db);
+  const apiKeys = new ApiKeyRepository(db);
+
+  // The hub puts what the broker brings in order and repairs it from the log.
+  const hub = new Hub(broker, log, config, logger);
+  const bus = new ControlBus(broker, logger);
+  const stats = new ClusterStats({ broker, bus, report: () => hub.report(), logger });
+
+  // The door, once for REST and both transports.
+  const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
+  const keys = new ApiKeyAuth({
+    find: (hash) => apiKeys.findByHash(hash),
+    cacheMs: config.API_KEY_CACHE_MS,
+    onUse: (keyId) => usage.note(keyId),
+  });
+  const rates = new RateLimiter(broker);
+  const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
+  const access = new RoomAccess((room) => log.ownerOf(room));
+  const admit = createDoor({
+    checkOrigin,
+    keys,
+    rates,
+    addressOf: clientAddress(config.TRUSTED_PROXIES),
+    connections: broker,
+    maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
+  });
+
+  const announceRevoked = async (keyId: string): Promise<void> => {
+    await bus.send('key-revoked', { keyId }).catch((error) => {
+      logger.warn('other workers learn of the revoked key only when they look it up again', { error });
+      revoke({ keyId });
+    });
+  };
+  const app = createApp({
+    tasks,
+    jobs,
+    apiKeys,
+    access,
+    keys,
+    rates,
+    checkOrigin,
+    stats,
+    health: new Health({
+      probeDatabase: async () => db.raw('SELECT 1'),
+      brokerUp: () => broker.up,
+      readiness: () => readiness,
+      collect: () => stats.collect({ rooms: false }),
+    }),
+    announceRevoked,
+    defaultRateLimit: config.DEFAULT_RATE_LIMIT,
+    maxBodyBytes: config.MAX_BODY_BYTES,
+    logger,
+  });
+
+  // Express before Socket.IO, which takes the requests of its own path away from it.
+  const http = createHttpServer(app);
+  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(app);
+  const requests = new RequestsInFlight([http, ...(rest === undefined ? [] : [rest])]);
+  const connections = new Connections(
+    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
+    logger,
+  );
+  const writer = new FrameWriter();
+  const io = createSocketioGateway({
+    server: http,
+    adapter: broker.socketAdapter(),
+    connections,
+    admit,
+    checkOrigin,
+    writer,
+    limits: config,
+  });
+  const websockets = createWebsocketGateway({
+    server: http,
+    connections,
+    admit,
+    writer,
+    limits: config,
+    onOpen,
+    onClose,
+  });
+
+  const maintenance = new Maintenance({
+    log,
+    apiKeys,
+    connections,
+    retentionHours: config.EVENT_RETENTION_HOURS,
+    logger,
+  });
+
+  function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
+    if (typeof keyId === 'string') {
+      keys.forget(keyId);
+      connections.closeByKey(keyId, 'INACTIVE_API_KEY');
+    }
+  }
+  bus.on('key-revoked', revoke);
+  // Keys may have been revoked while nobody could be told.
+  broker.onUp(() => {
+    keys.expireAll();
+    void maintenance.checkKeys();
+  });
+
+  let stopping: Promise<void> | undefined;
+
+  async function databaseAnswers(): Promise<void> {
+    for (let told = false; stopping === undefined; ) {
+      try {
+        await db.raw('SELECT 1');
+        return;
+      } catch (error) {
+        if (!told) {
+          logger.warn('waiting for the database', { error });
+          told = true;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 250));
+      }
+    }
+  }
+
+  async function end(): Promise<void> {
+    readiness = 'draining';
+    await connections.drain(0);
+    websockets.stop();
+    maintenance.stop();
+    rest?.closeAllConnections();
+    rest?.close();
+    http.closeAllConnections();
+    await hub.stop();
+    await Promise.allSettled([stats.stop(), bus.stop(), usage.stop()]);
+    await broker.stop();
+    io.engine.close();
+    await db.destroy();
+  }
+
+  return {
+    http,
+    io,
+    rest,
+    async start() {
+      await Promise.all([broker.start(), databaseAnswers()]);
+      await Promise.all([bus.start(), stats.start()]);
+      hub.start();
+      usage.start();
+      maintenance.start();
+      if (rest !== undefined) {
+        rest.listen(config.REST_PORT, config.HOST);
+        await once(rest, 'listening');
+      }
+      readiness = 'ready';
+    },
+    async drain(seconds) {
+      readiness = 'draining';
+      rest?.close();
+      await Promise.all([connections.drain(seconds), requests.drained(REQUEST_PATIENCE_MS)]);
+    },
+    stop() {
+      stopping ??= end();
+      return stopping;
+    },
+  };
+}
