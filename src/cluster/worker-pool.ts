@@ -148,7 +148,7 @@ export class WorkerPool {
     };
     this.members.add(member);
     worker.once('exit', (code: number | null, signal: string | null) => this.left(member, code, signal));
-    worker.on('error', (error) => this.options.logger.warn('worker', { pid: worker.process.pid, error }));
+    worker.on('error', (error) => this.options.logger.warn('worker', { worker: worker.process.pid, error }));
     void member.started.then((started) => started && this.arrived(member));
     return member;
   }
@@ -158,7 +158,7 @@ export class WorkerPool {
       member.state = 'ready';
       setEligible(member.worker, true);
       this.failedStarts = 0;
-      this.options.logger.info('worker ready', { pid: member.worker.process.pid });
+      this.options.logger.info('worker ready', { worker: member.worker.process.pid });
       this.firstReady?.();
     }
   }
@@ -166,7 +166,7 @@ export class WorkerPool {
   private left(member: Member, code: number | null, signal: string | null): void {
     this.members.delete(member);
     const { logger } = this.options;
-    const fields = { pid: member.worker.process.pid, code, signal };
+    const fields = { worker: member.worker.process.pid, code, signal };
     if (member.state === 'draining') {
       logger.info('worker ended', fields);
       return;

@@ -236,6 +236,7 @@ class SocketioConnection implements GatewayConnection, FrameSink {
     if (retry === 'never') {
       // A client that is disconnected by the server does not come back by itself.
       this.send('ERROR', errorText(new TaskwireError(code).body));
+      this.options.writer.flush(this);
       this.closing = true;
       this.socket.disconnect(true);
     } else {

@@ -1,0 +1,451 @@
+import { once } from 'node:events';
+import { connect as connectTcp } from 'node:net';
+import { expect } from 'chai';
+import type { Knex } from 'knex';
+import { io, type Socket } from 'socket.io-client';
+import WebSocket from 'ws';
+import { silentLogger } from '../../src/logger.js';
+import { Publisher } from '../../src/publisher.js';
+import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
+import { connectDatabase } from '../../src/repository/database.js';
+import { JobRepository } from '../../src/repository/job-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import { eventually } from '../support/eventually.js';
+import { embeddedForTest, InProcessServer } from '../support/task-server.js';
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
+type Any = any;
+
+/** A plain client that keeps everything it is sent. */
+class Plain {
+  readonly messages: Any[] = [];
+  readonly texts: string[] = [];
+  closed: { code: number; reason: string } | undefined;
+  readonly socket: WebSocket;
+
+  constructor(url: string, headers: Record<string, string> = {}) {
+    this.socket = new WebSocket(url.replace('http', 'ws'), { headers });
+    this.socket.on('error', () => {});
+    this.socket.on('message', (bytes) => {
+      this.texts.push(String(bytes));
+      this.messages.push(JSON.parse(String(bytes)));
+    });
+    this.socket.on('close', (code, reason) => {
+      this.closed = { code, reason: String(reason) };
+    });
+  }
+
+  send(message: unknown): void {
+    this.socket.send(typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message));
+  }
+
+  /** The message that answers a request. */
+  answer(request_id: string): Promise<Any> {
+    return this.find((message) => message.request_id === request_id);
+  }
+
+  find(wanted: (message: Any) => boolean): Promise<Any> {
+    return eventually(() => {
+      const message = this.messages.find(wanted);
+      if (message === undefined) {
+        throw new Error(`not among ${JSON.stringify(this.messages).slice(0, 2_000)}`);
+      }
+      return message;
+    });
+  }
+
+  ended(): Promise<{ code: number; reason: string }> {
+    return eventually(() => {
+      if (this.closed === undefined) {
+        throw new Error('still open');
+      }
+      return this.closed;
+    });
+  }
+}
+
+describe('gateways', function () {
+  this.timeout(60_000);
+  let database: Awaited<ReturnType<typeof embeddedForTest>>;
+  let db: Knex;
+  let server: InProcessServer;
+  let tasks: TaskRepository;
+  let jobs: JobRepository;
+  let keys: ApiKeyRepository;
+  let ada: string;
+  let eve: string;
+  let nextJob = 1;
+  const opened: Array<{ close(): void }> = [];
+
+  before(async () => {
+    database = await embeddedForTest();
+    db = connectDatabase({ url: database.url, pool: 4 });
+    server = new InProcessServer(database.url, {
+      MAX_MESSAGE_BYTES: '2000',
+      PING_INTERVAL_MS: '500',
+      PING_TIMEOUT_MS: '500',
+      ALLOWED_ORIGINS: 'https://app.example.com',
+    });
+    await server.start();
+    tasks = new TaskRepository(db, new Publisher(server.broker, silentLogger));
+    jobs = new JobRepository(db);
+    keys = new ApiKeyRepository(db);
+    ada = (await keys.create({ owner: 'ada', rateLimit: 1_000_000 })).key;
+    eve = (await keys.create({ owner: 'eve', rateLimit: 1_000_000 })).key;
+  });
+  afterEach(() => {
+    for (const client of opened.splice(0)) {
+      client.close();
+    }
+  });
+  after(async () => {
+    await server?.stop();
+    await db?.destroy();
+    await database?.stop();
+  });
+
+  async function makeJob(user_id = 'ada'): Promise<string> {
+    const job_id = String(nextJob++);
+    await jobs.create({ job_id, user_id });
+    return job_id;
+  }
+
+  const makeTask = async (job_id: string): Promise<number> =>
+    (await tasks.createTaskData({ job_id, task_definition_id: 1, is_imua: false })).task_id;
+
+  function plain(key: string | undefined, { url = server.url, headers = {}, query = '' } = {}): Plain {
+    const client = new Plain(`${url}/api/ws/tasks${query}`, {
+      ...(key === undefined ? {} : { 'x-api-key': key }),
+      ...headers,
+    });
+    opened.push({ close: () => client.socket.terminate() });
+    return client;
+  }
+
+  async function openPlain(key = ada, url = server.url): Promise<Plain> {
+    const client = plain(key, { url });
+    await once(client.socket, 'open');
+    return client;
+  }
+
+  function socketio(options: Record<string, unknown> = {}, url = server.url): Socket {
+    const socket = io(`${url}/api/ws/tasks`, {
+      auth: { api_key: ada },
+      transports: ['websocket'],
+      forceNew: true,
+      reconnection: false,
+      ...options,
+    });
+    opened.push({ close: () => socket.disconnect() });
+    return socket;
+  }
+
+  async function openSocketio(options: Record<string, unknown> = {}, url = server.url): Promise<Socket> {
+    const socket = socketio(options, url);
+    await once(socket as Any, 'connect');
+    return socket;
+  }
+
+  describe('plain WebSocket', () => {
+    it('takes the key from the query or the header', async () => {
+      for (const given of [{ headers: { 'x-api-key': ada } }, { query: `?api_key=${ada}` }]) {
+        const client = plain(undefined, given);
+        await once(client.socket, 'open');
+        client.send({ type: 'PING', request_id: 'p' });
+        expect((await client.answer('p')).type).to.equal('PONG');
+      }
+    });
+
+    it('tells in band why it refuses, and closes with the code of the table', async () => {
+      const inactive = await keys.create({ owner: 'ada' });
+      await keys.disable(inactive.record.keyId);
+      const cases: Array<[Plain, string, number]> = [
+        [plain(undefined), 'MISSING_API_KEY', 4501],
+        [plain('tw_wrong'), 'INVALID_API_KEY', 4502],
+        [plain(inactive.key), 'INACTIVE_API_KEY', 4503],
+        [plain(ada, { query: `?api_key=${eve}` }), 'AUTHENTICATION_FAILED', 4504],
+        [plain(ada, { headers: { origin: 'https://evil.example.com' } }), 'ORIGIN_NOT_ALLOWED', 4505],
+      ];
+      for (const [client, code, close] of cases) {
+        expect((await client.ended()).code, code).to.equal(close);
+        expect(client.messages.map(({ type, data }) => [type, data.code])).to.deep.equal([['ERROR', code]]);
+        expect(client.messages[0].data.message).to.be.a('string');
+      }
+    });
+
+    it('answers what it does not understand with an error and stays open', async () => {
+      const client = await openPlain();
+      const cases: Array<[unknown, string]> = [
+        ['not json', 'INVALID_MESSAGE'],
+        ['[]', 'INVALID_MESSAGE'],
+        ['null', 'INVALID_MESSAGE'],
+        ['{"type":1}', 'INVALID_MESSAGE'],
+        [Buffer.from('{"type":"PING"}'), 'INVALID_MESSAGE'],
+        [{ type: 'SHOUT' }, 'INVALID_MESSAGE_TYPE'],
+        [{ type: 'SUBSCRIBE' }, 'INVALID_SUBSCRIPTION_DATA'],
+        [{ type: 'SUBSCRIBE', data: { room: 'kitchen:1' } }, 'INVALID_ROOM'],
+        [{ type: 'SUBSCRIBE', data: { room: 'job:999999' } }, 'ACCESS_DENIED'],
+        [{ type: 'UNSUBSCRIBE', data: { room: 7 } }, 'INVALID_UNSUBSCRIPTION_DATA'],
+      ];
+      for (const [index, [message, code]] of cases.entries()) {
+        client.send(message);
+        await eventually(() => expect(client.messages).to.have.length(index + 1));
+        expect([client.messages[index].type, client.messages[index].data.code]).to.deep.equal(['ERROR', code]);
+      }
+      expect(client.closed).to.equal(undefined);
+    });
+
+    it('echoes request_id in good and bad answers, unless it is too long to be one', async () => {
+      const client = await openPlain();
+      client.send({ type: 'SHOUT', request_id: 'bad' });
+      expect((await client.answer('bad')).type).to.equal('ERROR');
+      client.send({ type: 'PING', request_id: 'x'.repeat(129) });
+      client.send({ type: 'PING', request_id: 7 });
+      await eventually(() => expect(client.messages).to.have.length(3));
+      expect(client.messages.slice(1).map(({ request_id }) => request_id)).to.deep.equal([undefined, undefined]);
+    });
+
+    it('closes a connection whose message is too large', async () => {
+      const client = await openPlain();
+      client.send('x'.repeat(2_001));
+      expect((await client.ended()).code).to.equal(1009);
+    });
+
+    it('reads nothing before it knows whose it is, and loses nothing of it', async () => {
+      const job = await makeJob();
+      const { port } = new URL(server.url);
+      const socket = connectTcp(Number(port), '127.0.0.1');
+      let received = '';
+      socket.setEncoding('latin1').on('data', (text) => {
+        received += text;
+      });
+      const text = Buffer.from(
+        JSON.stringify({ type: 'SUBSCRIBE', data: { room: `job:${job}` }, request_id: 'early' }),
+      );
+      const frame = Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]);
+      const request =
+        `GET /api/ws/tasks HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+        `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Api-Key: ${ada}\r\n\r\n`;
+      // In one segment with the handshake, as an eager client may send it.
+      socket.write(Buffer.concat([Buffer.from(request), frame]));
+      await eventually(() => expect(received).to.include('"request_id":"early"'));
+      expect(received).to.include('"SUCCESS"');
+      socket.destroy();
+    });
+
+    it('refuses other paths', async () => {
+      for (const path of ['/', '/api/ws/task', '/api/ws/tasks/more']) {
+        const client = new Plain(`${server.url}${path}?api_key=${ada}`);
+        const [, response] = (await once(client.socket, 'unexpected-response')) as [unknown, { statusCode: number }];
+        expect(response.statusCode).to.equal(404);
+      }
+    });
+
+    it('pings, and cuts off who does not answer', async () => {
+      const client = await openPlain();
+      await once(client.socket, 'ping');
+      const deaf = connectTcp(Number(new URL(server.url).port), '127.0.0.1');
+      deaf.write(
+        `GET /api/ws/tasks HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+          `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Api-Key: ${ada}\r\n\r\n`,
+      );
+      deaf.resume();
+      await once(deaf, 'close');
+      expect(client.closed).to.equal(undefined);
+    });
+  });
+
+  describe('Socket.IO', () => {
+    it('connects over polling, WebSocket and the upgrade, with the key in auth, query or header', async () => {
+      for (const options of [
+        { transports: ['polling'] },
+        { transports: ['websocket'] },
+        { transports: ['polling', 'websocket'] },
+        { auth: {}, query: { api_key: ada } },
+        { auth: {}, extraHeaders: { 'x-api-key': ada } },
+      ]) {
+        const socket = await openSocketio(options);
+        const answer = await socket.emitWithAck('PING', {});
+        expect(answer, JSON.stringify(options)).to.deep.equal({ positions: [] });
+        if (options.transports?.length === 2) {
+          await eventually(() => expect(socket.io.engine.transport.name).to.equal('websocket'));
+        }
+      }
+    });
+
+    it('says why it refuses', async () => {
+      for (const [options, code] of [
+        [{ auth: {} }, 'MISSING_API_KEY'],
+        [{ auth: { api_key: 7 } }, 'INVALID_API_KEY'],
+        [{ query: { api_key: eve } }, 'AUTHENTICATION_FAILED'],
+      ] as const) {
+        const [error] = (await once(socketio(options) as Any, 'connect_error')) as [Any];
+        expect(error.data.code).to.equal(code);
+        expect(error.data.message).to.equal(error.message);
+      }
+    });
+
+    it('gives back the place of a connection that was refused or has ended', async () => {
+      await once(socketio({ auth: {} }) as Any, 'connect_error');
+      const socket = await openSocketio();
+      const client = await openPlain();
+      socket.disconnect();
+      client.socket.terminate();
+      await eventually(() => {
+        const held = [...(server.broker as Any).all.places.values()].reduce((sum: number, n: number) => sum + n, 0);
+        expect(held).to.equal(0);
+      });
+      expect(server.server.io.engine.clientsCount).to.be.at.most(1);
+    });
+
+    it('offers no other namespace', async () => {
+      const socket = io(server.url, { transports: ['websocket'], forceNew: true, reconnection: false });
+      opened.push({ close: () => socket.disconnect() });
+      const [error] = (await once(socket as Any, 'connect_error')) as [Any];
+      expect(error.data.code).to.equal('INVALID_REQUEST');
+    });
+
+    it('answers in the acknowledgement, or with messages when none was asked for', async () => {
+      const job = await makeJob();
+      const socket = await openSocketio();
+      const heard: Any[] = [];
+      socket.onAny((type, message) => heard.push([type, message]));
+      expect((await socket.emitWithAck('SUBSCRIBE', { room: 'kitchen:1' })).error.code).to.equal('INVALID_ROOM');
+      expect((await socket.emitWithAck('SHOUT')).error.code).to.equal('INVALID_MESSAGE_TYPE');
+      expect(await socket.emitWithAck('SUBSCRIBE', { room: `job:${job}` })).to.include({ room: `job:${job}` });
+      expect(heard.map(([type]) => type)).to.deep.equal(['JOB_TASKS_SNAPSHOT']);
+      socket.emit('PING');
+      socket.emit('SHOUT');
+      socket.emit('UNSUBSCRIBE', { room: `job:${job}` });
+      await eventually(() => expect(heard).to.have.length(4));
+      expect(heard.slice(1).map(([type, { type: inside }]) => [type, inside])).to.deep.equal([
+        ['PONG', 'PONG'],
+        ['ERROR', 'ERROR'],
+        ['SUCCESS', 'SUCCESS'],
+      ]);
+    });
+  });
+
+  it('both wires see the same events, once, in all rooms of the event together', async () => {
+    const job = await makeJob();
+    const task = await makeTask(job);
+    const rooms = [`job:${job}`, `task:${task}`, 'user:ada'];
+    const client = await openPlain();
+    client.send({ type: 'SUBSCRIBE', data: { rooms }, request_id: 's' });
+    const { data } = (await client.answer('s')).data;
+    expect(data.rooms.map(({ room }: Any) => room)).to.deep.equal(rooms);
+    const socket = await openSocketio();
+    const heard: Any[] = [];
+    socket.onAny((type, message) => heard.push([type, message]));
+    await socket.emitWithAck('SUBSCRIBE', { rooms });
+    await tasks.updateTaskNumberAndStatus(task, 1, 'processing');
+    await tasks.updateTaskFee(task, 2.5);
+    await eventually(() => expect(heard).to.have.length(3));
+    const events = client.messages.filter(({ type }) => type.startsWith('TASK_'));
+    expect(heard.slice(1).map(([, message]) => message)).to.deep.equal(events);
+    expect(heard.slice(1).map(([type]) => type)).to.deep.equal(['TASK_STATUS_CHANGED', 'TASK_FEE_UPDATED']);
+    expect(events[0].data.changes).to.include({ old_status: 'pending', new_status: 'processing' });
+    expect(events[1].data.changes).to.include({ old_fee: null, new_fee: 2.5, task_opx_cost: 2.5 });
+  });
+
+  it('shows a user nothing of another one', async () => {
+    const job = await makeJob('eve');
+    const task = await makeTask(job);
+    const client = await openPlain(ada);
+    for (const room of [`job:${job}`, `task:${task}`, 'user:eve']) {
+      client.send({ type: 'SUBSCRIBE', data: { room }, request_id: room });
+      expect((await client.answer(room)).data.code).to.equal('ACCESS_DENIED');
+    }
+  });
+
+  it('closes the connections of a key that was revoked', async () => {
+    const { key, record } = await keys.create({ owner: 'ada' });
+    const admin = await keys.create({ owner: 'root', role: 'admin' });
+    const client = await openPlain(key);
+    const socket = await openSocketio({ auth: { api_key: key } });
+    const errors: Any[] = [];
+    socket.on('ERROR', (message) => errors.push(message.data.code));
+    const gone = once(socket as Any, 'disconnect');
+    const answer = await fetch(`${server.url}/api/keys/${record.keyId}`, {
+      method: 'DELETE',
+      headers: { 'x-api-key': admin.key },
+    });
+    expect(answer.status).to.equal(200);
+    expect((await client.ended()).code).to.equal(4503);
+    expect((await gone)[0]).to.equal('io server disconnect');
+    expect(errors).to.deep.equal(['INACTIVE_API_KEY']);
+  });
+
+  it('both paths bring the same bytes', async () => {
+    const stock = new InProcessServer(database.url, { DIRECT_FRAMES: 'false' });
+    await stock.start();
+    try {
+      const job = await makeJob();
+      const received: Array<() => readonly string[]> = [];
+      for (const url of [server.url, stock.url]) {
+        const client = await openPlain(ada, url);
+        client.send({ type: 'SUBSCRIBE', data: { room: `job:${job}` }, request_id: 's' });
+        await client.answer('s');
+        received.push(() => client.texts.filter((text) => text.startsWith('{"type":"TASK_')));
+        const socket = await openSocketio({}, url);
+        const packets: string[] = [];
+        socket.io.engine.on('packet', ({ type, data }: Any) => type === 'message' && packets.push(data));
+        await socket.emitWithAck('SUBSCRIBE', { room: `job:${job}` });
+        received.push(() => packets.filter((text) => text.includes('["TASK_')));
+      }
+      // Some in one turn, some alone, some longer than a short or a medium frame can hold.
+      const task = await makeTask(job);
+      await Promise.all(Array.from({ length: 20 }, (_, n) => tasks.updateTaskFee(task, n)));
+      for (const length of [10, 200, 40_000]) {
+        await tasks.updateTaskExecutionData(task, { proof_of_task: 'ü'.repeat(length) });
+      }
+      // The second server shares no broker with the writer, so that it finds all of it in the log.
+      const [direct, directIo, indirect, indirectIo] = await eventually(
+        () => {
+          const now = received.map((texts) => texts());
+          expect(now.map(({ length }) => length)).to.deep.equal([24, 24, 24, 24]);
+          return now;
+        },
+        { timeoutMs: 20_000 },
+      );
+      expect(direct).to.deep.equal(indirect);
+      expect(directIo).to.deep.equal(indirectIo);
+      const unwrap = (text: string) => text.replace(/^2\/api\/ws\/tasks,\["TASK_[A-Z_]+",/, '').slice(0, -1);
+      expect(directIo!.map(unwrap)).to.deep.equal(direct);
+    } finally {
+      await stock.stop();
+    }
+  });
+
+  it('closes a connection that does not read, which then resumes without loss', async () => {
+    const small = new InProcessServer(database.url, { MAX_BUFFERED_BYTES: '100000', RECONCILE_IDLE_MS: '50' });
+    await small.start();
+    try {
+      const job = await makeJob();
+      const task = await makeTask(job);
+      const client = await openPlain(ada, small.url);
+      client.send({ type: 'SUBSCRIBE', data: { room: `job:${job}` }, request_id: 's' });
+      const { seq } = (await client.answer('s')).data.data;
+      client.socket.pause();
+      const writes = 300;
+      for (let n = 0; n < writes; n += 1) {
+        await tasks.updateTaskExecutionData(task, { proof_of_task: `${n} `.padEnd(40_000, 'x') });
+      }
+      await eventually(async () => {
+        const stats = (await (await fetch(`${small.url}/api/ws/stats`)).json()) as Any;
+        expect(stats.data.total_clients).to.equal(0);
+      });
+      client.socket.resume();
+      await client.ended();
+      const before = client.messages.filter(({ type }) => type === 'TASK_UPDATED').map((message) => message.seq);
+      const again = await openPlain(ada, small.url);
+      again.send({ type: 'SUBSCRIBE', data: { room: `job:${job}`, since: before.at(-1) ?? seq }, request_id: 's' });
+      const answer = (await again.answer('s')).data.data;
+      expect(answer.recovered).to.equal(true);
+      const after = again.messages.filter(({ type }) => type === 'TASK_UPDATED').map((message) => message.seq);
+      expect([...before, ...after]).to.deep.equal(Array.from({ length: writes }, (_, n) => seq + n + 1));
+    } finally {
+      await small.stop();
+    }
+  });
+});
