@@ -1,0 +1,231 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { request } from 'node:http';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { io } from 'socket.io-client';
+import WebSocket from 'ws';
+import { eventually } from '../support/eventually.js';
+import { Instance } from '../support/instance.js';
+
+const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
+  new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
+
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+/** Resolves when what a newcomer reads has been printed. */
+async function greeted(instance: Instance): Promise<void> {
+  await eventually(() => expect(instance.output).to.include('/api/ws/stats'), { timeoutMs: 30_000 });
+}
+
+describe('an instance on embedded defaults', function () {
+  this.timeout(120_000);
+
+  it('starts with nothing configured, and what it prints works', async () => {
+    const instance = await Instance.start();
+    try {
+      await greeted(instance);
+      const subscriber = new WebSocket(
+        `${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${keyOf(instance, 'user')}`,
+      );
+      const messages: Array<{ type: string }> = [];
+      subscriber.on('message', (text) => messages.push(JSON.parse(String(text))));
+      await once(subscriber, 'open');
+      subscriber.send(JSON.stringify({ type: 'SUBSCRIBE', data: { room: 'job:1' } }));
+      await eventually(() => expect(messages.map(({ type }) => type)).to.include('SUCCESS'));
+      const answer = await fetch(`${instance.url}/api/tasks`, {
+        method: 'POST',
+        headers: { 'x-api-key': keyOf(instance, 'service'), 'content-type': 'application/json' },
+        body: '{"job_id":"1","task_definition_id":7,"is_imua":false}',
+      });
+      expect(answer.status).to.equal(201);
+      await eventually(() =>
+        expect(messages.map(({ type }) => type)).to.deep.equal(['JOB_TASKS_SNAPSHOT', 'SUCCESS', 'TASK_CREATED']),
+      );
+      const { body } = await instance.get('/api/ws/stats');
+      expect(body.data).to.deep.include({ total_clients: 1, total_rooms: 1, rooms: { 'job:1': 1 }, nodes: 2 });
+      expect((await instance.get('/api/ws/health')).body.status).to.equal('healthy');
+      subscriber.terminate();
+      expect(instance.log.filter((line) => JSON.stringify(line).includes('tw_'))).to.deep.equal([]);
+    } finally {
+      expect(await instance.stop()).to.equal(0);
+    }
+  });
+
+  it('serves polling, WebSocket and the upgrade through sticky', async () => {
+    const instance = await Instance.start();
+    try {
+      await greeted(instance);
+      for (const transports of [['polling'], ['websocket'], ['polling', 'websocket']]) {
+        for (let round = 0; round < 3; round += 1) {
+          const socket = io(`${instance.url}/api/ws/tasks`, {
+            auth: { api_key: keyOf(instance, 'user') },
+            transports,
+            forceNew: true,
+            reconnection: false,
+          });
+          await new Promise((resolve, reject) => {
+            socket.once('connect', () => resolve(undefined));
+            socket.once('connect_error', reject);
+          });
+          const { room } = await socket.emitWithAck('SUBSCRIBE', { room: 'job:1' });
+          expect(room).to.equal('job:1');
+          if (transports.length === 2) {
+            await eventually(() => expect(socket.io.engine.transport.name).to.equal('websocket'));
+            expect((await socket.emitWithAck('PING')).positions).to.have.length(1);
+          }
+          socket.disconnect();
+        }
+      }
+    } finally {
+      await instance.stop();
+    }
+  });
+
+  it('shows the keys once, and keeps the data', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const env = { DATA_DIR: dir };
+    const first = await Instance.start({ env });
+    await greeted(first);
+    const key = keyOf(first, 'user');
+    await first.stop();
+    const second = await Instance.start({ env });
+    try {
+      await eventually(() => expect(second.output).to.include('listens on'));
+      expect(second.output).to.not.include('tw_');
+      expect((await second.get('/api/tasks/job/1', { 'x-api-key': key })).body.tasks).to.deep.equal([]);
+    } finally {
+      await second.stop();
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('ends with 78 and names the variable when the configuration cannot be used', async () => {
+    const instance = await Instance.launch({ env: { PING_INTERVAL_MS: 'soon' } });
+    expect(await instance.end()).to.equal(78);
+    expect(instance.log.map(({ message }) => message).join('\n')).to.match(/^PING_INTERVAL_MS: got "soon"; /);
+  });
+
+  it('says so when the port is taken', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const instance = await Instance.launch({ env: { PORT: String(port) } });
+    expect(await instance.end()).to.equal(1);
+    expect(JSON.stringify(instance.log)).to.include(`127.0.0.1:${port} is in use`);
+    server.close();
+  });
+
+  it('revives a worker that was killed, and knows it in the statistics', async () => {
+    const instance = await Instance.start();
+    try {
+      const killed = instance.killWorker()!;
+      await instance.ready(2);
+      expect([...instance.workers]).to.not.include(killed);
+      await eventually(async () => {
+        const { body } = await instance.get('/api/ws/stats');
+        expect(body.data).to.deep.include({ nodes: 2, partial: false });
+      });
+    } finally {
+      await instance.stop();
+    }
+  });
+
+  it('leaves no worker behind when the primary is killed', async () => {
+    const instance = await Instance.start();
+    const workers = [...instance.workers];
+    instance.signal('SIGKILL');
+    await instance.end();
+    await eventually(() => expect(workers.filter(isAlive)).to.deep.equal([]));
+  });
+
+  it('gives up loudly when workers cannot start at all', async () => {
+    const failing = new URL('../support/failing-worker.js', import.meta.url).href;
+    const instance = await Instance.launch({ preload: failing });
+    expect(await instance.end()).to.equal(1);
+    expect(instance.log.map(({ message }) => message)).to.include('workers cannot start, giving up');
+  });
+
+  it('replaces its workers one by one on SIGHUP; clients come back by themselves and miss nothing', async () => {
+    const instance = await Instance.start();
+    try {
+      await greeted(instance);
+      const before = new Set(instance.workers);
+      const answers: number[] = [];
+      let asking = true;
+      const asker = (async () => {
+        while (asking) {
+          answers.push((await instance.get('/api/ws/health')).status);
+        }
+      })();
+      const socket = io(`${instance.url}/api/ws/tasks`, {
+        auth: { api_key: keyOf(instance, 'user') },
+        transports: ['websocket'],
+        forceNew: true,
+        reconnectionDelay: 20,
+      });
+      await new Promise((resolve) => socket.once('connect', () => resolve(undefined)));
+      const plain = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, {
+        headers: { 'x-api-key': keyOf(instance, 'user') },
+      });
+      await once(plain, 'open');
+      const closed = once(plain, 'close');
+      const left = new Promise((resolve) => socket.once('disconnect', resolve));
+      const back = new Promise((resolve) =>
+        socket.once('disconnect', () => socket.once('connect', () => resolve(true))),
+      );
+      instance.signal('SIGHUP');
+      expect((await closed)[0]).to.equal(1012);
+      expect(await left).to.equal('transport close');
+      expect(await back).to.equal(true);
+      await eventually(
+        () => {
+          expect(instance.log.map(({ message }) => message)).to.include('workers replaced');
+          expect(instance.workers.size).to.equal(2);
+          expect([...instance.workers].filter((pid) => before.has(pid))).to.deep.equal([]);
+        },
+        { timeoutMs: 30_000 },
+      );
+      asking = false;
+      await asker;
+      // Somebody served all the time.
+      expect(answers.filter((status) => status !== 200)).to.deep.equal([]);
+      socket.disconnect();
+    } finally {
+      expect(await instance.stop()).to.equal(0);
+    }
+  });
+
+  it('lets a request in flight finish when it ends', async () => {
+    const instance = await Instance.start({ workers: 1 });
+    await greeted(instance);
+    const call = request(`${instance.url}/api/tasks`, {
+      method: 'POST',
+      headers: {
+        'x-api-key': keyOf(instance, 'service'),
+        'content-type': 'application/json',
+        'content-length': '53',
+      },
+    });
+    call.write('{"job_id":"1","task_definition_id":7,');
+    // The worker has it when another request that came later has been answered.
+    await instance.get('/api/ws/health');
+    const answered = once(call, 'response') as Promise<[{ statusCode: number; resume(): void }]>;
+    instance.signal('SIGTERM');
+    await eventually(() => expect(instance.log.map(({ message }) => message)).to.include('ending'));
+    call.end('"is_imua":false}');
+    const [response] = await answered;
+    response.resume();
+    expect(response.statusCode).to.equal(201);
+    expect(await instance.end()).to.equal(0);
+  });
+});
