@@ -12,6 +12,8 @@ const KEPT_LINES = 2_000;
 
 export interface InstanceOptions {
   readonly workers?: number;
+  /** A port to take again; otherwise a free one. */
+  readonly port?: number;
   /** Variables beside those that every instance of a test has; undefined: unset. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** A module that is loaded into each process before anything else. */
@@ -80,7 +82,7 @@ export class Instance {
 
   /** Starts an instance; it may not be ready yet. */
   static async launch(options: InstanceOptions = {}): Promise<Instance> {
-    return new Instance(await freePort(), options);
+    return new Instance(options.port ?? (await freePort()), options);
   }
 
   /** Starts an instance and waits until all of its workers are ready. */

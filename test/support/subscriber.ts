@@ -58,6 +58,8 @@ export class Subscriber {
   /** SUBSCRIBEs that said `recovered: false` although a position was given. */
   unrecovered = 0;
   replayed = 0;
+  /** Events, whether replayed or live. */
+  received = 0;
   private readonly link: Link;
   private seenHere = new Set<string>();
 
@@ -155,6 +157,7 @@ export class Subscriber {
   }
 
   private onEvent({ type, seq, data }: EventEnvelope): void {
+    this.received += 1;
     const id = `${data.user_id} ${seq}`;
     if (this.seenHere.has(id)) {
       this.violations.push(`copy of ${type} ${id}`);

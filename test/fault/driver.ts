@@ -1,0 +1,382 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { RedisBroker } from '../../src/broker/redis-broker.js';
+import { silentLogger } from '../../src/logger.js';
+import { Publisher } from '../../src/publisher.js';
+import { connectDatabase } from '../../src/repository/database.js';
+import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
+import { Account } from '../support/account.js';
+import { eventually } from '../support/eventually.js';
+import { Instance, type InstanceOptions } from '../support/instance.js';
+import { type PostgresServer, startPostgres } from '../support/postgres.js';
+import { type RedisServer, startRedis } from '../support/redis.js';
+import { RestWrites, Scene } from '../support/scene.js';
+import { Subscriber } from '../support/subscriber.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { random, Writer } from '../support/writers.js';
+
+export interface FaultRunOptions {
+  readonly seed: number;
+  readonly instances: number;
+  readonly workers: number;
+  readonly subscribers: number;
+  /** Writes that have to be answered with 2xx. */
+  readonly writes: number;
+  readonly faults: number;
+  readonly preload?: string;
+  /** Only faults of these kinds. */
+  readonly kinds?: readonly FaultKind[];
+  /** How long the last events may take to arrive, in milliseconds (60,000). */
+  readonly patienceMs?: number;
+  readonly progress?: (line: string) => void;
+}
+
+export interface FaultReport {
+  readonly seed: number;
+  readonly seconds: number;
+  readonly faults: Readonly<Record<string, number>>;
+  /** Writes that were answered well, and those that were not; of the latter nobody knows whether they were committed. */
+  readonly writes: number;
+  readonly failedWrites: number;
+  readonly events: number;
+  readonly deliveries: number;
+  readonly connections: number;
+  readonly replayed: number;
+  /** Writes that were answered well and are not in the log, or did not reach somebody. */
+  readonly lost: number;
+  readonly duplicated: number;
+  readonly outOfOrder: number;
+  /** SUBSCRIBEs with a position that could not be served from it. */
+  readonly unrecovered: number;
+  readonly problems: readonly string[];
+}
+
+const USERS = 5;
+const JOBS_PER_USER = 10;
+const WRITERS = 8;
+/** What a writer waits after a failure, in milliseconds. */
+const WRITE_RETRY_MS = 50;
+const KEPT_PROBLEMS = 20;
+
+export const FAULT_KINDS = [
+  'kill a worker',
+  'kill and restart Redis',
+  'stop Redis for 5 s',
+  'cut Redis',
+  'delay Redis',
+  'black-hole Redis',
+  'cut Postgres',
+  'delay Postgres',
+  'black-hole Postgres',
+  'restart Postgres',
+  'replace workers (SIGHUP)',
+  'kill and replace an instance',
+  'cut clients',
+] as const;
+export type FaultKind = (typeof FAULT_KINDS)[number];
+
+/** The whole system with writers and subscribers, and hands that break it. */
+class FaultRun {
+  private readonly next: () => number;
+  private readonly instances: Instance[] = [];
+  private readonly subscribers: Subscriber[] = [];
+  private readonly written: TaskWrite[] = [];
+  private readonly done = new Map<string, number>();
+  private failedWrites = 0;
+  private writing = true;
+
+  private constructor(
+    private readonly options: FaultRunOptions,
+    private readonly postgres: PostgresServer,
+    private readonly redis: RedisServer,
+    private readonly toPostgres: TcpProxy,
+    private readonly toRedis: TcpProxy,
+    private readonly scene: Scene,
+    private readonly databaseUrl: string,
+  ) {
+    this.next = random(options.seed);
+  }
+
+  static async run(options: FaultRunOptions): Promise<FaultReport> {
+    const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
+    const databaseUrl = await postgres.createDatabase();
+    const [toPostgres, toRedis] = await Promise.all([startTcpProxy(postgres), startTcpProxy(redis)]);
+    const scene = await Scene.make(databaseUrl, { users: USERS, jobsPerUser: JOBS_PER_USER });
+    const run = new FaultRun(options, postgres, redis, toPostgres, toRedis, scene, databaseUrl);
+    try {
+      return await run.all();
+    } finally {
+      run.writing = false;
+      for (const subscriber of run.subscribers) {
+        subscriber.close();
+      }
+      await Promise.all(run.instances.map((instance) => instance.kill()));
+      await scene.close();
+      await Promise.all([toPostgres.stop(), toRedis.stop()]);
+      await Promise.all([postgres.stop(), redis.stop()]);
+    }
+  }
+
+  private async all(): Promise<FaultReport> {
+    const start = performance.now();
+    const { instances, workers, subscribers } = this.options;
+    this.instances.push(...(await Promise.all(Array.from({ length: instances }, () => Instance.start(this.settings)))));
+    for (let index = 0; index < subscribers; index += 1) {
+      this.subscribers.push(this.subscriber(index));
+    }
+    await this.everybodyLive();
+    this.say(`${instances} instances of ${workers} workers, ${subscribers} subscribers are live`);
+
+    const stopWriters = this.startWriters();
+    for (let count = 0; count < this.options.faults; count += 1) {
+      await this.fault();
+    }
+    await eventually(
+      () => {
+        if (this.written.length < this.options.writes) {
+          throw new Error(`only ${this.written.length} writes`);
+        }
+      },
+      { timeoutMs: 3_600_000, intervalMs: 100 },
+    );
+    this.writing = false;
+    await stopWriters;
+    this.say(`${this.written.length} writes, ${this.options.faults} faults; waiting for the last events`);
+    return this.report((performance.now() - start) / 1_000);
+  }
+
+  private get settings(): InstanceOptions {
+    const { workers, preload } = this.options;
+    return {
+      workers,
+      ...(preload === undefined ? {} : { preload }),
+      env: {
+        DATABASE_URL: this.proxied,
+        REDIS_URL: `redis://127.0.0.1:${this.toRedis.port}`,
+        API_KEY_CACHE_MS: '2000',
+        LOG_LEVEL: 'info',
+      },
+    };
+  }
+
+  private get proxied(): string {
+    const url = new URL(this.databaseUrl);
+    url.hostname = '127.0.0.1';
+    url.port = String(this.toPostgres.port);
+    return url.href;
+  }
+
+  private subscriber(index: number): Subscriber {
+    const user = `user_${(index % USERS) + 1}`;
+    const jobs = this.scene.jobs.filter(({ userId }) => userId === user);
+    const rooms = new Set<string>();
+    for (let room = 0; room < 3; room += 1) {
+      rooms.add(`job:${this.pick(jobs).jobId}`);
+    }
+    if (index % 4 === 0) {
+      rooms.add(`user:${user}`);
+    }
+    const url = this.instances[index % this.instances.length]!.url;
+    return new Subscriber(index % 2 === 0 ? 'websocket' : 'socket.io', url, this.scene.keys.get(user)!, [...rooms]);
+  }
+
+  /** Half of the writers use REST, the others the repository, in this process. */
+  private startWriters(): Promise<unknown> {
+    const rest = new RestWrites(() => this.instances.map(({ url }) => url), this.scene.serviceKey);
+    const db = connectDatabase({ url: this.proxied, pool: WRITERS });
+    const broker = new RedisBroker({
+      url: `redis://127.0.0.1:${this.toRedis.port}`,
+      prefix: 'taskwire',
+      logger: silentLogger,
+    });
+    const repository = new TaskRepository(db, new Publisher(broker, silentLogger));
+    const writers = Array.from(
+      { length: WRITERS },
+      (_, index) =>
+        new Writer(index % 2 === 0 ? rest : repository, this.scene.jobs, random(this.options.seed * 100 + index)),
+    );
+    // Load goes on until the last fault, but is not more than asked for by much.
+    const share = Math.max(1, this.options.writes / Math.max(1, this.options.faults));
+    return broker.start().then(async () => {
+      await Promise.all(
+        writers.map(async (writer) => {
+          while (this.writing) {
+            if (this.faultsDone < this.options.faults && this.written.length > (this.faultsDone + 1) * share) {
+              await sleep(WRITE_RETRY_MS);
+              continue;
+            }
+            try {
+              this.written.push(await writer.write());
+            } catch {
+              this.failedWrites += 1;
+              await sleep(WRITE_RETRY_MS);
+            }
+          }
+        }),
+      );
+      await broker.stop();
+      await db.destroy();
+    });
+  }
+
+  private get faultsDone(): number {
+    return [...this.done.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  private async fault(): Promise<void> {
+    const kind = this.pick(this.options.kinds ?? FAULT_KINDS);
+    await sleep(this.next() * 1_000);
+    this.say(`fault ${this.faultsDone + 1}: ${kind} (${this.written.length} writes)`);
+    await this.inflict(kind);
+    this.done.set(kind, (this.done.get(kind) ?? 0) + 1);
+  }
+
+  private async inflict(kind: FaultKind): Promise<void> {
+    const instance = this.pick(this.instances);
+    switch (kind) {
+      case 'kill a worker':
+        instance.killWorker(Math.floor(this.next() * instance.workers.size));
+        await instance.ready(1);
+        break;
+      case 'kill and restart Redis':
+        await this.redis.kill();
+        await sleep(this.next() * 2_000);
+        await this.redis.launch();
+        break;
+      case 'stop Redis for 5 s':
+        this.redis.pause();
+        await sleep(5_000);
+        this.redis.resume();
+        break;
+      case 'cut Redis':
+        await this.outage(this.toRedis, 'refuse');
+        break;
+      case 'delay Redis':
+        await this.delay(this.toRedis);
+        break;
+      case 'black-hole Redis':
+        await this.outage(this.toRedis, 'blackhole');
+        break;
+      case 'cut Postgres':
+        await this.outage(this.toPostgres, 'refuse');
+        break;
+      case 'delay Postgres':
+        await this.delay(this.toPostgres);
+        break;
+      case 'black-hole Postgres':
+        await this.outage(this.toPostgres, 'blackhole');
+        break;
+      case 'restart Postgres':
+        await this.postgres.restart('immediate');
+        break;
+      case 'replace workers (SIGHUP)':
+        instance.signal('SIGHUP');
+        await sleep(this.next() * 3_000);
+        break;
+      case 'kill and replace an instance':
+        await instance.kill();
+        await sleep(this.next() * 1_000);
+        this.instances[this.instances.indexOf(instance)] = await Instance.start({
+          ...this.settings,
+          port: instance.port,
+        });
+        break;
+      case 'cut clients':
+        for (const subscriber of this.subscribers) {
+          if (this.next() < 0.3) {
+            subscriber.drop();
+          }
+        }
+        break;
+    }
+  }
+
+  private async outage(proxy: TcpProxy, mode: 'refuse' | 'blackhole'): Promise<void> {
+    proxy.setMode(mode);
+    await sleep(500 + this.next() * 4_000);
+    proxy.setMode('pass');
+    if (mode === 'blackhole' && this.next() < 0.5) {
+      proxy.cut();
+    }
+  }
+
+  private async delay(proxy: TcpProxy): Promise<void> {
+    proxy.setDelay(20 + this.next() * 300);
+    await sleep(1_000 + this.next() * 3_000);
+    proxy.setDelay(0);
+  }
+
+  private async everybodyLive(): Promise<void> {
+    await eventually(
+      () => {
+        const missing = this.subscribers.filter(({ live }) => !live).length;
+        if (missing > 0) {
+          throw new Error(`${missing} subscribers are not live`);
+        }
+      },
+      { timeoutMs: 60_000, intervalMs: 50 },
+    );
+  }
+
+  private async report(seconds: number): Promise<FaultReport> {
+    const problems: string[] = [];
+    const account = new Account(this.scene.db);
+    let lost = 0;
+    const end = performance.now() + (this.options.patienceMs ?? 60_000);
+    for (const subscriber of this.subscribers) {
+      try {
+        await account.settle(subscriber, Math.max(1, end - performance.now()));
+        await account.compareState(subscriber);
+      } catch (error) {
+        lost += subscriber.violations.length === 0 ? 1 : 0;
+        problems.push((error as Error).message);
+      }
+    }
+    const missing = await this.missingFromLog();
+    problems.push(...missing);
+    const violations = this.subscribers.flatMap((subscriber) => subscriber.violations);
+    const { rows } = (await this.scene.db.raw('SELECT count(*) AS count FROM task_events')) as {
+      rows: Array<{ count: string }>;
+    };
+    const sum = (figure: (subscriber: Subscriber) => number): number =>
+      this.subscribers.reduce((total, subscriber) => total + figure(subscriber), 0);
+    return {
+      seed: this.options.seed,
+      seconds: Math.round(seconds),
+      faults: Object.fromEntries(this.done),
+      writes: this.written.length,
+      failedWrites: this.failedWrites,
+      events: Number(rows[0]!.count),
+      deliveries: sum(({ received }) => received),
+      connections: sum(({ connections }) => connections),
+      replayed: sum(({ replayed }) => replayed),
+      lost: lost + missing.length,
+      duplicated: violations.filter((text) => text.startsWith('copy')).length,
+      outOfOrder: violations.filter((text) => !text.startsWith('copy')).length,
+      unrecovered: sum(({ unrecovered }) => unrecovered),
+      problems: problems.slice(0, KEPT_PROBLEMS),
+    };
+  }
+
+  /** Writes that were answered well must be in the log at the place that the answer gave. */
+  private async missingFromLog(): Promise<string[]> {
+    const { rows } = (await this.scene.db.raw('SELECT user_id, seq, task_id FROM task_events')) as {
+      rows: Array<{ user_id: string; seq: string; task_id: string }>;
+    };
+    const logged = new Set(rows.map(({ user_id, seq, task_id }) => `${user_id} ${seq} ${task_id}`));
+    return this.written
+      .map(({ user_id, seq, task_id }) => `${user_id} ${seq} ${task_id}`)
+      .filter((place) => !logged.has(place))
+      .map((place) => `${place} was answered well and is not in the log`);
+  }
+
+  private pick<T>(items: readonly T[]): T {
+    return items[Math.floor(this.next() * items.length)]!;
+  }
+
+  private say(line: string): void {
+    this.options.progress?.(line);
+  }
+}
+
+/** Runs the system while it is being broken, and gives account of what arrived. */
+export const runFaults = (options: FaultRunOptions): Promise<FaultReport> => FaultRun.run(options);

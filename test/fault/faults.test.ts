@@ -1,0 +1,30 @@
+import { expect } from 'chai';
+import { POSTGRES_PROGRAMS } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+import { REDIS_PROGRAMS } from '../support/redis.js';
+import { type FaultKind, runFaults } from './driver.js';
+
+describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
+  this.timeout(300_000);
+
+  it('lose nothing, double nothing, and leave everything in order', async () => {
+    const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9));
+    const report = await runFaults({ seed, instances: 2, workers: 2, subscribers: 40, writes: 4_000, faults: 10 });
+    const { lost, duplicated, outOfOrder, unrecovered, writes } = report;
+    expect({ lost, duplicated, outOfOrder, unrecovered }, JSON.stringify(report, undefined, 1)).to.deep.equal({
+      lost: 0,
+      duplicated: 0,
+      outOfOrder: 0,
+      unrecovered: 0,
+    });
+    expect(writes).to.be.at.least(4_000);
+  });
+
+  it('would show if the log were not read', async () => {
+    const kinds: FaultKind[] = ['cut clients'];
+    const preload = new URL('../support/no-repair.js', import.meta.url).href;
+    const size = { instances: 1, workers: 2, subscribers: 10, writes: 200, faults: 1 };
+    const report = await runFaults({ seed: 1, ...size, kinds, preload, patienceMs: 2_000 });
+    expect(report.lost).to.be.greaterThan(0);
+  });
+});

@@ -1,0 +1,34 @@
+import { parseArgs } from 'node:util';
+import { type FaultKind, runFaults } from './driver.js';
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', multiple: true },
+    instances: { type: 'string', default: '3' },
+    workers: { type: 'string', default: '2' },
+    subscribers: { type: 'string', default: '200' },
+    writes: { type: 'string', default: '200000' },
+    faults: { type: 'string', default: '60' },
+    kind: { type: 'string', multiple: true },
+  },
+});
+
+const start = performance.now();
+let bad = false;
+for (const seed of values.seed ?? ['1', '2', '3']) {
+  const report = await runFaults({
+    seed: Number(seed),
+    instances: Number(values.instances),
+    workers: Number(values.workers),
+    subscribers: Number(values.subscribers),
+    writes: Number(values.writes),
+    faults: Number(values.faults),
+    ...(values.kind === undefined ? {} : { kinds: values.kind as FaultKind[] }),
+    progress: (line) => {
+      process.stderr.write(`${((performance.now() - start) / 1_000).toFixed(1).padStart(8)} s  ${line}\n`);
+    },
+  });
+  process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
+  bad ||= report.lost + report.duplicated + report.outOfOrder + report.unrecovered > 0;
+}
+process.exitCode = bad ? 1 : 0;
