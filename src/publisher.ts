@@ -1,5 +1,5 @@
 import { type Broker, streamChannel } from './broker/broker.js';
-import type { Logger } from './logger.js';
+import { type Logger, silentLogger } from './logger.js';
 import type { TaskEvent } from './protocol/events.js';
 import { encodeStreamMessage } from './protocol/stream-message.js';
 
@@ -19,18 +19,23 @@ export class Publisher {
   private complainedAt = Number.NEGATIVE_INFINITY;
 
   /**
-   * @param transport a broker, or anything that can publish a message on a channel
+   * @param transport a broker, or anything that can publish a message on a channel; without one, the workers find the
+   *   events when they next look into the log
    * @param logger told about failures, at most every five seconds
    */
   constructor(
-    private readonly transport: PublishTransport,
-    private readonly logger: Pick<Logger, 'warn'>,
+    private readonly transport?: PublishTransport,
+    private readonly logger: Pick<Logger, 'warn'> = silentLogger,
   ) {}
 
   /** Publishes events that are committed, in their order. Returns at once and never throws. */
   publish(events: readonly TaskEvent[]): void {
+    const { transport } = this;
+    if (transport === undefined) {
+      return;
+    }
     for (const event of events) {
-      this.transport.publish(streamChannel(event.userId), encodeStreamMessage(event)).then(
+      transport.publish(streamChannel(event.userId), encodeStreamMessage(event)).then(
         () => {
           this.published += 1;
         },

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { createAdapter } from '@socket.io/redis-adapter';
-import { Redis, type RedisOptions } from 'ioredis';
+import type { Redis, RedisOptions } from 'ioredis';
 import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
 import { Availability, Channels } from './channels.js';
+import { connectOnce, redisClient } from './redis-client.js';
 import { RedisLeases } from './redis-leases.js';
 
 export interface RedisBrokerOptions {
@@ -18,16 +19,9 @@ export interface RedisBrokerOptions {
   readonly heartbeatMs?: number;
 }
 
-/** Longest wait for one command: a server that was stopped keeps its sockets open and says nothing. */
-const COMMAND_MS = 2_000;
-const CONNECT_MS = 2_000;
-const RECONNECT_MAX_MS = 1_000;
 /** Channels of one SUBSCRIBE after a reconnect. */
 const SUBSCRIBE_CHUNK = 1_000;
 const WINDOW_SECONDS = 60;
-
-const reconnectDelay = (attempt: number): number =>
-  Math.min(RECONNECT_MAX_MS, 50 * 2 ** Math.min(attempt, 6)) * (0.75 + Math.random() * 0.25);
 
 /** The broker on Redis pub/sub: any number of hosts. */
 export class RedisBroker implements Broker {
@@ -175,25 +169,11 @@ export class RedisBroker implements Broker {
   }
 
   private client(options: RedisOptions): Redis {
-    const client = new Redis(this.options.url, {
-      lazyConnect: true,
-      connectTimeout: CONNECT_MS,
-      commandTimeout: COMMAND_MS,
-      keepAlive: 10_000,
-      retryStrategy: reconnectDelay,
-      ...options,
-    });
-    client.on('error', (error) => this.options.logger.debug('redis', { error: error.message }));
-    return client;
+    return redisClient(this.options, options);
   }
 
-  /** Resolves when the first attempt has come to an end; later ones are the client's own. */
-  private async connect(client: Redis): Promise<void> {
-    try {
-      await client.connect();
-    } catch (error) {
-      this.options.logger.warn('redis is not reachable yet', { error: (error as Error).message });
-    }
+  private connect(client: Redis): Promise<void> {
+    return connectOnce(client, this.options.logger);
   }
 
   /** Puts all subscriptions in place on a new connection; only then is the broker up. */
@@ -219,6 +199,8 @@ export class RedisBroker implements Broker {
     if (this.availability.up && performance.now() - this.heardAt > 3 * this.heartbeatMs) {
       this.options.logger.warn('redis does not answer');
       this.suspect();
+      // Commands on a silent connection would each wait for their time; without one they fail at once.
+      this.commands.disconnect(true);
     }
   }
 

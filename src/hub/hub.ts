@@ -7,8 +7,8 @@ import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../reposito
 import { SingleFlight } from '../single-flight.js';
 import type { Connection } from './client.js';
 import { HeadReader } from './head-reader.js';
-import { type CatchUpPorts, catchUp, type Join, type RoomSnapshot } from './join.js';
-import { Membership } from './membership.js';
+import { type CatchUpPorts, catchUp, type RoomSnapshot } from './join.js';
+import { type Join, Membership } from './membership.js';
 import { RingBudget } from './ring.js';
 import { Stream, type StreamCounters, type StreamPorts } from './stream.js';
 import { Turns } from './turns.js';
@@ -270,8 +270,8 @@ export class Hub {
       return;
     }
     membership.catchingUp = true;
-    // What one read from the socket brought belongs together.
-    await new Promise(setImmediate);
+    // What is joined in one turn belongs together.
+    await Promise.resolve();
     while (membership.joins.length > 0 && !membership.closed) {
       const joins = membership.joins;
       membership.joins = [];

@@ -1,25 +1,11 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import type { Position, SubscribeResult } from '../protocol/messages.js';
+import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
 import type { Outgoing } from './client.js';
-import { belongs, type Membership } from './membership.js';
+import { belongs, type Join, type Membership } from './membership.js';
 import type { HubEvent } from './stream.js';
-
-/** What a client asked of one room, its right to it checked. */
-export interface JoinRequest {
-  readonly room: Room;
-  readonly since?: number | undefined;
-  readonly epoch?: string | undefined;
-  readonly snapshot?: boolean | undefined;
-}
-
-export interface Join {
-  readonly request: JoinRequest;
-  /** Called once: in the turn in which the room is joined, or when that failed. */
-  readonly reply: (outcome: SubscribeResult | TaskwireError) => void;
-}
 
 export interface RoomSnapshot {
   readonly seq: number;
@@ -180,7 +166,11 @@ class CatchUp {
 
   private async logReaches(since: number): Promise<boolean> {
     const { stream } = this.membership;
-    const state = await this.ports.state(stream.userId);
+    let state = await this.ports.state(stream.userId);
+    if (since > state.seq) {
+      // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
+      state = await this.ports.state(stream.userId);
+    }
     this.checkEpoch(state);
     return since >= state.floor && since <= state.seq;
   }

@@ -1,7 +1,22 @@
+import type { TaskwireError } from '../protocol/errors.js';
+import type { SubscribeResult } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { Connection } from './client.js';
-import type { Join } from './join.js';
 import type { Stream } from './stream.js';
+
+/** What a client asked of one room, its right to it checked. */
+export interface JoinRequest {
+  readonly room: Room;
+  readonly since?: number | undefined;
+  readonly epoch?: string | undefined;
+  readonly snapshot?: boolean | undefined;
+}
+
+export interface Join {
+  readonly request: JoinRequest;
+  /** Called once: in the turn in which the room is joined, or when that failed. */
+  readonly reply: (outcome: SubscribeResult | TaskwireError) => void;
+}
 
 /** A room with members on this worker. */
 export class RoomEntry {

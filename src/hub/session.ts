@@ -1,5 +1,5 @@
 import type { Logger } from '../logger.js';
-import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
@@ -26,6 +26,15 @@ export interface Session {
   close(): void;
 }
 
+/** A room that a client asked for. */
+interface Ask {
+  readonly room: Room;
+  readonly request: SubscribeRequest;
+  /** An earlier subscription to the same room that is under way. */
+  readonly before: Promise<unknown> | undefined;
+  readonly answer: (outcome: SubscribeResult | TaskwireError) => void;
+}
+
 export type OpenSession = (connection: Connection) => Session;
 
 export interface SessionPorts {
@@ -49,6 +58,8 @@ export const sessionOpener =
 class HubSession implements Session {
   /** Subscriptions under way, by room: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
   private readonly pending = new Map<string, Promise<unknown>>();
+  /** Subscriptions of this turn. */
+  private asked: Ask[] = [];
   private allowance: number;
   private allowanceAt = Date.now();
   private closed = false;
@@ -107,7 +118,7 @@ class HubSession implements Session {
   private subscribe(data: unknown, reply: Reply): void {
     const { requests, single } = parseSubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
     if (single) {
-      this.subscribeRoom(requests[0]!, (outcome) => {
+      this.ask(requests[0]!, (outcome) => {
         if (outcome instanceof TaskwireError) {
           reply(outcome);
         } else {
@@ -119,7 +130,7 @@ class HubSession implements Session {
     const outcomes: unknown[] = [];
     let missing = requests.length;
     requests.forEach((request, index) => {
-      this.subscribeRoom(request, (outcome) => {
+      this.ask(request, (outcome) => {
         outcomes[index] = outcome instanceof TaskwireError ? { room: request.room, error: outcome.body } : outcome;
         missing -= 1;
         if (missing === 0) {
@@ -129,7 +140,7 @@ class HubSession implements Session {
     });
   }
 
-  private subscribeRoom(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
+  private ask(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
     let room: Room;
     try {
       room = parseRoom(request.room);
@@ -141,39 +152,62 @@ class HubSession implements Session {
       return;
     }
     const before = this.pending.get(room.name);
-    const work = this.join(room, request, before, reply).finally(() => {
+    const work = new Promise<void>((resolve) => {
+      const answer = (outcome: SubscribeResult | TaskwireError): void => {
+        reply(outcome);
+        const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
+        this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
+        resolve();
+      };
+      this.asked.push({ room, request, before, answer });
+    }).finally(() => {
       if (this.pending.get(room.name) === work) {
         this.pending.delete(room.name);
       }
     });
     this.pending.set(room.name, work);
+    if (this.asked.length === 1) {
+      setImmediate(() => void this.joinAsked());
+    }
   }
 
-  private async join(
-    room: Room,
-    { since, epoch, snapshot }: SubscribeRequest,
-    before: Promise<unknown> | undefined,
-    reply: (outcome: SubscribeResult | TaskwireError) => void,
-  ): Promise<void> {
-    let owner: string;
-    try {
-      await before;
-      owner = await this.ports.resolve(this.connection.identity, room);
-    } catch (error) {
-      reply(toTaskwireError(error));
-      return;
+  /**
+   * Joins what one read from the socket asked for, in one turn: rooms that are joined together are replayed together, in
+   * one order. When one of them cannot be looked up for the moment, all wait for the client to ask again: an event that is
+   * replayed for one room brings the client's position in its other rooms forward too, past what those still miss.
+   * A room that is being joined already waits for that by itself.
+   */
+  private async joinAsked(): Promise<void> {
+    const asked = this.asked;
+    this.asked = [];
+    const first = asked.filter(({ before }) => before === undefined);
+    const owners = await Promise.all(first.map((ask) => this.ownerOf(ask)));
+    const outage = owners.find((owner) => owner instanceof TaskwireError && errorEntry(owner.code).retry === 'later');
+    for (const [index, ask] of first.entries()) {
+      this.join(ask, outage ?? owners[index]!);
     }
-    await new Promise<void>((resolve) => {
-      this.client.join(owner, {
-        request: { room, since, epoch, snapshot },
-        reply: (outcome) => {
-          reply(outcome);
-          const answer = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
-          this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...answer });
-          resolve();
-        },
-      });
-    });
+    for (const ask of asked) {
+      if (ask.before !== undefined) {
+        void ask.before.then(() => this.ownerOf(ask)).then((owner) => this.join(ask, owner));
+      }
+    }
+  }
+
+  private async ownerOf({ room }: Ask): Promise<string | TaskwireError> {
+    try {
+      return await this.ports.resolve(this.connection.identity, room);
+    } catch (error) {
+      return toTaskwireError(error);
+    }
+  }
+
+  private join({ room, request, answer }: Ask, owner: string | TaskwireError): void {
+    if (owner instanceof TaskwireError) {
+      answer(owner);
+    } else {
+      const { since, epoch, snapshot } = request;
+      this.client.join(owner, { request: { room, since, epoch, snapshot }, reply: answer });
+    }
   }
 
   private unsubscribe(data: unknown, reply: Reply): void {

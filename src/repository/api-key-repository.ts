@@ -58,7 +58,7 @@ export class ApiKeyRepository {
       this.db,
       `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?)
        RETURNING ${COLUMNS}`,
-      [randomBytes(9).toString('base64url'), hashApiKey(key), key.slice(0, 7), name ?? null, owner, role, rateLimit],
+      [randomBytes(8).toString('hex'), hashApiKey(key), key.slice(0, 7), name ?? null, owner, role, rateLimit],
     );
     return { key, record: record! };
   }

@@ -353,7 +353,11 @@ class FaultRun {
       duplicated: violations.filter((text) => text.startsWith('copy')).length,
       outOfOrder: violations.filter((text) => !text.startsWith('copy')).length,
       unrecovered: sum(({ unrecovered }) => unrecovered),
-      problems: problems.slice(0, KEPT_PROBLEMS),
+      problems: [
+        ...violations,
+        ...problems,
+        ...this.subscribers.flatMap((subscriber) => subscriber.unrecoveredRooms),
+      ].slice(0, KEPT_PROBLEMS),
     };
   }
 

@@ -3,6 +3,7 @@ import { POSTGRES_PROGRAMS } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { REDIS_PROGRAMS } from '../support/redis.js';
 import { type FaultKind, runFaults } from './driver.js';
+import { runStorm } from './storm.js';
 
 describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
   this.timeout(300_000);
@@ -26,5 +27,12 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
     const size = { instances: 1, workers: 2, subscribers: 10, writes: 200, faults: 1 };
     const report = await runFaults({ seed: 1, ...size, kinds, preload, patienceMs: 2_000 });
     expect(report.lost).to.be.greaterThan(0);
+  });
+
+  it('of an instance bring all of its clients to another one, where each resumes its room', async () => {
+    const report = await runStorm({ clients: 300, writes: 1_000 });
+    const { problems, unrecovered, replayed } = report;
+    expect({ problems, unrecovered }, JSON.stringify(report)).to.deep.equal({ problems: [], unrecovered: 0 });
+    expect(replayed).to.be.greaterThan(1_000);
   });
 });

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { type FaultKind, runFaults } from './driver.js';
+import { runStorm } from './storm.js';
 
 const { values } = parseArgs({
   options: {
@@ -10,9 +11,11 @@ const { values } = parseArgs({
     writes: { type: 'string', default: '200000' },
     faults: { type: 'string', default: '60' },
     kind: { type: 'string', multiple: true },
+    storm: { type: 'string', default: '1000' },
   },
 });
 
+/** The long form of the fault suite: faults under load, once a seed, then a storm of clients that come back. */
 const start = performance.now();
 let bad = false;
 for (const seed of values.seed ?? ['1', '2', '3']) {
@@ -30,5 +33,10 @@ for (const seed of values.seed ?? ['1', '2', '3']) {
   });
   process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
   bad ||= report.lost + report.duplicated + report.outOfOrder + report.unrecovered > 0;
+}
+if (Number(values.storm) > 0) {
+  const report = await runStorm({ clients: Number(values.storm), writes: 5_000 });
+  process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
+  bad ||= report.problems.length + report.unrecovered > 0;
 }
 process.exitCode = bad ? 1 : 0;

@@ -42,6 +42,8 @@ export class RoomHistory {
   position = 0;
   readonly seqs: number[] = [];
   acknowledged = false;
+  /** Whether the connection of now said where it stopped. */
+  resumes = false;
 }
 
 /**
@@ -57,6 +59,7 @@ export class Subscriber {
   connections = 0;
   /** SUBSCRIBEs that said `recovered: false` although a position was given. */
   unrecovered = 0;
+  readonly unrecoveredRooms: string[] = [];
   replayed = 0;
   /** Events, whether replayed or live. */
   received = 0;
@@ -95,6 +98,7 @@ export class Subscriber {
     this.seenHere = new Set();
     const requests = [...this.rooms].map(([room, history]) => {
       history.acknowledged = false;
+      history.resumes = history.base !== undefined;
       return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
     });
     this.link.subscribe(requests);
@@ -109,9 +113,10 @@ export class Subscriber {
         again = true;
         continue;
       }
-      if (history.base !== undefined && !result.recovered) {
+      if (history.resumes && !result.recovered) {
         this.unrecovered += 1;
-        history.base = Math.max(history.base, history.position);
+        this.unrecoveredRooms.push(`${result.room} at ${history.position}, server at ${result.seq}`);
+        history.base = Math.max(history.base ?? 0, history.position);
       }
       history.base ??= result.seq;
       history.position = Math.max(history.position, result.seq);

@@ -1,0 +1,39 @@
+import { existsSync, readFileSync } from 'node:fs';
+import type { Knex } from 'knex';
+import { type Config, loadConfig } from '../config.js';
+import { startEmbeddedDatabase } from '../embedded/database.js';
+import { FolderInUseError } from '../embedded/folder-lock.js';
+import { embeddedUrlFile } from '../embedded/url-file.js';
+import { silentLogger } from '../logger.js';
+import { connectDatabase } from '../repository/database.js';
+
+/**
+ * Runs a command on the database that the service uses here: the one that DATABASE_URL names, that of a service that runs
+ * on DATA_DIR, or, when none does, the embedded database itself for as long as the command takes.
+ */
+export async function withDatabase(command: (db: Knex, config: Config) => Promise<void>): Promise<void> {
+  const config = loadConfig();
+  const { url, stop } = await findDatabase(config);
+  const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire command', statementMs: 600_000 });
+  try {
+    await command(db, config);
+  } finally {
+    await db.destroy();
+    await stop?.();
+  }
+}
+
+async function findDatabase({ DATABASE_URL, DATA_DIR }: Config): Promise<{ url: string; stop?: () => Promise<void> }> {
+  if (DATABASE_URL !== undefined) {
+    return { url: DATABASE_URL };
+  }
+  try {
+    return await startEmbeddedDatabase({ dir: DATA_DIR, logger: silentLogger });
+  } catch (error) {
+    const file = embeddedUrlFile(DATA_DIR);
+    if (error instanceof FolderInUseError && existsSync(file)) {
+      return { url: readFileSync(file, 'utf8') };
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,28 @@
+/**
+ * What programs that write tasks import: an API, a scheduler, a job.
+ *
+ * ```ts
+ * const db = connectDatabase({ url: 'postgres://...', pool: 5 });
+ * const transport = await connectTransport({ url: 'redis://...' });
+ * const tasks = new TaskRepository(db, new Publisher(transport));
+ * ```
+ */
+export { connectTransport, type RedisTransport } from './broker/redis-transport.js';
+export { ERRORS, type ErrorBody, type ErrorCode, TaskwireError } from './protocol/errors.js';
+export { EVENT_TYPES, type EventEnvelope, type EventType, type TaskEvent } from './protocol/events.js';
+export type { Position, SubscribeRequest, SubscribeResult } from './protocol/messages.js';
+export { jobRoom, taskRoom, userRoom } from './protocol/rooms.js';
+export type { Role, TaskRow } from './protocol/tasks.js';
+export { Publisher, type PublishTransport } from './publisher.js';
+export { type ApiKeyRecord, ApiKeyRepository } from './repository/api-key-repository.js';
+export { connectDatabase, type DatabaseOptions } from './repository/database.js';
+export { JobRepository, type JobRow } from './repository/job-repository.js';
+export { migrate } from './repository/migrate.js';
+export type { AttestationInput, CreateTaskInput, ExecutionInput, JobInput } from './repository/task-input.js';
+export type { TaskUpdate } from './repository/task-patch.js';
+export {
+  type BatchOutcome,
+  type EventPublisher,
+  TaskRepository,
+  type TaskWrite,
+} from './repository/task-repository.js';

@@ -1,0 +1,185 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { io } from 'socket.io-client';
+import WebSocket from 'ws';
+import { VARIABLES } from '../../src/config.js';
+import { Account } from '../support/account.js';
+import { eventually } from '../support/eventually.js';
+import { Instance } from '../support/instance.js';
+import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
+import { describeWith, findProgram, freePort } from '../support/programs.js';
+import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
+import { RestWrites, Scene } from '../support/scene.js';
+import { Subscriber } from '../support/subscriber.js';
+import { random, Writer, writeAll } from '../support/writers.js';
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+
+describe('deploy', () => {
+  it('docker-compose.yml sets variables that the server reads', () => {
+    const block = /environment:\n((?: {4}.*\n)+)/.exec(read('docker-compose.yml'))![1]!;
+    const names = [...block.matchAll(/^ {4}([A-Z_]+):/gm)].map((match) => match[1]!);
+    expect(names).to.include.members(['DATABASE_URL', 'REDIS_URL', 'TRUSTED_PROXIES']);
+    expect(VARIABLES).to.include.members(names);
+  });
+
+  it('Dockerfile copies what exists, and .dockerignore lets it through', () => {
+    const copied = [...read('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
+      match[1]!.split(' '),
+    );
+    expect(copied).to.include.members(['package-lock.json', 'src', 'cluster.ts']);
+    const allowed = read('.dockerignore');
+    for (const name of copied) {
+      expect(existsSync(join(ROOT, name)), name).to.equal(true);
+      expect(allowed).to.contain(`!${name}\n`);
+    }
+  });
+});
+
+describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind nginx', function () {
+  this.timeout(120_000);
+  let redis: RedisServer;
+  let scene: Scene;
+  let instances: Instance[];
+  let nginx: ReturnType<typeof spawn>;
+  let dir: string;
+  let url: string;
+  let env: Record<string, string>;
+  const subscribers: Subscriber[] = [];
+
+  before(async () => {
+    redis = await startRedis();
+    const databaseUrl = await (await sharedPostgres()).createDatabase();
+    scene = await Scene.make(databaseUrl, { users: 2, jobsPerUser: 2 });
+    env = {
+      DATABASE_URL: databaseUrl,
+      REDIS_URL: redis.url,
+      TRUSTED_PROXIES: 'loopback',
+      MAX_CONNECTIONS_PER_IP: '4',
+    };
+    instances = await Promise.all([Instance.start({ env }), Instance.start({ env })]);
+    dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
+    const port = await freePort();
+    url = `http://127.0.0.1:${port}`;
+    const site = read('deploy/nginx/taskwire.conf')
+      .replace('taskwire-1:9002', `127.0.0.1:${instances[0]!.port}`)
+      .replace('taskwire-2:9002', `127.0.0.1:${instances[1]!.port}`)
+      .replace('listen 80;', `listen ${port};`)
+      .replace('/var/log/nginx/access.log', join(dir, 'access.log'));
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      (name) => `${name}_temp_path ${dir}/${name};`,
+    );
+    const config = join(dir, 'nginx.conf');
+    writeFileSync(
+      config,
+      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents {}\nhttp {\n${paths.join('\n')}\n${site}}\n`,
+    );
+    nginx = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], { stdio: 'inherit' });
+    await eventually(async () => expect((await fetch(`${url}/api/ws/health`)).status).to.equal(200));
+  });
+
+  after(async () => {
+    for (const subscriber of subscribers) {
+      subscriber.close();
+    }
+    if (nginx !== undefined) {
+      const ended = once(nginx, 'exit');
+      nginx.kill('SIGTERM');
+      await ended;
+      rmSync(dir, { recursive: true, force: true });
+    }
+    await Promise.all((instances ?? []).map((instance) => instance.kill()));
+    await scene?.close();
+    await redis?.stop();
+  });
+
+  /** A plain WebSocket from one of this machine's addresses. @returns whether it may stay, and the socket */
+  async function connectFrom(localAddress: string): Promise<{ refused: string | undefined; socket: WebSocket }> {
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/api/ws/tasks?api_key=${scene.keys.get('user_1')}`, {
+      localAddress,
+      // What a client claims about itself is not believed.
+      headers: { 'x-forwarded-for': `10.0.0.${Math.floor(Math.random() * 250)}` },
+    });
+    const refused = await new Promise<string | undefined>((resolve) => {
+      socket.on('message', (text) => {
+        const { type, data } = JSON.parse(String(text)) as { type: string; data: { code?: string } };
+        resolve(type === 'ERROR' ? data.code : undefined);
+      });
+      socket.once('open', () => socket.send('{"type":"PING"}'));
+    });
+    return { refused, socket };
+  }
+
+  it('polling, the upgrade and plain WebSockets pass, and REST', async () => {
+    for (const transports of [['polling'], ['websocket'], ['polling', 'websocket']]) {
+      const socket = io(`${url}/api/ws/tasks`, {
+        auth: { api_key: scene.keys.get('user_1') },
+        transports,
+        forceNew: true,
+      });
+      const answer = await new Promise<Record<string, unknown>>((resolve, reject) => {
+        socket.once('connect_error', reject);
+        socket.once('connect', () => socket.emit('SUBSCRIBE', { room: 'user:user_1' }, resolve));
+      });
+      expect(answer).to.have.property('room', 'user:user_1');
+      if (transports.length === 2) {
+        await eventually(() => expect(socket.io.engine.transport.name).to.equal('websocket'));
+      }
+      socket.disconnect();
+    }
+    expect((await fetch(`${url}/api/jobs`, { method: 'POST' })).status).to.equal(401);
+  });
+
+  it('counts connections by the address of the client', async () => {
+    const open = [];
+    for (let count = 0; count < 4; count += 1) {
+      open.push(await connectFrom('127.0.0.2'));
+    }
+    const fifth = await connectFrom('127.0.0.2');
+    const elsewhere = await connectFrom('127.0.0.3');
+    expect(open.map(({ refused }) => refused)).to.deep.equal(Array(4).fill(undefined));
+    expect(fifth.refused).to.equal('RATE_LIMIT_EXCEEDED');
+    expect(elsewhere.refused).to.equal(undefined);
+    for (const { socket } of [...open, fifth, elsewhere]) {
+      socket.terminate();
+    }
+  });
+
+  it('brings clients of a killed instance to the other one, and nothing is lost', async () => {
+    for (const wire of ['websocket', 'socket.io'] as const) {
+      subscribers.push(new Subscriber(wire, url, scene.keys.get('user_2')!, ['user:user_2']));
+    }
+    const live = () =>
+      eventually(() => expect(subscribers.every((one) => one.live)).to.equal(true), { timeoutMs: 60_000 });
+    await live();
+    const jobs = scene.jobs.filter(({ userId }) => userId === 'user_2');
+    const writer = new Writer(new RestWrites(() => [url], scene.serviceKey), jobs, random(1));
+    await writeAll([writer], 20);
+    // All come from one address, so one of the instances has them, and then the other.
+    for (const index of [0, 1]) {
+      const { port } = instances[index]!;
+      await instances[index]!.kill();
+      await eventually(() => writeAll([writer], 1), { timeoutMs: 30_000 });
+      await writeAll([writer], 20);
+      await live();
+      instances[index] = await Instance.start({ env, port });
+    }
+    await writeAll([writer], 20);
+    const account = new Account(scene.db);
+    for (const subscriber of subscribers) {
+      await account.settle(subscriber);
+      expect(subscriber.connections).to.be.greaterThan(1);
+    }
+  });
+
+  it('keeps API keys out of its log', async () => {
+    const log = readFileSync(join(dir, 'access.log'), 'utf8');
+    expect(log).to.contain('GET /api/ws/tasks').and.not.contain('tw_');
+  });
+});

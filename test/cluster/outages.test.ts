@@ -1,0 +1,145 @@
+import { expect } from 'chai';
+import WebSocket from 'ws';
+import { Account } from '../support/account.js';
+import { eventually } from '../support/eventually.js';
+import { Instance } from '../support/instance.js';
+import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
+import { RestWrites, Scene } from '../support/scene.js';
+import { Subscriber } from '../support/subscriber.js';
+import { random, Writer, writeAll } from '../support/writers.js';
+
+describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function () {
+  this.timeout(120_000);
+  let postgres: PostgresServer;
+  let redis: RedisServer;
+  let scene: Scene;
+  let instances: Instance[];
+  let subscribers: Subscriber[];
+
+  beforeEach(async () => {
+    [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
+    const databaseUrl = await postgres.createDatabase();
+    scene = await Scene.make(databaseUrl, { users: 2, jobsPerUser: 2 });
+    const env = { DATABASE_URL: databaseUrl, REDIS_URL: redis.url, API_KEY_CACHE_MS: '60000' };
+    instances = await Promise.all([Instance.start({ env, workers: 1 }), Instance.start({ env, workers: 1 })]);
+    subscribers = [];
+  });
+
+  afterEach(async () => {
+    for (const subscriber of subscribers) {
+      subscriber.close();
+    }
+    await Promise.all(instances.map((instance) => instance.kill()));
+    await scene?.close();
+    await Promise.all([postgres.stop(), redis.stop()]);
+  });
+
+  /** A client of each wire on each instance, in all rooms of a user. */
+  async function subscribe(): Promise<void> {
+    for (const { url } of instances) {
+      for (const wire of ['websocket', 'socket.io'] as const) {
+        const rooms = [
+          'user:user_1',
+          ...scene.jobs.filter(({ userId }) => userId === 'user_1').map(({ jobId }) => `job:${jobId}`),
+        ];
+        subscribers.push(new Subscriber(wire, url, scene.keys.get('user_1')!, rooms));
+      }
+    }
+    await eventually(() => expect(subscribers.every(({ live }) => live)).to.equal(true), { timeoutMs: 30_000 });
+  }
+
+  const write = (count: number, seed: number): Promise<unknown> => {
+    const writes = new RestWrites(() => instances.map(({ url }) => url), scene.serviceKey);
+    const jobs = scene.jobs.filter(({ userId }) => userId === 'user_1');
+    return writeAll([new Writer(writes, jobs, random(seed))], count);
+  };
+
+  const everybodyHasEverything = async (): Promise<void> => {
+    const account = new Account(scene.db);
+    for (const subscriber of subscribers) {
+      await account.settle(subscriber);
+      await account.compareState(subscriber);
+    }
+  };
+
+  const health = async (): Promise<unknown[]> =>
+    Promise.all(
+      instances.map(async (instance) => {
+        const { status, body } = await instance.get('/api/ws/health');
+        return [status, body.status, body.components];
+      }),
+    );
+
+  for (const [name, begin, end] of [
+    ['was killed', () => redis.kill(), () => redis.launch()],
+    ['hangs', async () => redis.pause(), async () => redis.resume()],
+  ] as const) {
+    it(`of Redis, which ${name}, is late events and a word in the health, no more`, async () => {
+      await subscribe();
+      await write(20, 1);
+      await begin();
+      const down = { database: 'up', broker: 'down' };
+      await eventually(async () => expect(await health()).to.deep.equal(Array(2).fill([200, 'degraded', down])), {
+        timeoutMs: 20_000,
+      });
+      await write(20, 2);
+      await everybodyHasEverything();
+      // Whoever comes now is let in, and served.
+      await subscribe();
+      await write(20, 3);
+      await everybodyHasEverything();
+      await end();
+      const up = { database: 'up', broker: 'up' };
+      await eventually(async () => expect(await health()).to.deep.equal(Array(2).fill([200, 'healthy', up])), {
+        timeoutMs: 20_000,
+      });
+      await write(20, 4);
+      await everybodyHasEverything();
+      expect(subscribers.map(({ connections }) => connections)).to.deep.equal(Array(8).fill(1));
+    });
+  }
+
+  it('of Postgres refuses writes with 503 and subscriptions with a code, and closes nothing', async () => {
+    await subscribe();
+    await write(20, 1);
+    const [instance] = instances as [Instance, Instance];
+    const socket = new WebSocket(
+      `${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${scene.keys.get('user_2')}`,
+    );
+    const answers: Array<{ type: string; data: Record<string, unknown> }> = [];
+    socket.on('message', (text) => answers.push(JSON.parse(String(text))));
+    await new Promise((resolve) => socket.once('open', resolve));
+
+    await postgres.halt('immediate');
+    const write1 = await fetch(`${instance.url}/api/jobs`, {
+      method: 'POST',
+      headers: { 'x-api-key': scene.serviceKey, 'content-type': 'application/json' },
+      body: JSON.stringify({ job_id: '77', user_id: 'user_1' }),
+    });
+    expect(write1.status).to.equal(503);
+    expect(((await write1.json()) as { error: { code: string } }).error.code).to.equal('DATABASE_UNAVAILABLE');
+    socket.send(JSON.stringify({ type: 'SUBSCRIBE', data: { room: 'user:user_2' }, request_id: 'r' }));
+    await eventually(() => expect(answers).to.have.length(1), { timeoutMs: 20_000 });
+    expect(answers[0]).to.have.property('type', 'ERROR');
+    expect(answers[0]!.data).to.have.property('code', 'DATABASE_UNAVAILABLE');
+    const down = { database: 'down', broker: 'up' };
+    await eventually(
+      async () => expect((await health()).map((one) => (one as unknown[])[2])).to.deep.equal([down, down]),
+      {
+        timeoutMs: 20_000,
+      },
+    );
+
+    await postgres.start();
+    await eventually(() => write(1, 2), { timeoutMs: 30_000 });
+    socket.send(JSON.stringify({ type: 'SUBSCRIBE', data: { room: 'user:user_2' } }));
+    await eventually(() => expect(answers.at(-1)).to.have.property('type', 'SUCCESS'), { timeoutMs: 20_000 });
+    await write(20, 3);
+    await everybodyHasEverything();
+    expect(subscribers.map(({ connections }) => connections)).to.deep.equal(Array(4).fill(1));
+    expect(socket.readyState).to.equal(WebSocket.OPEN);
+    socket.terminate();
+  });
+});

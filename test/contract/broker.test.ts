@@ -1,0 +1,178 @@
+import { expect } from 'chai';
+import type { Broker } from '../../src/broker/broker.js';
+import { LocalBroker } from '../../src/broker/local-broker.js';
+import type { PrimaryLink, ToPrimary, ToWorker, WorkerLink } from '../../src/broker/local-link.js';
+import { LocalPrimary } from '../../src/broker/local-primary.js';
+import { RedisBroker } from '../../src/broker/redis-broker.js';
+import { silentLogger } from '../../src/logger.js';
+import { eventually } from '../support/eventually.js';
+import { describeWith } from '../support/programs.js';
+import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
+import { type BrokerVariant, brokerContract } from './broker.suite.js';
+
+/** Both ends of a way between a worker and the primary, with copies on the way as over a process channel. */
+function linkPair(): { worker: WorkerLink; primary: PrimaryLink; cut(): void } {
+  let cut = false;
+  const closers: Array<() => void> = [];
+  const end = <Out, In>(): {
+    link: PrimaryLink & WorkerLink;
+    hear(message: In): void;
+    far?: (message: Out) => void;
+  } => {
+    const listeners: Array<(message: In) => void> = [];
+    const side = {
+      far: undefined as ((message: Out) => void) | undefined,
+      hear: (message: In) => {
+        for (const listener of listeners) {
+          listener(message);
+        }
+      },
+      link: {
+        send(message: Out) {
+          if (cut) {
+            throw new Error('cut');
+          }
+          const copy = structuredClone(message);
+          setImmediate(() => !cut && side.far?.(copy));
+        },
+        onMessage: (listener: (message: In) => void) => listeners.push(listener),
+        onClose: (listener: () => void) => closers.push(listener),
+      },
+    };
+    return side as never;
+  };
+  const worker = end<ToPrimary, ToWorker>();
+  const primary = end<ToWorker, ToPrimary>();
+  worker.far = primary.hear;
+  primary.far = worker.hear;
+  return {
+    worker: worker.link,
+    primary: primary.link,
+    cut() {
+      cut = true;
+      for (const close of closers) {
+        close();
+      }
+    },
+  };
+}
+
+async function localVariant(): Promise<BrokerVariant> {
+  const primary = new LocalPrimary();
+  const cuts = new Map<Broker, () => void>();
+  return {
+    node() {
+      const link = linkPair();
+      primary.attach(link.primary);
+      const broker = new LocalBroker(link.worker, () => undefined);
+      cuts.set(broker, link.cut);
+      return broker;
+    },
+    kill: (broker) => cuts.get(broker)!(),
+    async close() {},
+  };
+}
+
+describe('local broker', () => brokerContract(localVariant));
+
+describeWith(REDIS_PROGRAMS, 'redis broker', () => {
+  let redis: RedisServer;
+  let prefixes = 0;
+
+  before(async () => {
+    redis = await startRedis();
+  });
+
+  after(() => redis?.stop());
+
+  const options = (prefix: string) => ({
+    url: redis.url,
+    prefix,
+    logger: silentLogger,
+    leaseMs: 1_500,
+    heartbeatMs: 100,
+  });
+
+  async function redisVariant(): Promise<BrokerVariant> {
+    prefixes += 1;
+    const prefix = `contract-${prefixes}`;
+    return {
+      node: () => new RedisBroker(options(prefix)),
+      async kill(broker) {
+        // Without its heart it is as good as dead: nothing is given back.
+        const { leases, commands, subscriber, heartbeat } = broker as unknown as {
+          leases: { stop(): Promise<void>; timer?: NodeJS.Timeout };
+          commands: { disconnect(): void };
+          subscriber: { disconnect(): void };
+          heartbeat: NodeJS.Timeout;
+        };
+        clearInterval(heartbeat);
+        commands.disconnect();
+        subscriber.disconnect();
+        await leases.stop().catch(() => {});
+      },
+      async close() {},
+    };
+  }
+
+  brokerContract(redisVariant);
+
+  describe('without its server', function () {
+    this.timeout(30_000);
+    let broker: RedisBroker;
+    let ups: number;
+
+    beforeEach(async () => {
+      broker = new RedisBroker(options('outage'));
+      ups = 0;
+      broker.onUp(() => {
+        ups += 1;
+      });
+      await broker.start();
+    });
+
+    afterEach(async () => {
+      redis.resume();
+      await broker.stop();
+    });
+
+    const outages: Array<[string, () => Promise<void> | void, () => Promise<void> | void]> = [
+      ['killed', () => redis.kill(), () => redis.launch()],
+      ['stopped in its tracks', () => redis.pause(), () => redis.resume()],
+    ];
+    for (const [name, begin, end] of outages) {
+      it(`goes on by itself, and hears everything again when it is back (${name})`, async () => {
+        const heard: string[] = [];
+        await broker.subscribe('a', (batch) => heard.push(...batch.map(String)));
+        await eventually(() => expect(broker.up).to.equal(true));
+        const before = ups;
+        await begin();
+        await eventually(() => expect(broker.up).to.equal(false), { timeoutMs: 10_000 });
+        expect(await broker.publish('a', Buffer.from('lost')).catch((error: unknown) => error)).to.be.instanceOf(Error);
+        expect(await broker.consume('key-of-an-outage', 1)).to.include({ allowed: true });
+        expect(await broker.consume('key-of-an-outage', 1)).to.include({ allowed: false });
+        const place = await broker.acquireConnection('10.9.9.9', 1);
+        expect(place).to.be.a('function');
+        expect(await broker.acquireConnection('10.9.9.9', 1)).to.equal(undefined);
+        // It takes effect when the server is back.
+        await broker.subscribe('b', (batch) => heard.push(...batch.map(String)));
+        await end();
+        await eventually(() => expect(ups).to.equal(before + 1), { timeoutMs: 10_000 });
+        await broker.publish('a', Buffer.from('one'));
+        await broker.publish('b', Buffer.from('two'));
+        await eventually(() => expect(heard).to.include.members(['one', 'two']));
+        place!();
+      });
+    }
+
+    it('starts though the server is not there', async () => {
+      await redis.kill();
+      const late = new RedisBroker(options('late'));
+      await late.start();
+      expect(late.up).to.equal(false);
+      await redis.launch();
+      await eventually(() => expect(late.up).to.equal(true), { timeoutMs: 10_000 });
+      await late.stop();
+    });
+  });
+});

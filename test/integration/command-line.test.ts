@@ -1,0 +1,157 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { freePort } from '../support/programs.js';
+import { embeddedForTest, InProcessServer } from '../support/task-server.js';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+interface Outcome {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs `taskwire` with these arguments and only these variables. */
+async function taskwire(args: readonly string[], env: Record<string, string>): Promise<Outcome> {
+  const child = spawn(process.execPath, [MAIN, ...args], { env: { PATH: process.env['PATH'], ...env } });
+  let out = '';
+  let err = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    err += text;
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, out, err };
+}
+
+describe('command line', function () {
+  this.timeout(60_000);
+  let dir: string;
+  let env: Record<string, string>;
+  /** An address where nobody listens. */
+  let nowhere: string;
+
+  before(async () => {
+    nowhere = `http://127.0.0.1:${await freePort()}`;
+    dir = mkdtempSync(join(tmpdir(), 'taskwire-cli-'));
+    env = { DATA_DIR: join(dir, 'data') };
+  });
+
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  it('makes, lists and disables keys, though no service runs', async () => {
+    const made = await taskwire(
+      [
+        'keys',
+        'create',
+        '--owner',
+        'alice',
+        '--role',
+        'service',
+        '--rate-limit',
+        '77',
+        '--name',
+        'nightly job',
+        '--json',
+      ],
+      env,
+    );
+    expect(made.err).to.equal('');
+    const { key, keyId, ...rest } = JSON.parse(made.out) as Record<string, unknown>;
+    expect(key).to.match(/^tw_/);
+    expect(rest).to.include({ owner: 'alice', role: 'service', rateLimit: 77, name: 'nightly job', active: true });
+
+    const second = await taskwire(['keys', 'create', '--owner', 'bob'], { ...env, DEFAULT_RATE_LIMIT: '5' });
+    expect(second.out).to.match(/^tw_\S{43}\n$/);
+
+    expect((await taskwire(['keys', 'disable', String(keyId)], env)).out).to.equal(`Disabled ${keyId}.\n`);
+    const listed = JSON.parse((await taskwire(['keys', 'list', '--json'], env)).out) as Array<Record<string, unknown>>;
+    expect(listed.map(({ owner, active, rateLimit }) => ({ owner, active, rateLimit }))).to.deep.equal([
+      { owner: 'alice', active: false, rateLimit: 77 },
+      { owner: 'bob', active: true, rateLimit: 5 },
+    ]);
+    const text = (await taskwire(['keys', 'list'], env)).out;
+    expect(text)
+      .to.match(/alice .* disabled/)
+      .and.not.contain(String(key));
+  });
+
+  it('migrates, and says when there is nothing to do', async () => {
+    const fresh = { DATA_DIR: join(dir, 'fresh') };
+    expect((await taskwire(['migrate'], fresh)).out).to.match(/^Done: /);
+    expect((await taskwire(['migrate'], fresh)).out).to.equal('The schema is up to date.\n');
+  });
+
+  it('ends with 1 and a sentence when it cannot do what it was asked', async () => {
+    const gone = await taskwire(['keys', 'disable', 'nobody'], env);
+    expect(gone).to.deep.equal({
+      code: 1,
+      out: '',
+      err: 'There is no key with the ID "nobody"; see taskwire keys list\n',
+    });
+    const badOwner = await taskwire(['keys', 'create', '--owner', ''], env);
+    expect(badOwner.code).to.equal(1);
+    expect(badOwner.err).to.match(/^INVALID_REQUEST: /);
+    const badLimit = await taskwire(['keys', 'create', '--owner', 'x', '--rate-limit', '1.5'], env);
+    expect(badLimit.code).to.equal(1);
+    expect(badLimit.err).to.contain('wants a positive whole number');
+    const unreachable = await taskwire(['stats', '--url', nowhere], env);
+    expect(unreachable.code).to.equal(1);
+    expect(unreachable.err).to.contain(`No answer from ${nowhere}: ECONNREFUSED`);
+  });
+
+  it('ends with 78 when a variable is wrong', async () => {
+    const { code, err } = await taskwire(['keys', 'list'], { ...env, PORT: 'nine' });
+    expect(code).to.equal(78);
+    expect(err).to.match(/^PORT: got "nine"/);
+  });
+
+  describe('with a service', () => {
+    let database: Awaited<ReturnType<typeof embeddedForTest>>;
+    let server: InProcessServer;
+
+    before(async () => {
+      database = await embeddedForTest();
+      server = new InProcessServer(database.url);
+      await server.start();
+    });
+
+    after(async () => {
+      await server?.stop();
+      await database?.stop();
+    });
+
+    it('prints the statistics for people and for scripts', async () => {
+      const script = await taskwire(['stats', '--json', '--url', server.url], {});
+      expect(script.err).to.equal('');
+      expect(JSON.parse(script.out)).to.deep.equal({
+        total_clients: 0,
+        total_rooms: 0,
+        rooms: {},
+        nodes: 1,
+        partial: false,
+      });
+      const people = await taskwire(['stats'], { TASKWIRE_URL: server.url });
+      expect(people.out).to.equal('clients 0   rooms 0   workers 1\n');
+    });
+
+    it('tells in its exit code whether the service serves', async () => {
+      const { port } = new URL(server.url);
+      expect(await taskwire(['health'], { HOST: '127.0.0.1', PORT: port })).to.deep.equal({
+        code: 0,
+        out: 'healthy\n',
+        err: '',
+      });
+      const { code, err } = await taskwire(['health', '--url', nowhere], {});
+      expect(code).to.equal(1);
+      expect(err).to.contain('ECONNREFUSED');
+    });
+  });
+});

@@ -1,0 +1,78 @@
+import { readdirSync } from 'node:fs';
+import { join, relative, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import Mocha from 'mocha';
+
+/** Folders of suites: what is quick and near the code first. */
+const FOLDERS = ['unit', 'contract', 'integration', 'cluster', 'fault'];
+/** How long sockets and timers of the last test may take to end, in milliseconds. */
+const CLEAN_UP_MS = 10_000;
+const USAGE = `npm test                        all suites
+npm test -- unit cluster        files with one of these words in their paths
+npm test -- --grep 'keeps.*'    tests whose titles match`;
+
+const BUILT = fileURLToPath(new URL('.', import.meta.url));
+const SOURCES = fileURLToPath(new URL('../../test/', import.meta.url));
+
+/** Compiled files of the suites that exist as sources, so that no left-over of an earlier build runs. */
+function suites(words: readonly string[]): string[] {
+  const files = FOLDERS.flatMap((folder) => {
+    const names = readdirSync(join(SOURCES, folder), { recursive: true, encoding: 'utf8' }).sort();
+    return names
+      .filter((name) => name.endsWith('.test.ts'))
+      .map((name) => join(BUILT, folder, name.replace(/ts$/, 'js')));
+  });
+  const path = (file: string): string => relative(BUILT, file).split(sep).join('/');
+  return words.length === 0 ? files : files.filter((file) => words.some((word) => path(file).includes(word)));
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { grep: { type: 'string' }, help: { type: 'boolean' } },
+});
+const files = suites(positionals);
+
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`);
+} else if (files.length === 0) {
+  process.stderr.write(`No test file has one of these words in its path: ${positionals.join(' ')}\n`);
+  process.exitCode = 2;
+} else {
+  await run();
+}
+
+async function run(): Promise<void> {
+  const mocha = new Mocha({
+    reporter: 'spec',
+    forbidOnly: true,
+    timeout: 10_000,
+    ...(values.grep === undefined ? {} : { grep: new RegExp(values.grep) }),
+  });
+  for (const file of files) {
+    mocha.addFile(file);
+  }
+  await mocha.loadFilesAsync();
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  process.once('exit', () => {
+    process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
+  });
+  const runner = mocha.run(() => {
+    // A test that leaves something open has not ended what it started.
+    setTimeout(() => {
+      process.stderr.write(`Still open after the last test: ${process.getActiveResourcesInfo().join(', ')}\n`);
+      counts.failed += 1;
+      process.exit(1);
+    }, CLEAN_UP_MS).unref();
+  });
+  runner.on('pass', () => {
+    counts.passed += 1;
+  });
+  runner.on('fail', () => {
+    counts.failed += 1;
+    process.exitCode = 1;
+  });
+  runner.on('pending', () => {
+    counts.skipped += 1;
+  });
+}

@@ -1,0 +1,125 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, posix, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
+/**
+ * Who may import whom: a layer imports itself and those below it. The way of an event goes from the repository through
+ * publisher, broker and hub to the gateways.
+ */
+const LAYERS: ReadonlyArray<readonly string[]> = [
+  ['protocol', 'config', 'logger', 'single-flight', 'room-sketch'],
+  ['repository', 'broker', 'embedded'],
+  ['publisher', 'control-bus', 'middleware'],
+  ['hub', 'stats', 'maintenance'],
+  ['gateways', 'http'],
+  ['server', 'index'],
+  ['cluster'],
+  ['cli'],
+];
+
+interface Source {
+  readonly path: string;
+  readonly text: string;
+  /** Paths of the project's files that it imports, and those of which it needs more than types. */
+  readonly imports: readonly string[];
+  readonly needs: readonly string[];
+}
+
+function sources(): Source[] {
+  const names = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' });
+  return names
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => {
+      const path = relative(ROOT, join(ROOT, 'src', name)).replaceAll('\\', '/');
+      const text = readFileSync(join(ROOT, path), 'utf8');
+      const target = (name: string): string => posix.join(dirname(path), name.replace(/\.js$/, '.ts'));
+      const statements = [...text.matchAll(/^(?:import|export) (type )?[^;]*?(?:from )?'(\.[^']+)';$/gm)];
+      return {
+        path,
+        text,
+        imports: statements.map((match) => target(match[2]!)),
+        needs: statements.filter((match) => match[1] === undefined).map((match) => target(match[2]!)),
+      };
+    });
+}
+
+/** The folder of src that a file is in, or its name where it stands in src itself. */
+const unitOf = (path: string): string => path.split('/')[1]!.replace(/\.ts$/, '');
+const layerOf = (path: string): number => LAYERS.findIndex((units) => units.includes(unitOf(path)));
+
+describe('layers', () => {
+  const files = sources();
+
+  it('hold every file', () => {
+    expect(files.filter(({ path }) => layerOf(path) < 0).map(({ path }) => path)).to.deep.equal([]);
+    expect(files.length).to.be.greaterThan(50);
+  });
+
+  it('are imported downwards only', () => {
+    const upwards = files.flatMap(({ path, imports }) =>
+      imports.filter((target) => layerOf(target) > layerOf(path)).map((target) => `${path} imports ${target}`),
+    );
+    expect(upwards).to.deep.equal([]);
+  });
+
+  it('have no cycles, neither of files at run time nor of folders', () => {
+    const edges = new Map(files.map(({ path, needs }) => [path, new Set(needs)]));
+    expect(cycleIn(edges)).to.equal(undefined);
+    const folders = new Map<string, Set<string>>();
+    for (const { path, imports } of files) {
+      const targets = folders.get(unitOf(path)) ?? new Set();
+      for (const target of imports) {
+        if (unitOf(target) !== unitOf(path)) {
+          targets.add(unitOf(target));
+        }
+      }
+      folders.set(unitOf(path), targets);
+    }
+    expect(cycleIn(folders)).to.equal(undefined);
+  });
+
+  const only = (what: string, pattern: RegExp, where: RegExp): void => {
+    it(`keep ${what} to ${where.source}`, () => {
+      const offenders = files.filter(({ path, text }) => pattern.test(text) && !where.test(path));
+      expect(offenders.map(({ path }) => path)).to.deep.equal([]);
+    });
+  };
+
+  only('the environment', /process\.env\b/, /^src\/config\.ts$/);
+  only('SQL', /\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM) [a-z_*]/, /^src\/(?:repository|embedded)\//);
+  only('Socket.IO', /from 'socket\.io'/, /^src\/(?:gateways|server)/);
+  only('Redis', /from 'ioredis'/, /^src\/broker\/redis-/);
+  only('the transports out of the hub', /from '(?:ws|socket\.io|express)'/, /^src\/(?!hub\/|protocol\/|repository\/)/);
+  only('events to the repository: no route publishes, so publishers', /new Publisher\(/, /^src\/(?:server|index)\.ts$/);
+});
+
+/** @returns the names of a cycle, in order */
+function cycleIn(edges: ReadonlyMap<string, ReadonlySet<string>>): string[] | undefined {
+  const done = new Set<string>();
+  const visit = (name: string, way: string[]): string[] | undefined => {
+    if (way.includes(name)) {
+      return [...way.slice(way.indexOf(name)), name];
+    }
+    if (done.has(name)) {
+      return undefined;
+    }
+    for (const next of edges.get(name) ?? []) {
+      const cycle = visit(next, [...way, name]);
+      if (cycle !== undefined) {
+        return cycle;
+      }
+    }
+    done.add(name);
+    return undefined;
+  };
+  for (const name of edges.keys()) {
+    const cycle = visit(name, []);
+    if (cycle !== undefined) {
+      return cycle;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,128 @@
+import { expect } from 'chai';
+import type { Connection } from '../../src/hub/client.js';
+import type { Hub, HubClient } from '../../src/hub/hub.js';
+import type { Join } from '../../src/hub/membership.js';
+import { type Session, type Success, sessionOpener } from '../../src/hub/session.js';
+import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
+import type { Room } from '../../src/protocol/rooms.js';
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** A session on a hub that only notes what it is asked, in turns. */
+class Stage {
+  /** Names of the rooms that were joined, those of one turn together. */
+  readonly joined: string[][] = [];
+  readonly left: string[] = [];
+  readonly session: Session;
+  private readonly lookups = new Map<string, { resolve(owner: string): void; reject(error: unknown): void }>();
+  private together: string[] | undefined;
+
+  constructor() {
+    const client = {
+      roomCount: 0,
+      join: (_owner: string, { request, reply }: Join) => this.join(request.room.name, reply),
+      leave: (room: Room) => this.left.push(room.name),
+      positions: () => [],
+      close() {},
+    };
+    const hub = { connect: () => client as unknown as HubClient } as unknown as Hub;
+    const open = sessionOpener(hub, {
+      resolve: (_identity, room) =>
+        new Promise((resolve, reject) => {
+          this.lookups.set(room.name, { resolve, reject });
+        }),
+      limits: { MAX_ROOMS_PER_CONNECTION: 3, MAX_MESSAGES_PER_SECOND: 100 },
+    });
+    this.session = open({ id: 'c', identity: {} } as unknown as Connection);
+  }
+
+  async ask(type: string, data: unknown): Promise<Success | TaskwireError> {
+    return new Promise((resolve) => this.session.handle(type, data, resolve));
+  }
+
+  /** Lets the look-up of a room end. */
+  async owns(room: string, outcome: string | ErrorCode): Promise<void> {
+    await turn();
+    const lookup = this.lookups.get(room)!;
+    if (/^[A-Z_]+$/.test(outcome)) {
+      lookup.reject(new TaskwireError(outcome as ErrorCode));
+    } else {
+      lookup.resolve(outcome);
+    }
+    await turn();
+  }
+
+  private join(name: string, reply: Join['reply']): void {
+    if (this.together === undefined) {
+      this.together = [];
+      this.joined.push(this.together);
+      setImmediate(() => {
+        this.together = undefined;
+      });
+    }
+    this.together.push(name);
+    reply({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
+  }
+}
+
+describe('session', () => {
+  it('joins in one turn what was asked for in one turn, whenever it is known whose the rooms are', async () => {
+    const stage = new Stage();
+    const many = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'user:ada'] });
+    const one = stage.ask('SUBSCRIBE', { room: 'task:9' });
+    await stage.owns('user:ada', 'ada');
+    await stage.owns('task:9', 'ada');
+    expect(stage.joined).to.deep.equal([]);
+    await stage.owns('job:1', 'ada');
+    expect(stage.joined).to.deep.equal([['job:1', 'user:ada', 'task:9']]);
+    expect(await many).to.have.nested.property('data.rooms.length', 2);
+    expect(await one).to.have.nested.property('data.room', 'task:9');
+  });
+
+  it('joins none while one of them cannot be looked up', async () => {
+    const stage = new Stage();
+    const answer = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'user:ada'] });
+    await stage.owns('job:1', 'ada');
+    await stage.owns('user:ada', 'DATABASE_UNAVAILABLE');
+    expect(stage.joined).to.deep.equal([]);
+    const { data } = (await answer) as { data: { rooms: Array<{ room: string; error: { code: string } }> } };
+    expect(data.rooms.map(({ room, error }) => [room, error.code])).to.deep.equal([
+      ['job:1', 'DATABASE_UNAVAILABLE'],
+      ['user:ada', 'DATABASE_UNAVAILABLE'],
+    ]);
+  });
+
+  it('refuses for good only the room that is refused', async () => {
+    const stage = new Stage();
+    const answer = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'user:eve', 'nonsense'] });
+    await stage.owns('job:1', 'ada');
+    await stage.owns('user:eve', 'ACCESS_DENIED');
+    expect(stage.joined).to.deep.equal([['job:1']]);
+    const { data } = (await answer) as { data: { rooms: Array<{ error?: { code: string } }> } };
+    expect(data.rooms.map(({ error }) => error?.code)).to.deep.equal([undefined, 'ACCESS_DENIED', 'INVALID_ROOM']);
+  });
+
+  it('lets an UNSUBSCRIBE wait for the SUBSCRIBE before it, and a second SUBSCRIBE too', async () => {
+    const stage = new Stage();
+    const first = stage.ask('SUBSCRIBE', { room: 'job:1' });
+    const leave = stage.ask('UNSUBSCRIBE', { room: 'job:1' });
+    await turn();
+    expect(stage.left).to.deep.equal([]);
+    await stage.owns('job:1', 'ada');
+    await Promise.all([first, leave]);
+    expect(stage.left).to.deep.equal(['job:1']);
+
+    const again = [stage.ask('SUBSCRIBE', { room: 'job:2' }), stage.ask('SUBSCRIBE', { room: 'job:2', since: 3 })];
+    await stage.owns('job:2', 'ada');
+    await stage.owns('job:2', 'ada');
+    await Promise.all(again);
+    expect(stage.joined.slice(1)).to.deep.equal([['job:2'], ['job:2']]);
+  });
+
+  it('counts rooms that are on their way in', async () => {
+    const stage = new Stage();
+    void stage.ask('SUBSCRIBE', { rooms: ['job:1', 'job:2', 'job:3'] });
+    const answer = await stage.ask('SUBSCRIBE', { room: 'job:4' });
+    expect(answer).to.have.property('code', 'TOO_MANY_ROOMS');
+  });
+});
