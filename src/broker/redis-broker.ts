@@ -38,6 +38,8 @@ export class RedisBroker implements Broker {
   private readonly heartbeatMs: number;
   private heartbeat: NodeJS.Timeout | undefined;
   private heardAt = 0;
+  /** All subscriptions are in place on the present connection. */
+  private subscribed = false;
   private stopping: Promise<void> | undefined;
 
   constructor(private readonly options: RedisBrokerOptions) {
@@ -62,7 +64,10 @@ export class RedisBroker implements Broker {
       insuranceLimiter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_SECONDS }),
     });
     this.subscriber.on('ready', () => void this.restore());
-    this.subscriber.on('close', () => this.availability.set(false));
+    this.subscriber.on('close', () => {
+      this.subscribed = false;
+      this.availability.set(false);
+    });
     this.subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
       const name = channel.toString('latin1');
       if (name === this.heartbeatChannel) {
@@ -71,7 +76,10 @@ export class RedisBroker implements Broker {
         this.channels.take(name, message);
       }
     });
-    this.commands.on('ready', () => void this.leases.announce());
+    this.commands.on('ready', () => {
+      void this.leases.announce();
+      this.settle();
+    });
   }
 
   get up(): boolean {
@@ -176,9 +184,9 @@ export class RedisBroker implements Broker {
     return connectOnce(client, this.options.logger);
   }
 
-  /** Puts all subscriptions in place on a new connection; only then is the broker up. */
+  /** Puts all subscriptions in place on a new connection. */
   private async restore(): Promise<void> {
-    if (this.availability.up) {
+    if (this.subscribed) {
       return;
     }
     try {
@@ -186,10 +194,18 @@ export class RedisBroker implements Broker {
       for (let start = 0; start < names.length; start += SUBSCRIBE_CHUNK) {
         await this.subscriber.subscribe(...names.slice(start, start + SUBSCRIBE_CHUNK));
       }
-      this.heardAt = performance.now();
-      this.availability.set(true);
+      this.subscribed = true;
+      this.settle();
     } catch {
       this.suspect();
+    }
+  }
+
+  /** Up is who hears everything and can be heard. */
+  private settle(): void {
+    if (this.subscribed && this.commands.status === 'ready' && !this.availability.up) {
+      this.heardAt = performance.now();
+      this.availability.set(true);
     }
   }
 
