@@ -136,6 +136,16 @@ export class TaskRepository {
     );
   }
 
+  /** Owners of those of some jobs that exist, by job id. */
+  ownersOfJobs(jobIds: readonly string[]): Promise<Map<string, string>> {
+    return this.owners('SELECT job_id::text AS id, user_id FROM jobs WHERE job_id = ANY(?::numeric[])', jobIds);
+  }
+
+  /** Owners of those of some tasks that exist, by task id. */
+  ownersOfTasks(taskIds: readonly string[]): Promise<Map<string, string>> {
+    return this.owners('SELECT task_id::text AS id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])', taskIds);
+  }
+
   /** @returns undefined when there is no such task. */
   async getTask(taskId: number): Promise<TaskRow | undefined> {
     const id = parseInput(taskIdInput, taskId);
@@ -163,6 +173,14 @@ export class TaskRepository {
       [parseInput(jobIdInput, jobId), after, Math.min(limit, MAX_PAGE)],
     );
     return rows.map(({ task }) => task);
+  }
+
+  private async owners(sql: string, ids: readonly string[]): Promise<Map<string, string>> {
+    if (ids.length === 0) {
+      return new Map();
+    }
+    const rows = await preparedQuery<{ id: string; user_id: string }>(this.db, sql, [ids]);
+    return new Map(rows.map(({ id, user_id }) => [id, user_id]));
   }
 
   private update(update: TaskUpdate): Promise<TaskWrite> {

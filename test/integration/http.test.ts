@@ -121,6 +121,67 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       });
     });
 
+    it('are created many at once, with a result per item', async () => {
+      const [first, second] = [await makeJob(), await makeJob()];
+      const foreign = await makeJob(eve);
+      const of = (job_id: unknown, task_definition_id: unknown = 7) => ({ job_id, task_definition_id });
+      const { status, body } = await rest.request('POST', '/api/tasks', { key: ada, body: [of(first), of(second)] });
+      expect(status).to.equal(201);
+      expect(body.results.map((item: { job_id: string }) => item.job_id)).to.deep.equal([first, second]);
+      expect(body.results[1].seq).to.equal(body.results[0].seq + 1);
+
+      const wrong = [of(first), of(foreign), of('999999999'), of('x'), of(first, 'seven'), 'no object', of(second)];
+      const summary = ({ body: { results } }: RestAnswer): unknown[] =>
+        results.map((item: { error?: { code: string }; job_id: string }) => item.error?.code ?? item.job_id);
+      const user = await rest.request('POST', '/api/tasks', { key: ada, body: wrong });
+      expect(user.status).to.equal(207);
+      const invalid = ['INVALID_REQUEST', 'INVALID_REQUEST', 'INVALID_REQUEST'];
+      expect(summary(user)).to.deep.equal([first, 'ACCESS_DENIED', 'ACCESS_DENIED', ...invalid, second]);
+      expect(user.body.results[4].error.details[0].field).to.equal('task_definition_id');
+      // A key that sees all may write to several owners at once.
+      const all = await rest.request('POST', '/api/tasks', { key: service, body: wrong });
+      expect(summary(all)).to.deep.equal([first, foreign, 'NOT_FOUND', ...invalid, second]);
+      expect(all.body.results.map((item: { user_id?: string }) => item.user_id)).to.include.members(['ada', 'eve']);
+      expect(rest.events.filter(({ type }) => type === 'TASK_CREATED')).to.have.length(7);
+    });
+
+    it('are updated many at once, with a result per item', async () => {
+      const job_id = await makeJob();
+      const ids = [await makeTask(job_id), await makeTask(job_id)];
+      const updates = [
+        { task_id: ids[0], kind: 'fee', fee: 1.5 },
+        { task_id: ids[1], kind: 'status', task_status: 'processing', task_number: 3 },
+        { task_id: ids[0], kind: 'status', task_status: 'completed' },
+        { task_id: ids[1], kind: 'execution', execution_tx_hash: '0xabc' },
+        { task_id: ids[1], kind: 'attestation', is_successful: true },
+      ];
+      const all = await rest.request('PUT', '/api/tasks', { key: ada, body: updates });
+      expect(all.status).to.equal(200);
+      expect(all.body.results.map(({ task_id }: { task_id: number }) => task_id)).to.deep.equal(
+        updates.map(({ task_id }) => task_id),
+      );
+      const read = async (id: number) => (await rest.request('GET', `/api/tasks/${id}`, { key: ada })).body;
+      expect(await read(ids[0]!)).to.include({ task_opx_cost: 1.5, task_status: 'completed' });
+      expect(await read(ids[1]!)).to.include({ task_number: 3, execution_tx_hash: '0xabc', is_successful: true });
+
+      const wrong = [{ task_id: ids[0], kind: 'other' }, { task_id: 0, kind: 'fee', fee: 1 }, null, updates[0]];
+      const some = await rest.request('PUT', '/api/tasks', { key: ada, body: wrong });
+      expect(some.status).to.equal(207);
+      expect(some.body.results.map((item: { error?: { code: string } }) => item.error?.code)).to.deep.equal([
+        'INVALID_REQUEST',
+        'INVALID_REQUEST',
+        'INVALID_REQUEST',
+        undefined,
+      ]);
+      const denied = await rest.request('PUT', '/api/tasks', { key: eve, body: updates });
+      expect(denied.body.results.map((item: { error: { code: string } }) => item.error.code)).to.deep.equal(
+        updates.map(() => 'ACCESS_DENIED'),
+      );
+      for (const body of [[], Array.from({ length: 501 }, () => updates[0]), updates[0]]) {
+        expectError(await rest.request('PUT', '/api/tasks', { key: ada, body }), 400, 'INVALID_REQUEST');
+      }
+    });
+
     it('of a job come in pages', async () => {
       const job_id = await makeJob();
       const ids = [await makeTask(job_id), await makeTask(job_id), await makeTask(job_id)];
@@ -295,7 +356,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       const wrong = await rest.request('DELETE', '/api/tasks/1');
       expectError(wrong, 405, 'METHOD_NOT_ALLOWED');
       expect(wrong.headers.get('allow')).to.equal('GET, HEAD, OPTIONS');
-      expect((await rest.request('GET', '/api/tasks')).headers.get('allow')).to.equal('POST, OPTIONS');
+      expect((await rest.request('GET', '/api/tasks')).headers.get('allow')).to.equal('POST, PUT, OPTIONS');
       expect((await rest.request('OPTIONS', '/api/tasks')).status).to.equal(204);
       expect((await rest.request('HEAD', `/api/tasks/${await makeTask()}`, { key: ada })).status).to.equal(200);
       expect((await rest.request('GET', '/api/ws/tasks')).body.error.message).to.match(/WebSocket/);

@@ -43,7 +43,8 @@ export class Account {
           const wanted = expected.filter((seq) => seq > base);
           const got = history.seqs.filter((seq) => seq > base);
           if (got.length !== wanted.length || got.some((seq, index) => seq !== wanted[index])) {
-            const missing = wanted.filter((seq) => !got.includes(seq));
+            const had = new Set(got);
+            const missing = wanted.filter((seq) => !had.has(seq));
             throw new Error(`${name}: ${missing.length} of ${wanted.length} missing, first ${missing[0]}`);
           }
         },

@@ -1,9 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { loadConfig, VARIABLES } from '../../src/config.js';
 import { ERRORS, type ErrorCode, errorEntry } from '../../src/protocol/errors.js';
 
-const read = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8');
+const ROOT = new URL('../../../', import.meta.url);
+const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8');
 
 describe('documents', () => {
   it('.env.example lists every variable, with its default', () => {
@@ -31,6 +32,24 @@ describe('documents', () => {
       return { code, message, status, close, retry };
     });
     expect(documented).to.deep.equal(table);
+  });
+
+  it('links of documents lead somewhere', () => {
+    const documents = [
+      'README.md',
+      'deploy/README.md',
+      'bench/README.md',
+      ...readdirSync(new URL('docs', ROOT)).map((name) => `docs/${name}`),
+    ];
+    const broken: string[] = [];
+    for (const document of documents.filter((name) => name.endsWith('.md'))) {
+      for (const [, target] of read(document).matchAll(/\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)/g)) {
+        if (!existsSync(new URL(target!, new URL(document, ROOT)))) {
+          broken.push(`${document}: ${target}`);
+        }
+      }
+    }
+    expect(broken).to.deep.equal([]);
   });
 
   it('tests that docs/guarantees.md names exist', () => {

@@ -1,0 +1,101 @@
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { type Identity, mayAccess } from '../protocol/tasks.js';
+import { type CreateTaskInput, jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
+import type { TaskUpdate } from '../repository/task-patch.js';
+import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
+import type { Answer } from './endpoint.js';
+import { objectOf } from './input.js';
+
+/** Items of one request. */
+const MAX_ITEMS = 500;
+
+/**
+ * Creates a task per item. The items of one owner are one statement and one commit, in their order.
+ * @returns 201 when all were written and 207 otherwise, with a result per item in their order: the write, or its error
+ * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
+ */
+export function createTasks(tasks: TaskRepository, identity: Identity, body: readonly unknown[]): Promise<Answer> {
+  return batch(body, 201, {
+    identity,
+    idOf: (item) => parseInput(jobIdInput, item['job_id']),
+    ownersOf: (ids) => tasks.ownersOfJobs(ids),
+    write: (owner, items) => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[]),
+  });
+}
+
+/**
+ * Makes an update per item, as `createTasks` does creations.
+ * @returns 200 when all were written and 207 otherwise, with a result per item
+ * @throws TaskwireError as `createTasks`
+ */
+export function updateTasks(tasks: TaskRepository, identity: Identity, body: readonly unknown[]): Promise<Answer> {
+  return batch(body, 200, {
+    identity,
+    idOf: (item) => String(parseInput(taskIdInput, item['task_id'])),
+    ownersOf: (ids) => tasks.ownersOfTasks(ids),
+    write: (owner, items) => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[]),
+  });
+}
+
+type Item = Readonly<Record<string, unknown>>;
+
+interface BatchPorts {
+  readonly identity: Identity;
+  /** What an item is about. @throws TaskwireError INVALID_REQUEST */
+  readonly idOf: (item: Item) => string;
+  readonly ownersOf: (ids: readonly string[]) => Promise<ReadonlyMap<string, string>>;
+  readonly write: (owner: string, items: readonly Item[]) => Promise<BatchOutcome[]>;
+}
+
+async function batch(body: readonly unknown[], status: number, ports: BatchPorts): Promise<Answer> {
+  if (body.length === 0 || body.length > MAX_ITEMS) {
+    throw new TaskwireError('INVALID_REQUEST', { message: `The body must have 1 to ${MAX_ITEMS} items` });
+  }
+  const outcomes: BatchOutcome[] = [];
+  const known: Array<{ index: number; item: Item; id: string }> = [];
+  for (const [index, value] of body.entries()) {
+    try {
+      const item = objectOf(value);
+      known.push({ index, item, id: ports.idOf(item) });
+    } catch (error) {
+      outcomes[index] = toTaskwireError(error);
+    }
+  }
+  const { identity } = ports;
+  const denied = identity.role === 'user' ? 'ACCESS_DENIED' : 'NOT_FOUND';
+  const owners = await ports.ownersOf([...new Set(known.map(({ id }) => id))]);
+  const groups = new Map<string, typeof known>();
+  for (const entry of known) {
+    const owner = owners.get(entry.id);
+    if (owner === undefined || !mayAccess(identity, owner)) {
+      outcomes[entry.index] = new TaskwireError(denied);
+    } else if (!groups.get(owner)?.push(entry)) {
+      groups.set(owner, [entry]);
+    }
+  }
+  // One after the other: a request holds one connection to the database, whatever is in it.
+  for (const [owner, entries] of groups) {
+    const written = await ports.write(
+      owner,
+      entries.map(({ item }) => item),
+    );
+    for (const [place, { index }] of entries.entries()) {
+      outcomes[index] = written[place]!;
+    }
+  }
+  return answer(outcomes, status);
+}
+
+function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
+  const errors = outcomes.filter((outcome) => outcome instanceof TaskwireError);
+  const unavailable = errors.find(({ code }) => code === 'DATABASE_UNAVAILABLE');
+  if (unavailable !== undefined && errors.length === outcomes.length) {
+    throw unavailable;
+  }
+  return {
+    status: errors.length === 0 ? status : 207,
+    body: {
+      results: outcomes.map((outcome) => (outcome instanceof TaskwireError ? { error: outcome.body } : outcome)),
+    },
+  };
+}
