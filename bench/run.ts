@@ -2,7 +2,7 @@
  * Measures taskwire and its peers, variant after variant in one go:
  *
  *     node dist/bench/run.js [scenario...] [--variants ours,plain,plain-ws] [--wire socketio|plain|both] [--repeats 3]
- *                            [--settle 120] [--load 1] [--fsync] [--out bench/results] [--smoke]
+ *                            [--settle 120] [--load 1] [--fsync] [--env NAME=VALUE]... [--out bench/results] [--smoke]
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,6 +27,7 @@ const { values, positionals } = parseArgs({
     settle: { type: 'string' },
     load: { type: 'string', default: '1' },
     out: { type: 'string' },
+    env: { type: 'string', multiple: true, default: [] },
     fsync: { type: 'boolean', default: false },
     smoke: { type: 'boolean', default: false },
   },
@@ -70,8 +71,16 @@ const results = new Results(join(out, `${stamp}${smoke ? '-smoke' : ''}.jsonl`),
   machine: machine(),
   smoke,
   fsync: values.fsync,
+  env: values.env,
 });
-const context = new Context({ services, pinning: cores, loadProcesses: Number(values.load), smoke, settleMs });
+const context = new Context({
+  services,
+  pinning: cores,
+  loadProcesses: Number(values.load),
+  environment: Object.fromEntries(values.env.map((pair) => pair.split(/=(.*)/s).slice(0, 2))),
+  smoke,
+  settleMs,
+});
 
 let failed = false;
 try {

@@ -24,7 +24,14 @@ export const PROGRAMS: readonly string[] = ['redis-server', 'initdb', 'postgres'
  */
 export async function startServices(fsync: boolean): Promise<Services> {
   const redis = await startRedis();
-  const postgres = await startPostgres({ fsync });
+  const durable = fsync ? 'on' : 'off';
+  // Large enough for the bench's databases, as a service of its own would have it.
+  const postgres = await startPostgres({
+    fsync: durable,
+    full_page_writes: durable,
+    shared_buffers: '512MB',
+    max_wal_size: '4GB',
+  });
   return {
     redis,
     postgres: { pid: postgres.pid!, createDatabase: () => postgres.createDatabase() },

@@ -34,6 +34,8 @@ export interface ContextOptions {
   readonly services: Services;
   readonly pinning: Pinning;
   readonly loadProcesses: number;
+  /** Variables of every server that is measured. */
+  readonly environment: Readonly<Record<string, string>>;
   /** Tiny sizes: whether it runs at all, not how fast. */
   readonly smoke: boolean;
   /** How long connections idle before their memory counts as settled. */
@@ -50,6 +52,7 @@ export class Context {
   readonly kept = new Map<string, number>();
   private readonly worlds = new Map<string, Promise<World>>();
   private readonly loadProcesses: number;
+  private readonly environment: Readonly<Record<string, string>>;
 
   constructor(options: ContextOptions) {
     this.services = options.services;
@@ -57,6 +60,7 @@ export class Context {
     this.smoke = options.smoke;
     this.settleMs = options.settleMs;
     this.loadProcesses = options.loadProcesses;
+    this.environment = options.environment;
   }
 
   /** A size as it is, or the one for a smoke run. */
@@ -79,6 +83,7 @@ export class Context {
       workers: 2,
       cores: this.pinning.server,
       ...options,
+      environment: { ...options.environment, ...this.environment },
     });
   }
 

@@ -13,6 +13,9 @@ import { findProgram, freePort } from './programs.js';
 /** The programs that `startPostgres` needs, for `describeWith`. */
 export const POSTGRES_PROGRAMS: readonly string[] = ['initdb', 'postgres'];
 
+/** Configuration parameters of Postgres. */
+export type PostgresSettings = Readonly<Record<string, string | number>>;
+
 const TEMPLATE = 'taskwire_template';
 
 /** How the server is told to stop: `smart` is of no use in tests, `kill` is SIGKILL. */
@@ -47,7 +50,7 @@ export class PostgresServer {
     readonly port: number,
     private readonly dir: string,
     private readonly identity: { uid: number; gid: number } | undefined,
-    private readonly fsync: boolean,
+    private readonly settings: PostgresSettings,
   ) {
     this.adminUrl = this.urlOf('postgres');
     this.url = this.urlOf('taskwire');
@@ -73,12 +76,14 @@ export class PostgresServer {
       port: this.port,
       listen_addresses: '127.0.0.1',
       unix_socket_directories: '',
-      fsync: this.fsync ? 'on' : 'off',
-      full_page_writes: this.fsync ? 'on' : 'off',
+      // Only a test that kills the whole machine would need them, and none does.
+      fsync: 'off',
+      full_page_writes: 'off',
       max_connections: 200,
       shared_buffers: '32MB',
       max_wal_size: '256MB',
       dynamic_shared_memory_type: 'mmap',
+      ...this.settings,
     };
     const child = spawn(
       findProgram('postgres')!,
@@ -190,9 +195,9 @@ process.once('exit', () => {
 
 /**
  * Starts a Postgres server that nobody else uses. The caller stops it; what is left is stopped when the process exits.
- * @param options `fsync` (off): needed only by a test that kills the whole machine, which none does
+ * @param settings beside those that suit tests
  */
-export async function startPostgres(options: { fsync?: boolean } = {}): Promise<PostgresServer> {
+export async function startPostgres(settings: PostgresSettings = {}): Promise<PostgresServer> {
   const dir = mkdtempSync(join(tmpdir(), 'taskwire-pg-'));
   const identity = unprivileged();
   if (identity !== undefined) {
@@ -207,7 +212,7 @@ export async function startPostgres(options: { fsync?: boolean } = {}): Promise<
     rmSync(dir, { recursive: true, force: true });
     throw new Error(`initdb failed: ${made.error?.message ?? made.stderr}`);
   }
-  const server = new PostgresServer(await freePort(), dir, identity, options.fsync ?? false);
+  const server = new PostgresServer(await freePort(), dir, identity, settings);
   servers.add(server);
   await server.start();
   await server.admin('CREATE DATABASE taskwire');
