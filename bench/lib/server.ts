@@ -20,12 +20,16 @@ export interface ServerOptions {
 export interface Server {
   readonly port: number;
   readonly pid: number;
+  /** The end of what it has written to its log. */
+  readonly log: string;
+  /** Empties `log`. */
+  forget(): void;
   /** Ends it and all of its processes. */
   stop(): Promise<void>;
 }
 
 const START_MS = 30_000;
-const KEPT_LOG = 4_000;
+const KEPT_LOG = 16_000;
 
 export async function startServer(variant: Variant, options: ServerOptions): Promise<Server> {
   const port = await freePort();
@@ -88,7 +92,17 @@ export async function startServer(variant: Variant, options: ServerOptions): Pro
   }
   // What a start leaves to be done is not to be counted as work.
   await sleep(300);
-  return { port, pid, stop };
+  return {
+    port,
+    pid,
+    get log() {
+      return log;
+    },
+    forget() {
+      log = '';
+    },
+    stop,
+  };
 }
 
 function kill(pid: number): void {

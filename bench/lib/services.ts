@@ -1,12 +1,5 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { eventually } from '../../test/support/eventually.js';
-import { startPostgres } from '../../test/support/postgres.js';
-import { findProgram, freePort } from '../../test/support/programs.js';
+import { POSTGRES_PROGRAMS, startPostgres } from '../../test/support/postgres.js';
+import { REDIS_PROGRAMS, startRedis } from '../../test/support/redis.js';
 
 /** Redis and Postgres of the bench's own. */
 export interface Services {
@@ -16,7 +9,7 @@ export interface Services {
 }
 
 /** The programs that the bench cannot do without. */
-export const PROGRAMS: readonly string[] = ['redis-server', 'initdb', 'postgres'];
+export const PROGRAMS: readonly string[] = [...REDIS_PROGRAMS, ...POSTGRES_PROGRAMS];
 
 /**
  * Starts both on the cores of this process.
@@ -33,44 +26,10 @@ export async function startServices(fsync: boolean): Promise<Services> {
     max_wal_size: '4GB',
   });
   return {
-    redis,
+    redis: { url: redis.url, pid: redis.pid! },
     postgres: { pid: postgres.pid!, createDatabase: () => postgres.createDatabase() },
     stop: async () => {
       await Promise.all([redis.stop(), postgres.stop()]);
     },
   };
-}
-
-async function startRedis(): Promise<Services['redis'] & { stop(): Promise<void> }> {
-  const port = await freePort();
-  const dir = mkdtempSync(join(tmpdir(), 'taskwire-bench-redis-'));
-  const settings = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', dir];
-  const child = spawn(findProgram('redis-server')!, settings, { stdio: 'ignore' });
-  const end = (): void => {
-    child.kill('SIGKILL');
-    rmSync(dir, { recursive: true, force: true });
-  };
-  process.once('exit', end);
-  await eventually(() => knock(port), { timeoutMs: 10_000 });
-  return {
-    url: `redis://127.0.0.1:${port}`,
-    pid: child.pid!,
-    stop: async () => {
-      process.off('exit', end);
-      const exited = once(child, 'exit');
-      end();
-      await exited;
-    },
-  };
-}
-
-/** Resolves when somebody listens on a port of this host. */
-export function knock(port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => {
-      socket.destroy();
-      resolve();
-    });
-    socket.once('error', reject);
-  });
 }

@@ -1,6 +1,7 @@
 import type { Scenario } from './context.js';
 import { fanoutScenarios } from './fanout.js';
 import { idleScenario } from './idle.js';
+import { reconcileScenario } from './reconcile.js';
 import { reconnectScenario } from './reconnect.js';
 import { scalingScenario } from './scaling.js';
 import { writesScenario } from './writes.js';
@@ -11,4 +12,5 @@ export const SCENARIOS: readonly Scenario[] = [
   reconnectScenario,
   writesScenario,
   scalingScenario,
+  reconcileScenario,
 ];

@@ -5,7 +5,7 @@ import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-l
 import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
 import { Availability, Channels } from './channels.js';
-import { connectOnce, redisClient } from './redis-client.js';
+import { commandClient, connectOnce, redisClient } from './redis-client.js';
 import { RedisLeases } from './redis-leases.js';
 
 export interface RedisBrokerOptions {
@@ -46,7 +46,7 @@ export class RedisBroker implements Broker {
     const { prefix } = options;
     this.heartbeatMs = options.heartbeatMs ?? 500;
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
-    this.commands = this.client({ enableOfflineQueue: false, enableAutoPipelining: true, maxRetriesPerRequest: 0 });
+    this.commands = commandClient(options);
     // Subscriptions are this class's to restore, so that it knows when they are.
     this.subscriber = this.client({ enableOfflineQueue: false, autoResubscribe: false, maxRetriesPerRequest: 0 });
     this.leases = new RedisLeases(this.commands, {

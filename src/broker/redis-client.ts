@@ -26,6 +26,29 @@ export function redisClient(
   return client;
 }
 
+/**
+ * A connection for commands: they fail at once while there is no server, and those of one turn of the event loop are one
+ * write. The client's own automatic pipelines would have them wait for the answers to the ones before.
+ */
+export function commandClient(options: { url: string; logger: Pick<Logger, 'debug'> }): Redis {
+  const client = redisClient(options, { enableOfflineQueue: false, maxRetriesPerRequest: 0 });
+  const send = client.sendCommand.bind(client);
+  let corked: Redis['stream'] | undefined;
+  client.sendCommand = (command, stream) => {
+    const socket = client.stream;
+    if (socket !== undefined && socket !== corked) {
+      corked = socket;
+      socket.cork();
+      setImmediate(() => {
+        socket.uncork();
+        corked = corked === socket ? undefined : corked;
+      });
+    }
+    return send(command, stream);
+  };
+  return client;
+}
+
 /** Resolves when the first attempt has come to an end; later ones are the client's own. */
 export async function connectOnce(client: Redis, logger: Pick<Logger, 'warn'>): Promise<void> {
   try {

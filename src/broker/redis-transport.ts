@@ -1,6 +1,6 @@
 import { type Logger, silentLogger } from '../logger.js';
 import type { Broker } from './broker.js';
-import { connectOnce, redisClient } from './redis-client.js';
+import { commandClient, connectOnce } from './redis-client.js';
 
 /** The sending half of the Redis broker, for programs that write tasks and serve nobody. */
 export interface RedisTransport extends Pick<Broker, 'publish'> {
@@ -20,10 +20,7 @@ export async function connectTransport(options: {
   logger?: Logger;
 }): Promise<RedisTransport> {
   const { url, prefix = 'taskwire', logger = silentLogger } = options;
-  const client = redisClient(
-    { url, logger },
-    { enableOfflineQueue: false, enableAutoPipelining: true, maxRetriesPerRequest: 0 },
-  );
+  const client = commandClient({ url, logger });
   await connectOnce(client, logger);
   const underWay = new Set<Promise<unknown>>();
   return {

@@ -26,6 +26,11 @@ export class RedisServer {
     process.once('exit', this.abandon);
   }
 
+  /** Of the process; undefined while there is none. */
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
   /** Starts the process; resolves when it answers. */
   async launch(): Promise<void> {
     const program = findProgram('redis-server');
