@@ -1,19 +1,43 @@
 import { decodeStreamMessage } from '../protocol/stream-message.js';
 import type { HubEvent } from './stream.js';
 
-/** Bytes that all rings of a worker may keep together. */
-export class RingBudget {
-  used = 0;
-
-  constructor(readonly limit: number) {}
-}
-
 /** Messages one behind the other, the first of them with `seq` `from`. */
 interface Chunk {
+  readonly ring: Ring;
   readonly from: number;
   readonly bytes: Buffer;
   /** Where each message ends. */
   readonly ends: number[];
+}
+
+/** Bytes that all rings of a worker may keep together: over the limit, the oldest ones of all are given up. */
+export class RingBudget {
+  private bytes = 0;
+  /** Oldest first. */
+  private readonly chunks = new Set<Chunk>();
+
+  constructor(readonly limit: number) {}
+
+  get used(): number {
+    return this.bytes;
+  }
+
+  take(chunk: Chunk): void {
+    this.chunks.add(chunk);
+    this.bytes += chunk.bytes.length;
+  }
+
+  give(chunk: Chunk): void {
+    this.chunks.delete(chunk);
+    this.bytes -= chunk.bytes.length;
+  }
+
+  enforce(): void {
+    while (this.bytes > this.limit) {
+      const [oldest] = this.chunks;
+      oldest!.ring.shed();
+    }
+  }
 }
 
 /** Chunks of a stream grow from the first size to the last one: most streams are quiet. */
@@ -22,14 +46,13 @@ const MAX_CHUNK_BYTES = 16_384;
 
 /**
  * The most recent events of one stream, contiguous up to the stream's head, for clients that were away for a moment.
- * Bounded by a count of its own and by a budget that all rings share: over budget, a ring that takes an event gives up
- * its oldest ones, so the busiest streams pay.
+ * Bounded by a count of its own and by a budget that all rings share.
  *
  * Events are kept as the bytes that the broker brought, in chunks: thousands of small objects that live for a while are
  * what makes garbage collection slow, and with it the events of everybody.
  */
 export class Ring {
-  private chunks: Chunk[] = [];
+  private readonly chunks: Chunk[] = [];
   /** Events in all chunks; the oldest ones may be more than the capacity. */
   private kept = 0;
   /** Events that somebody asked for in this turn: whoever comes back together gets the same ones, and their frames. */
@@ -49,22 +72,25 @@ export class Ring {
     let end = chunk?.ends.at(-1) ?? 0;
     if (chunk === undefined || end + bytes.length > chunk.bytes.length) {
       const size = Math.min(MAX_CHUNK_BYTES, chunk === undefined ? FIRST_CHUNK_BYTES : chunk.bytes.length * 2);
-      chunk = { from: seq, bytes: Buffer.allocUnsafeSlow(Math.max(size, bytes.length)), ends: [] };
+      chunk = { ring: this, from: seq, bytes: Buffer.allocUnsafeSlow(Math.max(size, bytes.length)), ends: [] };
       end = 0;
       this.chunks.push(chunk);
-      this.budget.used += chunk.bytes.length;
+      this.budget.take(chunk);
     }
     chunk.bytes.set(bytes, end);
     chunk.ends.push(end + bytes.length);
     this.kept += 1;
-    for (let [oldest] = this.chunks; oldest !== undefined; [oldest] = this.chunks) {
-      if (this.kept - oldest.ends.length < this.capacity && this.budget.used <= this.budget.limit) {
-        break;
-      }
-      this.chunks.shift();
-      this.kept -= oldest.ends.length;
-      this.budget.used -= oldest.bytes.length;
+    while (this.kept - this.chunks[0]!.ends.length >= this.capacity) {
+      this.shed();
     }
+    this.budget.enforce();
+  }
+
+  /** Gives up the oldest chunk. */
+  shed(): void {
+    const oldest = this.chunks.shift()!;
+    this.kept -= oldest.ends.length;
+    this.budget.give(oldest);
   }
 
   /** Whether every event after `seq`, up to the head `last`, is here. */
@@ -98,11 +124,9 @@ export class Ring {
   }
 
   clear(): void {
-    for (const { bytes } of this.chunks) {
-      this.budget.used -= bytes.length;
+    while (this.chunks.length > 0) {
+      this.shed();
     }
-    this.chunks = [];
-    this.kept = 0;
     this.decoded = undefined;
   }
 }

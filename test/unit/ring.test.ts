@@ -60,6 +60,20 @@ describe('ring', () => {
     expect(budget.used).to.equal(0);
   });
 
+  it('gives up the oldest events of all, so that no stream is left without recent ones', () => {
+    const budget = new RingBudget(100_000);
+    const early = new Ring(1_000, budget);
+    const late = new Ring(1_000, budget);
+    for (let seq = 1; seq <= 300; seq += 1) {
+      early.push(eventOf(seq, 200));
+    }
+    for (let seq = 1; seq <= 300; seq += 1) {
+      late.push(eventOf(seq, 200));
+    }
+    expect(late.length).to.be.greaterThan(100);
+    expect(budget.used).to.be.at.most(budget.limit);
+  });
+
   it('keeps nothing of an event that is larger than the budget', () => {
     const budget = new RingBudget(1_000);
     const ring = new Ring(10, budget);
