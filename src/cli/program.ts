@@ -8,6 +8,7 @@ import { ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
 import { withDatabase } from './database.js';
 import { askHealth, askStats, localUrl } from './remote.js';
+import { renewEpochsCommand } from './renew-epochs.js';
 import { table } from './table.js';
 
 /** The program that the primary and its workers run. */
@@ -20,7 +21,7 @@ const json = (): Option => new Option('--json', 'print JSON, for scripts');
 const url = (): Option =>
   new Option('--url <url>', 'address of the service (default: this machine, at PORT)').env('TASKWIRE_URL');
 
-/** The command line: `taskwire start | migrate | stats | health | keys`. */
+/** The command line: `taskwire start | migrate | renew-epochs | stats | health | keys`. */
 export function createProgram(): Command {
   const program = new Command('taskwire')
     .description(
@@ -43,6 +44,8 @@ export function createProgram(): Command {
         print(steps.length === 0 ? 'The schema is up to date.' : `Done: ${steps.join(', ')}.`);
       }),
     );
+
+  program.addCommand(renewEpochsCommand());
 
   program
     .command('stats')

@@ -6,6 +6,7 @@ import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
 import { isoText, taskJson } from './task-json.js';
+import { NEW_EPOCH } from './users.js';
 
 interface EventRow {
   seq: string;
@@ -152,6 +153,30 @@ export class EventLog {
     }[room.kind];
     const [row] = await preparedQuery<{ user_id: string }>(this.db, sql, [room.id]);
     return row?.user_id;
+  }
+
+  /**
+   * Gives every stream a new epoch, so that positions taken before are answered with a snapshot. Its numbers go on; a
+   * user without a stream gets one. For a database that came from a backup: the numbers after the backup's last one
+   * are given out a second time, to other events.
+   * @returns how many streams there are
+   */
+  async renewEpochs(): Promise<number> {
+    // In one order, so that two who do it at once wait for each other instead of for ever.
+    const rows = await query<{ streams: number }>(
+      this.db,
+      `WITH held AS MATERIALIZED (SELECT user_id FROM event_streams ORDER BY user_id FOR UPDATE),
+       renewed AS (
+         UPDATE event_streams s SET epoch = ${NEW_EPOCH} FROM held WHERE s.user_id = held.user_id RETURNING s.user_id
+       ),
+       made AS (
+         INSERT INTO event_streams (user_id, epoch)
+         SELECT user_id, ${NEW_EPOCH} FROM users ON CONFLICT DO NOTHING RETURNING user_id
+       )
+       SELECT (SELECT count(*) FROM renewed)::int + (SELECT count(*) FROM made)::int AS streams`,
+      [],
+    );
+    return rows[0]!.streams;
   }
 
   /**

@@ -353,6 +353,27 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect((await log.snapshot(parseRoom(jobRoom(job)), 10))!).to.include({ seq: 0, tasks: '[]', truncated: false });
     });
 
+    it('goes on under new epochs, also of users whose stream is gone', async () => {
+      const orphan = `${user}_orphan`;
+      const orphansJob = String(5_000_000 + users);
+      await jobs.create({ job_id: orphansJob, user_id: orphan });
+      await db.raw('DELETE FROM event_streams WHERE user_id = ?', [orphan]);
+      const id = await task();
+      const before = (await log.state(user))!;
+      const { rows } = await db.raw('SELECT count(*)::int AS users FROM users');
+      expect(await log.renewEpochs()).to.equal(rows[0].users);
+
+      const after = (await log.state(user))!;
+      expect(after.epoch)
+        .to.match(/^[a-z0-9]{12}$/)
+        .and.not.equal(before.epoch);
+      expect(after).to.include({ seq: before.seq, floor: before.floor });
+      expect(await tasks.updateTaskFee(id, 1)).to.include({ seq: before.seq + 1, epoch: after.epoch });
+      const { epoch } = (await log.state(orphan))!;
+      expect(epoch).to.not.equal(after.epoch);
+      expect(await tasks.createTaskData({ job_id: orphansJob, task_definition_id: 1 })).to.include({ seq: 1, epoch });
+    });
+
     it('drops expired events from the beginning of each stream, and says where it begins', async () => {
       const id = await task();
       for (let n = 0; n < 9; n += 1) {
