@@ -382,14 +382,35 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       await age(7);
       // What is expired stays while something older is not: the log has no holes.
       await db.raw('UPDATE task_events SET created_at = now() WHERE user_id = ? AND seq = 5', [user]);
-      expect(await log.trim(72, 3)).to.equal(4);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(4);
       expect(await log.state(user)).to.include({ seq: 10, floor: 4 });
       await age(10);
-      expect(await log.trim(72, 3)).to.equal(6);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(6);
       expect(await log.state(user)).to.include({ seq: 10, floor: 10 });
-      expect(await log.trim(72, 3)).to.equal(0);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(0);
       await tasks.updateTaskFee(id, 100);
       expect(await log.state(user)).to.include({ seq: 11, floor: 10 });
+    });
+
+    it('is trimmed by one process at a time, and then not for a while', async () => {
+      const other = new EventLog(db);
+      await tasks.updateTaskFee(await task(), 1);
+      await age(1);
+      await db.raw(`UPDATE leases SET holder = 'another process', until = now() + interval '1 minute'`);
+      const statements: string[] = [];
+      const note = ({ sql }: { sql: string }): unknown => statements.push(sql);
+      db.on('query', note);
+      expect(await log.trim(72)).to.equal(0);
+      db.removeListener('query', note);
+      expect(statements, 'one look').to.have.length(1);
+
+      await db.raw(`UPDATE leases SET until = now() - interval '1 second'`);
+      expect(await log.trim(72), 'after the other one died').to.equal(1);
+      await age(2);
+      expect(await other.trim(72), 'when all was looked at just now').to.equal(0);
+      await db.raw('UPDATE leases SET until = now()');
+      expect(await other.trim(72)).to.equal(1);
+      await db.raw('UPDATE leases SET until = now()');
     });
 
     const age = (upTo: number) =>
