@@ -19,7 +19,10 @@ export function localUrl({ HOST, PORT }: Pick<Config, 'HOST' | 'PORT'>): string 
   return `http://${host}:${PORT}`;
 }
 
-export async function askStats(url: string, { apiKey, room }: { apiKey?: string; room?: string }): Promise<Stats> {
+export async function askStats(
+  url: string,
+  { apiKey, room }: { apiKey: string | undefined; room: string | undefined },
+): Promise<Stats> {
   const query = room === undefined ? '' : `?room=${encodeURIComponent(room)}`;
   const { ok, body } = await ask(url, `/api/ws/stats${query}`, apiKey === undefined ? {} : { 'x-api-key': apiKey });
   if (!ok) {

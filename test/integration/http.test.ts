@@ -69,6 +69,43 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expect((await rest.request('GET', `/api/tasks/${task}`, { key: ada })).body).to.include({ job_id });
     });
 
+    it('keep job ids that are numbers of any size, to the last digit', async () => {
+      const post = (path: string, body: string) => rest.request('POST', path, { key: ada, body });
+      for (const id of [`1${'0'.repeat(76)}1`, '9007199254740993', '18446744073709551615']) {
+        const job = await post('/api/jobs', `{"job_id":${id}}`);
+        expect(job.status, JSON.stringify(job.body)).to.equal(201);
+        expect(job.body).to.include({ job_id: id });
+        const one = await post('/api/tasks', `{"task_definition_id":1, "job_id" : ${id}\n}`);
+        expect(one.body).to.include({ job_id: id, user_id: 'ada' });
+        const many = await post(
+          '/api/tasks',
+          `[{"job_id":${id},"task_definition_id":1},{"job_id":"${id}","task_definition_id":2}]`,
+        );
+        expect(many.status).to.equal(201);
+        expect(many.body.results.map((item: { job_id: string }) => item.job_id)).to.deep.equal([id, id]);
+        const list = await rest.request('GET', `/api/tasks/job/${id}`, { key: ada });
+        expect(list.body.tasks).to.have.length(3);
+      }
+      // Each would be an id if it were rounded.
+      for (const id of ['9007199254740990.6', '1.0000000000000000001', '1e-1', '-1', '1e78', '9'.repeat(79)]) {
+        for (const path of ['/api/jobs', '/api/tasks']) {
+          const refused = await post(path, `{"job_id":${id},"task_definition_id":1}`);
+          expectError(refused, 400, 'INVALID_REQUEST');
+          expect(refused.body.error.details[0].field).to.equal('job_id');
+        }
+        const many = await post('/api/tasks', `[{"job_id":${id},"task_definition_id":1}]`);
+        expect(many.body.results[0].error).to.include({ code: 'INVALID_REQUEST' });
+      }
+    });
+
+    it('keep numbers elsewhere as they are', async () => {
+      const id = await makeTask();
+      const body = `{"job_id":12345678901234567890,"converted_arguments":[{"job_id":1.5},"{\\"job_id\\":1}"]}`;
+      await rest.request('PUT', `/api/tasks/execution/${id}`, { key: ada, body });
+      const row = (await rest.request('GET', `/api/tasks/${id}`, { key: ada })).body;
+      expect(row.converted_arguments).to.deep.equal([{ job_id: 1.5 }, '{"job_id":1}']);
+    });
+
     it('take the four updates', async () => {
       const id = await makeTask();
       const put = (path: string, body: unknown) => rest.request('PUT', path, { key: service, body });
@@ -207,7 +244,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       rest.events.length = 0;
       const cases: Array<[string, string, unknown, string?]> = [
         ['POST', '/api/tasks', { job_id: 1.5, task_definition_id: 1 }, 'job_id'],
-        ['POST', '/api/tasks', { job_id: 2 ** 60, task_definition_id: 1 }, 'job_id'],
+        ['POST', '/api/tasks', { job_id: -1, task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: '007', task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: '1', task_definition_id: '1' }, 'task_definition_id'],
         ['POST', '/api/tasks', { job_id: '1', task_definition_id: 1, is_imua: 'yes' }, 'is_imua'],
@@ -338,6 +375,11 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expectError(await post('{}', { 'content-type': 'text/plain' }), 415, 'UNSUPPORTED_MEDIA_TYPE');
       expectError(
         await post('{}', { 'content-type': 'application/json; charset=klingon' }),
+        415,
+        'UNSUPPORTED_MEDIA_TYPE',
+      );
+      expectError(
+        await post('{}', { 'content-type': 'application/json; charset=utf-16' }),
         415,
         'UNSUPPORTED_MEDIA_TYPE',
       );
