@@ -66,14 +66,34 @@ const pretty = winston.format.printf(({ timestamp, level, message, ...fields }) 
   return `${String(timestamp)} ${level.padEnd(5)} ${String(message)}${tail}${cause}`;
 });
 
+const LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+
+const nothing = (): void => {};
+
+/** What is not wanted costs nothing: winston would format it before it throws it away. */
+function upTo(level: string, logger: winston.Logger): Logger {
+  const wanted = LEVELS.slice(0, LEVELS.indexOf(level as (typeof LEVELS)[number]) + 1);
+  const methods = LEVELS.map((name) => [
+    name,
+    wanted.includes(name)
+      ? (message: string, fields?: Record<string, unknown>) => void logger.log(name, message, fields)
+      : nothing,
+  ]);
+  return {
+    ...(Object.fromEntries(methods) as Pick<Logger, (typeof LEVELS)[number]>),
+    child: (fields) => upTo(level, logger.child(fields)),
+  };
+}
+
 /** A logger on standard error, so that standard output stays free for what a command prints. API keys never pass it. */
 export function createLogger(options: { level: string; format: 'json' | 'pretty' }): Logger {
   const { combine, timestamp, json } = winston.format;
-  return winston.createLogger({
+  const logger = winston.createLogger({
     level: options.level,
     format: combine(timestamp(), redaction(), options.format === 'json' ? json() : pretty),
-    transports: [new winston.transports.Console({ stderrLevels: ['error', 'warn', 'info', 'debug'] })],
-  }) as unknown as Logger;
+    transports: [new winston.transports.Console({ stderrLevels: [...LEVELS] })],
+  });
+  return upTo(options.level, logger);
 }
 
 /** A logger that says nothing. */

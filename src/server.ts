@@ -89,7 +89,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   });
   const rates = new RateLimiter(broker);
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
-  const access = new RoomAccess((room) => log.ownerOf(room));
+  const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const admit = createDoor({
     checkOrigin,
     keys,

@@ -5,8 +5,8 @@ import { controlText, type Position, snapshotText } from '../protocol/messages.j
 import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
 import { SingleFlight } from '../single-flight.js';
+import { TurnReader } from '../turn-reader.js';
 import type { Connection } from './client.js';
-import { HeadReader } from './head-reader.js';
 import { type CatchUpPorts, catchUp, type RoomSnapshot } from './join.js';
 import { type Join, Membership } from './membership.js';
 import { RingBudget } from './ring.js';
@@ -49,7 +49,7 @@ export class Hub {
   readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0 };
   private readonly clients = new Set<HubClient>();
   private readonly streams = new Map<string, Stream>();
-  private readonly heads: HeadReader;
+  private readonly heads: TurnReader<Position>;
   private readonly turns: Turns;
   private readonly budget: RingBudget;
   private readonly reads = new SingleFlight<ReplayPage>();
@@ -67,7 +67,7 @@ export class Hub {
     private readonly options: HubOptions,
     private readonly logger: Logger,
   ) {
-    this.heads = new HeadReader((userIds) => log.heads(userIds));
+    this.heads = new TurnReader((userIds) => log.heads(userIds));
     this.turns = new Turns(options.REPLAY_CONCURRENCY);
     this.budget = new RingBudget(options.RING_BYTES);
     // Whatever was published before a reconnect may have been missed, and while the broker is away all of it is.

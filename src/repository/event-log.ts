@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
+import type { Room, RoomKind } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
 import { isoText, taskJson } from './task-json.js';
@@ -149,15 +149,17 @@ export class EventLog {
     };
   }
 
-  /** The user whose stream a room is in; undefined when the room does not exist. */
-  async ownerOf(room: Room): Promise<string | undefined> {
-    const sql = {
-      job: 'SELECT user_id FROM jobs WHERE job_id = ?::numeric',
-      task: 'SELECT user_id FROM tasks WHERE task_id = ?::bigint',
-      user: 'SELECT user_id FROM users WHERE user_id = ?',
-    }[room.kind];
-    const [row] = await preparedQuery<{ user_id: string }>(this.db, sql, [room.id]);
-    return row?.user_id;
+  /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
+  async ownersOf(rooms: readonly Room[]): Promise<Map<string, string>> {
+    const idsOf = (kind: RoomKind): string[] => rooms.filter((room) => room.kind === kind).map(({ id }) => id);
+    const rows = await preparedQuery<{ name: string; user_id: string }>(
+      this.db,
+      `SELECT 'job:' || job_id AS name, user_id FROM jobs WHERE job_id = ANY(?::numeric[])
+       UNION ALL SELECT 'task:' || task_id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])
+       UNION ALL SELECT 'user:' || user_id, user_id FROM users WHERE user_id = ANY(?::text[])`,
+      [idsOf('job'), idsOf('task'), idsOf('user')],
+    );
+    return new Map(rows.map(({ name, user_id }) => [name, user_id]));
   }
 
   /**

@@ -59,7 +59,7 @@ export class RestServer {
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
       jobs: new JobRepository(db),
       apiKeys: this.apiKeys,
-      access: new RoomAccess((room) => log.ownerOf(room)),
+      access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,
       rates: new RateLimiter(broker),
       checkOrigin: originCheck(['https://app.example.com']),

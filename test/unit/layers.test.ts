@@ -10,7 +10,7 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
  * publisher, broker and hub to the gateways.
  */
 const LAYERS: ReadonlyArray<readonly string[]> = [
-  ['protocol', 'config', 'logger', 'single-flight', 'room-sketch'],
+  ['protocol', 'config', 'logger', 'single-flight', 'turn-reader', 'room-sketch'],
   ['repository', 'broker', 'embedded'],
   ['publisher', 'control-bus', 'middleware'],
   ['hub', 'stats', 'maintenance'],

@@ -27,9 +27,9 @@ describe('room access', () => {
   let access: RoomAccess;
   beforeEach(() => {
     asked = [];
-    access = new RoomAccess(async ({ name }) => {
-      asked.push(name);
-      return owners.get(name);
+    access = new RoomAccess(async (rooms) => {
+      asked.push(...rooms.map(({ name }) => name));
+      return owners;
     });
   });
   const resolve = (identity: Identity, name: string) => access.resolve(identity, parseRoom(name));
@@ -74,7 +74,7 @@ describe('room access', () => {
       if (down) {
         throw new TaskwireError('DATABASE_UNAVAILABLE');
       }
-      return 'ada';
+      return new Map([['job:1', 'ada']]);
     });
     expect(await refusalCode(() => resolve(identityOf('ada'), 'job:1'))).to.equal('DATABASE_UNAVAILABLE');
     down = false;
