@@ -4,7 +4,7 @@ import type { Room } from '../protocol/rooms.js';
 import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
 import type { Outgoing } from './client.js';
-import { belongs, type Join, type Membership } from './membership.js';
+import { belongs, type Join, type Membership, type Place } from './membership.js';
 import type { HubEvent } from './stream.js';
 
 export interface RoomSnapshot {
@@ -27,7 +27,6 @@ export interface CatchUpPorts {
 
 /** A room on its way in: everything up to `after` has been sent or is in the snapshot. */
 interface Entry {
-  readonly join: Join;
   readonly room: Room;
   after: number;
   /** Position from which this connection is served the room's events. */
@@ -77,11 +76,13 @@ function refuse(membership: Membership, joins: readonly Join[], error: unknown):
 }
 
 class CatchUp {
-  private readonly joined: Array<{ room: Room; from: number }>;
+  /** Rooms that are asked for, some of them perhaps again. */
+  private readonly asked: ReadonlySet<string>;
   /** The joined rooms have been served up to here. */
   private served: number;
   /** And had been when the catch-up began: events up to here went out live. */
   private readonly servedBefore: number;
+  /** One for each of `joins`, in their order. */
   private entries: Entry[] = [];
 
   constructor(
@@ -89,11 +90,8 @@ class CatchUp {
     private readonly joins: readonly Join[],
     private readonly ports: CatchUpPorts,
   ) {
-    const asked = new Set(joins.map((join) => join.request.room.name));
+    this.asked = new Set(joins.map((join) => join.request.room.name));
     this.served = this.servedBefore = membership.position;
-    this.joined = membership.places
-      .filter((place) => !asked.has(place.entry.room.name))
-      .map((place) => ({ room: place.entry.room, from: place.from }));
   }
 
   async run(): Promise<void> {
@@ -110,6 +108,7 @@ class CatchUp {
       const goal = this.highest();
       if (needed >= goal || (goal === stream.last && stream.ring.covers(needed, goal))) {
         this.goLive();
+        this.answer();
         return;
       }
       await this.ports.drained(membership);
@@ -132,21 +131,43 @@ class CatchUp {
   abandon(): void {
     const { membership } = this;
     const { stream } = membership;
-    this.entries = [];
-    if (membership.closed || this.joined.length === 0) {
+    this.entries = this.askedAgain();
+    if (membership.closed || membership.places.length === 0) {
       membership.held = false;
-    } else if (stream.ring.covers(this.served, stream.last)) {
+    } else if (stream.ring.covers(this.lowest(), stream.last)) {
       this.goLive();
     } else {
       membership.connection.close('STREAM_RESET');
     }
   }
 
+  /** Rooms that the connection is in although they were asked for: what it has got of them meanwhile stays got. */
+  private askedAgain(): Entry[] {
+    const { servedBefore } = this;
+    return this.membership.places.filter(this.isAsked).map(({ entry: { room }, from }) => {
+      const entry = this.entries.find((tried) => tried.room.name === room.name);
+      return {
+        room,
+        after: Math.max(servedBefore, entry?.after ?? 0),
+        from: entry !== undefined && entry.from > servedBefore ? entry.from : from,
+        recovered: false,
+        replayed: 0,
+      };
+    });
+  }
+
+  private readonly isAsked = ({ entry }: Place): boolean => this.asked.has(entry.room.name);
+
+  /** The rooms of before that go on. One may be left at any time. */
+  private joined(): Place[] {
+    return this.membership.places.filter((place) => !this.isAsked(place));
+  }
+
   /** Decides where a room starts: at `since`, at a snapshot, or here. */
   private async enter(join: Join): Promise<void> {
     const { room, since, epoch, snapshot } = join.request;
     const { stream } = this.membership;
-    const entry: Entry = { join, room, after: 0, from: 0, recovered: false, replayed: 0 };
+    const entry: Entry = { room, after: 0, from: 0, recovered: false, replayed: 0 };
     this.entries.push(entry);
     if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
       const here = since <= stream.last && stream.ring.covers(since, stream.last);
@@ -160,7 +181,8 @@ class CatchUp {
     if (snapshot ?? (room.kind === 'job' || since !== undefined)) {
       await this.sendSnapshot(entry);
     } else {
-      entry.after = entry.from = this.membership.position;
+      // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
+      entry.after = entry.from = this.servedBefore;
     }
   }
 
@@ -184,12 +206,22 @@ class CatchUp {
     }
   }
 
+  /** Sends a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
   private async sendSnapshot(entry: Entry): Promise<void> {
-    const snapshot = await this.ports.snapshot(entry.room);
+    const known = this.highest();
+    let snapshot = await this.ports.snapshot(entry.room);
+    if (snapshot.seq < known && snapshot.epoch === this.membership.stream.epoch) {
+      // Equal reads are shared: that one had begun before this was known.
+      snapshot = await this.ports.snapshot(entry.room);
+    }
     if (this.membership.closed) {
       return;
     }
     this.checkEpoch(snapshot);
+    if (snapshot.seq < known) {
+      this.membership.stream.observeHead(snapshot, known);
+      throw new TaskwireError('STREAM_RESET');
+    }
     this.membership.connection.deliver(snapshot.message);
     entry.after = entry.from = snapshot.seq;
     entry.recovered = false;
@@ -197,7 +229,7 @@ class CatchUp {
   }
 
   private lowest(): number {
-    let lowest = this.joined.length > 0 ? this.served : Number.POSITIVE_INFINITY;
+    let lowest = this.joined().length > 0 ? this.served : Number.POSITIVE_INFINITY;
     for (const entry of this.entries) {
       lowest = Math.min(lowest, entry.after);
     }
@@ -211,7 +243,7 @@ class CatchUp {
 
   private cursors(): RoomCursor[] {
     return [
-      ...this.joined.map(({ room }) => ({ kind: room.kind, id: room.id, after: this.served })),
+      ...this.joined().map(({ entry: { room } }) => ({ kind: room.kind, id: room.id, after: this.served })),
       ...this.entries.map(({ room, after }) => ({ kind: room.kind, id: room.id, after })),
     ];
   }
@@ -219,7 +251,7 @@ class CatchUp {
   private async take(page: ReplayPage): Promise<void> {
     this.checkEpoch(page);
     // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
-    if (this.joined.length > 0 && page.floor > this.served) {
+    if (this.joined().length > 0 && page.floor > this.served) {
       throw new TaskwireError('STREAM_RESET');
     }
     const lost = this.entries.filter((entry) => entry.after < page.floor);
@@ -247,9 +279,9 @@ class CatchUp {
   private send(event: HubEvent): void {
     const { seq } = event;
     let wanted = false;
-    for (const { room, from } of this.joined) {
-      if (belongs(event, room)) {
-        if (seq > from && seq <= this.servedBefore) {
+    for (const place of this.membership.places) {
+      if (belongs(event, place.entry.room) && !this.isAsked(place)) {
+        if (seq > place.from && seq <= this.servedBefore) {
           return;
         }
         wanted ||= seq > this.served;
@@ -279,8 +311,13 @@ class CatchUp {
       membership.enter(entry.room, entry.from);
     }
     membership.held = false;
-    for (const { join, room, recovered, replayed } of entries) {
-      join.reply({ room: room.name, seq: membership.after, epoch: stream.epoch, recovered, replayed });
+  }
+
+  private answer(): void {
+    const { after, stream } = this.membership;
+    for (const [index, join] of this.joins.entries()) {
+      const { room, recovered, replayed } = this.entries[index]!;
+      join.reply({ room: room.name, seq: after, epoch: stream.epoch, recovered, replayed });
     }
   }
 }

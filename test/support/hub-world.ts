@@ -1,0 +1,189 @@
+import { expect } from 'chai';
+import type { ChannelListener } from '../../src/broker/broker.js';
+import { Hub } from '../../src/hub/hub.js';
+import { silentLogger } from '../../src/logger.js';
+import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
+import type { Snapshot } from '../../src/repository/log.js';
+import { FreeClient, Frontend } from './hub-clients.js';
+import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
+
+export type Step =
+  | { do: 'write'; task: number }
+  | { do: 'publish' | 'duplicate' | 'drop' | 'answer' | 'fail'; pick: number }
+  | {
+      do: 'subscribe';
+      client: number;
+      asks: ReadonlyArray<{ room: number; back?: number | undefined; epoch?: string }>;
+    }
+  | { do: 'unsubscribe'; client: number; room: number }
+  | { do: 'disconnect'; client: number }
+  | { do: 'open'; frontend: number; rooms: readonly number[] }
+  | { do: 'leave'; frontend: number }
+  | { do: 'reconcile' | 'turn' }
+  | { do: 'trim' | 'restore'; keep: number };
+
+export const CLIENTS = 3;
+export const FRONTENDS = 2;
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** A hub between a log and a broker that do what the test says, and its clients. */
+export class World {
+  readonly log = new ReferenceLog();
+  readonly gate = new Gate();
+  readonly hub: Hub;
+  /** Those of now; whoever was disconnected is in `everyone` only. */
+  readonly clients: FreeClient[];
+  readonly frontends: Frontend[];
+  private readonly everyone: FreeClient[] = [];
+  private listener: ChannelListener | undefined;
+  private onTheWay: Buffer[] = [];
+
+  constructor(repairs = true) {
+    const { log, gate } = this;
+    this.hub = new Hub(
+      {
+        up: true,
+        onUp() {},
+        onDown() {},
+        subscribe: async (_channel, listener) => {
+          this.listener = listener;
+        },
+        unsubscribe: async () => {
+          this.listener = undefined;
+        },
+      },
+      {
+        heads: (userIds) => gate.run(() => new Map(userIds.map((userId) => [userId, log.state()]))),
+        read: (query) =>
+          repairs ? gate.run(() => log.read(query)) : gate.run(() => ({ ...log.state(), events: [], complete: true })),
+        state: () => gate.run(() => log.state()),
+        snapshot: (room): Promise<Snapshot> =>
+          gate.run(() => ({ ...log.state(), userId: USER, tasks: log.tasks(room.name), truncated: false })),
+      },
+      {
+        RING_EVENTS: 4,
+        RING_BYTES: 1_000_000,
+        RECONCILE_MS: 1_000,
+        RECONCILE_IDLE_MS: 1_000,
+        REPLAY_PAGE: 3,
+        REPLAY_CONCURRENCY: 2,
+        MAX_SNAPSHOT_TASKS: 10,
+        MAX_BUFFERED_BYTES: 1_000_000,
+        POSITION_INTERVAL_MS: 1_000_000,
+      },
+      silentLogger,
+    );
+    this.clients = Array.from({ length: CLIENTS }, () => this.newClient());
+    this.frontends = Array.from({ length: FRONTENDS }, () => new Frontend(this.hub));
+  }
+
+  async run(action: Step): Promise<void> {
+    switch (action.do) {
+      case 'write':
+        this.onTheWay.push(encodeStreamMessage(this.log.write(action.task)));
+        break;
+      case 'publish': {
+        const [message] = this.onTheWay.splice(action.pick % Math.max(1, this.onTheWay.length), 1);
+        if (message !== undefined) {
+          this.listener?.([message]);
+        }
+        break;
+      }
+      case 'duplicate': {
+        const message = this.onTheWay[action.pick % Math.max(1, this.onTheWay.length)];
+        if (message !== undefined) {
+          this.listener?.([message, message]);
+        }
+        break;
+      }
+      case 'drop':
+        this.onTheWay.splice(action.pick % Math.max(1, this.onTheWay.length), 1);
+        break;
+      case 'answer':
+        this.gate.release(action.pick);
+        break;
+      case 'fail':
+        this.gate.fail(action.pick);
+        break;
+      case 'subscribe':
+        for (const { room, back, epoch } of action.asks) {
+          const since = back === undefined ? undefined : Math.max(0, this.log.events.length - back);
+          const given = epoch === 'own' ? this.log.epoch : epoch;
+          this.clients[action.client]!.subscribe(ROOMS[room]!, since, given);
+        }
+        break;
+      case 'unsubscribe':
+        this.clients[action.client]!.unsubscribe(ROOMS[action.room]!);
+        break;
+      case 'disconnect':
+        this.clients[action.client]!.disconnect();
+        this.clients[action.client] = this.newClient();
+        break;
+      case 'open':
+        this.frontends[action.frontend]!.open(action.rooms.map((room) => ROOMS[room]!));
+        break;
+      case 'leave':
+        this.frontends[action.frontend]!.disconnect();
+        break;
+      case 'reconcile':
+        this.reconcile();
+        break;
+      case 'trim':
+        this.log.floor = Math.max(this.log.floor, this.log.events.length - action.keep);
+        break;
+      case 'restore':
+        this.log.restore(action.keep);
+        break;
+      case 'turn':
+        break;
+    }
+    await turn();
+  }
+
+  /** Lets everything that is under way come to its end, without any further help from the broker. */
+  async settle(): Promise<void> {
+    this.onTheWay = [];
+    for (let round = 0; round < 6 || this.unsettled(); round += 1) {
+      expect(round, 'everything that is asked for is answered').to.be.below(500);
+      this.reconcile();
+      await turn();
+      while (this.gate.release(0)) {
+        await turn();
+      }
+      for (const frontend of this.frontends) {
+        frontend.comeBack();
+      }
+      await turn();
+    }
+  }
+
+  /** Holds what every connection got against the log. */
+  check(): void {
+    for (const client of this.everyone) {
+      client.check(this.log);
+    }
+    for (const frontend of this.frontends) {
+      frontend.check(this.log);
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.hub.stop();
+  }
+
+  private newClient(): FreeClient {
+    const client = new FreeClient(`c${this.everyone.length}`, this.hub);
+    this.everyone.push(client);
+    return client;
+  }
+
+  private reconcile(): void {
+    // A log that cannot be read is asked again at the next one.
+    this.hub.reconcile().catch(() => {});
+  }
+
+  private unsettled(): boolean {
+    return this.everyone.some((client) => client.waits) || this.frontends.some((frontend) => !frontend.live);
+  }
+}
