@@ -102,6 +102,14 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
+const checked = schema.refine(
+  ({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT,
+  {
+    path: ['REST_PORT'],
+    message: 'wants another port than PORT',
+  },
+);
+
 type Environment = z.output<typeof schema>;
 
 /** Typed, validated, frozen configuration; names are those of the environment. */
@@ -129,7 +137,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       return value === undefined || value === '' ? [] : [[name, value]];
     }),
   );
-  const result = schema.safeParse(given);
+  const result = checked.safeParse(given);
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
