@@ -102,6 +102,11 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
+const checked = schema.refine(
+  ({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT,
+  { path: ['REST_PORT'], message: 'wants another port than PORT' },
+);
+
 /** What the command line reads as a client of a service, wherever that runs. */
 const clientSchema = z.object({
   /** Address of the service; unset: this machine, at PORT. */
@@ -133,7 +138,7 @@ export const VARIABLES: readonly string[] = [...Object.keys(schema.shape), ...Ob
  * @throws ConfigError naming every variable that is wrong
  */
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
-  const config = read(schema, environment);
+  const config = read(checked, environment);
   return Object.freeze({
     ...config,
     LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),
