@@ -9,9 +9,10 @@ export interface MaintenanceOptions {
   readonly logger: Logger;
   /** Between two looks at the keys of connections, in milliseconds. */
   readonly checkMs: number;
+  /** Between two looks at the log, in milliseconds (60,000). */
+  readonly trimMs?: number;
 }
 
-/** Between two looks at the log. */
 const TRIM_MS = 60_000;
 
 /** What a worker does now and then: removes expired events, and closes connections whose key is no longer active. */
@@ -21,7 +22,8 @@ export class Maintenance {
   constructor(private readonly options: MaintenanceOptions) {}
 
   start(): void {
-    this.timers = [this.every(TRIM_MS, () => this.trim()), this.every(this.options.checkMs, () => this.checkKeys())];
+    const { checkMs, trimMs = TRIM_MS } = this.options;
+    this.timers = [this.every(trimMs, () => this.trim()), this.every(checkMs, () => this.checkKeys())];
   }
 
   stop(): void {

@@ -78,7 +78,15 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   // The hub puts what the broker brings in order and repairs it from the log.
   const hub = new Hub(broker, log, config, logger);
   const bus = new ControlBus(broker, logger);
-  const stats = new ClusterStats({ broker, bus, report: () => hub.report(), logger });
+  const stats = new ClusterStats({
+    broker,
+    bus,
+    report: () => ({
+      ...hub.report(),
+      messages: { ...hub.counters, published: publisher.published, failed: publisher.failed },
+    }),
+    logger,
+  });
 
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });

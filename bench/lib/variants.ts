@@ -57,7 +57,7 @@ export const VARIANTS: readonly Variant[] = [
   peer('plain', 'socketio', 'emitter'),
   peer('plain-ws', 'plain', 'publish'),
   peer('uwebsockets', 'plain', 'publish', () =>
-    loadUws() === undefined ? 'uWebSockets.js cannot be loaded: it is not on the npm registry' : undefined,
+    loadUws() === undefined ? 'uWebSockets.js cannot be loaded; bench/README.md says how to install it' : undefined,
   ),
 ];
 

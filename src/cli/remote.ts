@@ -9,6 +9,7 @@ export interface Stats {
   readonly total_rooms: number;
   readonly rooms: Readonly<Record<string, number>>;
   readonly rooms_truncated?: boolean;
+  readonly messages: Readonly<Record<string, number>>;
   readonly nodes: number;
   readonly partial: boolean;
 }

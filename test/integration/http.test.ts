@@ -469,7 +469,14 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expect(health.body.timestamp).to.be.closeTo(Date.now() / 1_000, 5);
       expect((await rest.request('GET', '/api/ws/stats')).body).to.deep.equal({
         status: 'success',
-        data: { total_clients: 3, total_rooms: 2, rooms: { 'job:1': 2, 'task:1': 1 }, nodes: 1, partial: false },
+        data: {
+          total_clients: 3,
+          total_rooms: 2,
+          rooms: { 'job:1': 2, 'task:1': 1 },
+          messages: rest.messages,
+          nodes: 1,
+          partial: false,
+        },
       });
       const one = await rest.request('GET', '/api/ws/stats?room=task:1');
       expect(one.body.data).to.deep.include({ total_rooms: 2, rooms: { 'task:1': 1 } });
@@ -487,18 +494,49 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       rest.rooms.clear();
     });
 
-    it('statistics are for direct callers on this machine, and for keys that see all', async () => {
+    it('are there as metrics for Prometheus', async () => {
+      rest.rooms.set('job:1', 2).set('task:1', 1);
+      const { status, headers, body } = await rest.request('GET', '/metrics');
+      rest.rooms.clear();
+      expect(status).to.equal(200);
+      expect(headers.get('content-type')).to.equal('text/plain; version=0.0.4; charset=utf-8');
+      const samples = String(body)
+        .split('\n')
+        .filter((line) => !line.startsWith('#'));
+      expect(samples).to.deep.equal([
+        'taskwire_connections 3',
+        'taskwire_rooms 2',
+        'taskwire_workers 1',
+        'taskwire_events_total{worker="n1"} 7',
+        'taskwire_deliveries_total{worker="n1"} 21',
+        'taskwire_duplicates_total{worker="n1"} 1',
+        'taskwire_repairs_total{worker="n1"} 2',
+        'taskwire_resets_total{worker="n1"} 0',
+        'taskwire_published_total{worker="n1"} 9',
+        'taskwire_publish_failures_total{worker="n1"} 3',
+        '',
+      ]);
+      for (const sample of samples.filter((line) => line !== '')) {
+        const [name] = /^\w+/.exec(sample)!;
+        const type = name.endsWith('_total') ? 'counter' : 'gauge';
+        expect(body).to.match(new RegExp(`# HELP ${name} \\S.*\\n# TYPE ${name} ${type}\\n${name}\\b`));
+      }
+    });
+
+    it('statistics and metrics are for direct callers on this machine, and for keys that see all', async () => {
       const signs: Array<Record<string, string>> = [
         { 'x-forwarded-for': '127.0.0.1' },
         { forwarded: 'for=::1' },
         { origin: 'https://app.example.com' },
       ];
-      for (const headers of signs) {
-        const ask = (key?: string) => rest.request('GET', '/api/ws/stats', { key, headers });
-        expectError(await ask(), 401, 'MISSING_API_KEY');
-        expectError(await ask(ada), 403, 'ACCESS_DENIED');
-        expect((await ask(service)).status).to.equal(200);
-        expect((await ask(admin)).status).to.equal(200);
+      for (const path of ['/api/ws/stats', '/metrics']) {
+        for (const headers of signs) {
+          const ask = (key?: string) => rest.request('GET', path, { key, headers });
+          expectError(await ask(), 401, 'MISSING_API_KEY');
+          expectError(await ask(ada), 403, 'ACCESS_DENIED');
+          expect((await ask(service)).status).to.equal(200);
+          expect((await ask(admin)).status).to.equal(200);
+        }
       }
     });
 

@@ -13,7 +13,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['protocol', 'config', 'logger', 'single-flight', 'turn-reader', 'room-sketch'],
   ['repository', 'broker', 'embedded'],
   ['publisher', 'control-bus', 'middleware'],
-  ['hub', 'stats', 'maintenance'],
+  ['hub', 'stats', 'metrics', 'maintenance'],
   ['gateways', 'http'],
   ['server', 'index'],
   ['cluster'],
