@@ -34,7 +34,7 @@ const KEPT_LOG = 16_000;
 
 export async function startServer(variant: Variant, options: ServerOptions): Promise<Server> {
   const port = await freePort();
-  const [command, args] = pinned(options.cores, [process.execPath, variant.script]);
+  const [command, args] = pinned(options.cores, [process.execPath, ...variant.nodeOptions, variant.script]);
   const child = spawn(command, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {

@@ -44,7 +44,7 @@ export async function runPrimary({
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
   const urlFile = embeddedUrlFile(config.DATA_DIR);
 
-  cluster.setupPrimary({ exec, args: [], serialization: 'advanced' });
+  cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
     setupClusterAdapter();
   }
@@ -99,6 +99,15 @@ export async function runPrimary({
   if (ending === undefined) {
     await welcome(databaseUrl, embedded !== undefined, addressOf(listener));
   }
+}
+
+/**
+ * Options of Node.js for the workers: those of this process. A small young generation suits what a worker does: of what
+ * an event leaves behind nothing lives on, and a storm of connections would make it, and keep it, tens of megabytes.
+ */
+function workerOptions(own: readonly string[]): string[] {
+  const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));
+  return chosen ? [...own] : [...own, '--max-semi-space-size=1'];
 }
 
 async function listen(listener: Server, config: Config, variable: 'PORT' | 'REST_PORT'): Promise<void> {
