@@ -12,6 +12,7 @@ import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Any = any;
@@ -278,10 +279,46 @@ describe('gateways', function () {
         [{ auth: {} }, 'MISSING_API_KEY'],
         [{ auth: { api_key: 7 } }, 'INVALID_API_KEY'],
         [{ query: { api_key: eve } }, 'AUTHENTICATION_FAILED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' } }, 'ORIGIN_NOT_ALLOWED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' }, transports: ['polling'] }, 'ORIGIN_NOT_ALLOWED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' }, auth: {} }, 'ORIGIN_NOT_ALLOWED'],
       ] as const) {
         const [error] = (await once(socketio(options) as Any, 'connect_error')) as [Any];
         expect(error.data.code).to.equal(code);
         expect(error.data.message).to.equal(error.message);
+      }
+    });
+
+    it('lets a client that finds a worker draining come back by itself, over each transport', async () => {
+      const leaving = new InProcessServer(database.url);
+      await leaving.start();
+      const portOf = ({ url }: InProcessServer): number => Number(new URL(url).port);
+      const target = { port: portOf(leaving) };
+      const proxy = await startTcpProxy(target);
+      try {
+        await leaving.server.drain(0);
+        for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+          target.port = portOf(leaving);
+          const refusals: Any[] = [];
+          let attempts = 0;
+          const socket = socketio(
+            { transports, reconnection: true, reconnectionDelay: 20, reconnectionDelayMax: 20 },
+            `http://127.0.0.1:${proxy.port}`,
+          );
+          socket.on('connect_error', (error: Any) => refusals.push(error.data));
+          socket.io.on('reconnect', () => {
+            attempts += 1;
+          });
+          await eventually(() => expect(attempts, transports.join()).to.be.at.least(2));
+          expect(socket.connected).to.equal(false);
+          target.port = portOf(server);
+          await eventually(() => expect(socket.connected, transports.join()).to.equal(true));
+          expect(refusals.filter((data) => data !== undefined)).to.deep.equal([]);
+          socket.disconnect();
+        }
+      } finally {
+        await proxy.stop();
+        await leaving.stop();
       }
     });
 
@@ -295,7 +332,7 @@ describe('gateways', function () {
         const held = [...(server.broker as Any).all.places.values()].reduce((sum: number, n: number) => sum + n, 0);
         expect(held).to.equal(0);
       });
-      expect(server.server.io.engine.clientsCount).to.be.at.most(1);
+      await eventually(() => expect(server.server.io.engine.clientsCount).to.equal(0));
     });
 
     it('offers no other namespace', async () => {
