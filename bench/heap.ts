@@ -2,10 +2,12 @@
  * What an idle connection keeps on the heap of its worker, by kind of object:
  *
  *     node dist/bench/heap.js [--variants ours,plain,plain-ws] [--wire socketio|plain|both] [--connections 1000] [--settle 60]
+ *                             [--smoke]
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { HeapObserver, type Share } from './lib/heap.js';
+import { endOnSignals } from './lib/machine.js';
 import { processTree } from './lib/proc.js';
 import { startServer } from './lib/server.js';
 import { startServices } from './lib/services.js';
@@ -20,17 +22,22 @@ const { values } = parseArgs({
   options: {
     variants: { type: 'string', default: 'ours,plain,plain-ws' },
     wire: { type: 'string', default: 'both' },
-    connections: { type: 'string', default: '1000' },
-    settle: { type: 'string', default: '60' },
+    connections: { type: 'string' },
+    settle: { type: 'string' },
+    smoke: { type: 'boolean', default: false },
   },
 });
 
+const { smoke } = values;
 /** Connections that are there before the first snapshot: what every worker has once is not counted. */
-const FIRST = 100;
+const FIRST = smoke ? 10 : 100;
 /** Kinds of which fewer than this come with a connection are summed up. */
 const RARE = 0.5;
 
-const connections = Number(values.connections);
+const connections = Number(values.connections ?? (smoke ? 20 : 1_000));
+const settleMs = 1_000 * Number(values.settle ?? (smoke ? 0 : 60));
+
+endOnSignals();
 const services = await startServices(false);
 const jobs = FIRST + connections;
 try {
@@ -63,7 +70,7 @@ async function measured(variant: Variant, wire: Wire, world: World): Promise<str
       .map(({ jobId, userId, taskIds }) => [`job:${jobId}`, `task:${taskIds[0]}`, `user:${userId}`]);
     const accounts = rooms.map(() => -1);
     expectAll(await fleet.open([{ port: server.port, wire, key: world.key }], rooms, accounts));
-    await sleep(Number(values.settle) * 1_000);
+    await sleep(settleMs);
   };
   try {
     const worker = processTree(server.pid).find((pid) => pid !== server.pid)!;

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { missingPrograms } from '../test/support/programs.js';
 import { barChart } from './lib/chart.js';
-import { machine, measurable, pinning, pinSelf } from './lib/machine.js';
+import { endOnSignals, machine, measurable, pinning, pinSelf } from './lib/machine.js';
 import { Results } from './lib/results.js';
 import { PROGRAMS, startServices } from './lib/services.js';
 import { DEFAULT_VARIANTS, VARIANTS } from './lib/variants.js';
@@ -39,7 +39,7 @@ const names = positionals.length > 0 ? positionals : SCENARIOS.map(({ name }) =>
 const scenarios = names.map((name) => known(SCENARIOS, name));
 const wires: readonly Wire[] = values.wire === 'both' ? WIRES : WIRES.filter((wire) => wire === values.wire);
 const repeats = Number(values.repeats ?? (smoke ? 1 : 3));
-const settleMs = 1_000 * Number(values.settle ?? (smoke ? 1 : 120));
+const settleMs = 1_000 * Number(values.settle ?? (smoke ? 0.2 : 120));
 
 const missing = missingPrograms(PROGRAMS);
 if (missing.length > 0 || !measurable) {
@@ -58,12 +58,8 @@ for (const name of values.variants?.split(',') ?? DEFAULT_VARIANTS) {
   }
 }
 
-// What was started is ended by handlers of this process's exit, which a signal would pass over.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => process.exit(1));
-}
-
-const cores = pinning();
+endOnSignals();
+const cores = smoke ? {} : pinning();
 pinSelf(cores.load);
 const services = await startServices(values.fsync);
 const stamp = new Date().toISOString().replace(/[:.]/g, '-');

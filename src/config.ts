@@ -102,10 +102,25 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
+const checked = schema.refine(
+  ({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT,
+  { path: ['REST_PORT'], message: 'wants another port than PORT' },
+);
+
+/** What the command line reads as a client of a service, wherever that runs. */
+const clientSchema = z.object({
+  /** Address of the service; unset: this machine, at PORT. */
+  TASKWIRE_URL: urlOf('http:', 'https:').optional(),
+  /** Key of role service or admin. */
+  TASKWIRE_API_KEY: z.string().optional(),
+});
+
 type Environment = z.output<typeof schema>;
 
 /** Typed, validated, frozen configuration; names are those of the environment. */
 export type Config = Readonly<Environment> & { readonly LOG_FORMAT: 'json' | 'pretty' };
+
+export type ClientConfig = Readonly<z.output<typeof clientSchema>>;
 
 /** A variable has a value that cannot be used. The message is complete: variable, what it got, what it wants. */
 export class ConfigError extends Error {
@@ -116,20 +131,36 @@ export class ConfigError extends Error {
 export const EXIT_CONFIG = 78;
 
 /** Names of all variables, for `.env.example` and its test. */
-export const VARIABLES: readonly string[] = Object.keys(schema.shape);
+export const VARIABLES: readonly string[] = [...Object.keys(schema.shape), ...Object.keys(clientSchema.shape)];
 
 /**
  * Reads the configuration. An empty variable counts as unset.
  * @throws ConfigError naming every variable that is wrong
  */
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
+  const config = read(checked, environment);
+  return Object.freeze({
+    ...config,
+    LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),
+  });
+}
+
+/**
+ * Reads what a client of a service needs, as `loadConfig` does.
+ * @throws ConfigError
+ */
+export function loadClientConfig(environment: NodeJS.ProcessEnv = process.env): ClientConfig {
+  return Object.freeze(read(clientSchema, environment));
+}
+
+function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS.ProcessEnv): z.output<Schema> {
   const given = Object.fromEntries(
-    VARIABLES.flatMap((name) => {
+    Object.keys(variables.shape).flatMap((name) => {
       const value = environment[name]?.trim();
       return value === undefined || value === '' ? [] : [[name, value]];
     }),
   );
-  const result = schema.safeParse(given);
+  const result = variables.safeParse(given);
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
@@ -138,9 +169,5 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     });
     throw new ConfigError(lines.join('\n'));
   }
-  const config = result.data;
-  return Object.freeze({
-    ...config,
-    LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),
-  });
+  return result.data;
 }

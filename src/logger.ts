@@ -10,13 +10,16 @@ export interface Logger {
 }
 
 const KEY = /tw_[A-Za-z0-9_-]{8,}/g;
-const CREDENTIALS = /(\b[a-z]+:\/\/[^\s:/@]*:)[^\s@/]*@/gi;
+/** A password may hold an @ itself: the last one before the path ends it. */
+const CREDENTIALS = /(\b[a-z]+:\/\/[^\s:/@]*:)[^\s/]*@/gi;
+/** Objects within objects that are printed. */
+const MAX_DEPTH = 4;
 
 /** `text` without API keys and without passwords in URLs. */
 export function redact(text: string): string {
   return text
     .replace(KEY, 'tw_[redacted]')
-    .replace(/([?&]api_key=)[^&\s"]*/gi, '$1[redacted]')
+    .replace(/([?&](?:api_key|password)=)[^&\s"]*/gi, '$1[redacted]')
     .replace(CREDENTIALS, '$1[redacted]@');
 }
 
@@ -31,10 +34,13 @@ function clean(value: unknown, depth = 0): unknown {
       message: redact(value.message),
       ...(code === undefined ? {} : { code }),
       ...(value.stack === undefined ? {} : { stack: redact(value.stack) }),
-      ...(value.cause === undefined || depth > 3 ? {} : { cause: clean(value.cause, depth + 1) }),
+      ...(value.cause === undefined || depth >= MAX_DEPTH ? {} : { cause: clean(value.cause, depth + 1) }),
     };
   }
-  if (typeof value === 'object' && value !== null && depth < 4) {
+  if (typeof value === 'object' && value !== null) {
+    if (depth >= MAX_DEPTH) {
+      return '[nested too deep]';
+    }
     return Array.isArray(value)
       ? value.map((item) => clean(item, depth + 1))
       : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, clean(item, depth + 1)]));
@@ -60,14 +66,34 @@ const pretty = winston.format.printf(({ timestamp, level, message, ...fields }) 
   return `${String(timestamp)} ${level.padEnd(5)} ${String(message)}${tail}${cause}`;
 });
 
+const LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+
+const nothing = (): void => {};
+
+/** What is not wanted costs nothing: winston would format it before it throws it away. */
+function upTo(level: string, logger: winston.Logger): Logger {
+  const wanted = LEVELS.slice(0, LEVELS.indexOf(level as (typeof LEVELS)[number]) + 1);
+  const methods = LEVELS.map((name) => [
+    name,
+    wanted.includes(name)
+      ? (message: string, fields?: Record<string, unknown>) => void logger.log(name, message, fields)
+      : nothing,
+  ]);
+  return {
+    ...(Object.fromEntries(methods) as Pick<Logger, (typeof LEVELS)[number]>),
+    child: (fields) => upTo(level, logger.child(fields)),
+  };
+}
+
 /** A logger on standard error, so that standard output stays free for what a command prints. API keys never pass it. */
 export function createLogger(options: { level: string; format: 'json' | 'pretty' }): Logger {
   const { combine, timestamp, json } = winston.format;
-  return winston.createLogger({
+  const logger = winston.createLogger({
     level: options.level,
     format: combine(timestamp(), redaction(), options.format === 'json' ? json() : pretty),
-    transports: [new winston.transports.Console({ stderrLevels: ['error', 'warn', 'info', 'debug'] })],
-  }) as unknown as Logger;
+    transports: [new winston.transports.Console({ stderrLevels: [...LEVELS] })],
+  });
+  return upTo(options.level, logger);
 }
 
 /** A logger that says nothing. */

@@ -78,7 +78,15 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   // The hub puts what the broker brings in order and repairs it from the log.
   const hub = new Hub(broker, log, config, logger);
   const bus = new ControlBus(broker, logger);
-  const stats = new ClusterStats({ broker, bus, report: () => hub.report(), logger });
+  const stats = new ClusterStats({
+    broker,
+    bus,
+    report: () => ({
+      ...hub.report(),
+      messages: { ...hub.counters, published: publisher.published, failed: publisher.failed },
+    }),
+    logger,
+  });
 
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
@@ -89,7 +97,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   });
   const rates = new RateLimiter(broker);
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
-  const access = new RoomAccess((room) => log.ownerOf(room));
+  const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const admit = createDoor({
     checkOrigin,
     keys,
@@ -158,6 +166,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
+    // A key that was looked up is believed for so long, whether in a request or on a connection.
+    checkMs: config.API_KEY_CACHE_MS,
     logger,
   });
 

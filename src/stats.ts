@@ -5,11 +5,25 @@ import type { Logger } from './logger.js';
 import { RoomSketch } from './room-sketch.js';
 import { SingleFlight } from './single-flight.js';
 
+/** What a worker counts of messages, from its start on: of its hub, and of its publisher. */
+export const MESSAGE_COUNTS = [
+  'events',
+  'deliveries',
+  'duplicates',
+  'repairs',
+  'resets',
+  'published',
+  'failed',
+] as const;
+export type MessageCount = (typeof MESSAGE_COUNTS)[number];
+export type MessageCounts = Readonly<Record<MessageCount, number>>;
+
 /** What a worker knows of itself. */
 export interface LocalReport {
   readonly clients: number;
   /** Members of each room. */
   readonly rooms: ReadonlyMap<string, number>;
+  readonly messages: MessageCounts;
 }
 
 export interface ClusterReport {
@@ -20,6 +34,10 @@ export interface ClusterReport {
   readonly rooms: ReadonlyMap<string, number>;
   /** Whether small rooms are missing from `rooms`. */
   readonly roomsTruncated: boolean;
+  /** Sums of what the workers in the report have counted. */
+  readonly messages: MessageCounts;
+  /** The same of each of them, by the id of its node. */
+  readonly messagesByNode: ReadonlyMap<string, MessageCounts>;
   /** Workers whose numbers are in the report. */
   readonly nodes: number;
   /** Whether a worker did not answer in time. */
@@ -49,6 +67,7 @@ interface Share {
   /** Whether `rooms` are all that were asked for. */
   readonly complete: boolean;
   readonly sketch: RoomSketch;
+  readonly messages: MessageCounts;
 }
 
 interface Gathering {
@@ -97,7 +116,7 @@ export class ClusterStats {
     const { broker, bus, report, logger } = this.options;
     const own = shareOf(report(), query);
     if (!broker.up) {
-      return total([own], query, true);
+      return total(new Map([[broker.nodeId, own]]), query, true);
     }
     const id = randomUUID();
     const shares = new Map([[broker.nodeId, own]]);
@@ -125,7 +144,7 @@ export class ClusterStats {
       this.gatherings.delete(id);
     }
     const partial = missing === undefined || !missing.every((node) => shares.has(node));
-    return total([...shares.values()], query, partial);
+    return total(shares, query, partial);
   }
 
   /** Answers another worker's question. */
@@ -143,6 +162,7 @@ export class ClusterStats {
       rooms: [...share.rooms],
       complete: share.complete,
       sketch: share.sketch.encode(),
+      messages: share.messages,
     };
     try {
       await broker.publish(replyTo, Buffer.from(JSON.stringify(answer)));
@@ -165,21 +185,37 @@ export class ClusterStats {
       return;
     }
     const counts = new Map(rooms as Array<[string, number]>);
-    gathering.shares.set(node, { clients, rooms: counts, complete: complete === true, sketch });
+    const messages = countsOf(answer['messages']);
+    gathering.shares.set(node, { clients, rooms: counts, complete: complete === true, sketch, messages });
     gathering.arrived();
   }
 }
 
 const largestFirst = ([, a]: readonly [string, number], [, b]: readonly [string, number]): number => b - a;
 
-function shareOf({ clients, rooms }: LocalReport, { rooms: named, room }: ReportQuery): Share {
+/** Counts of an answer; what a worker of another version does not count is 0. */
+function countsOf(value: unknown): MessageCounts {
+  const given = (typeof value === 'object' && value !== null ? value : {}) as Readonly<Record<string, unknown>>;
+  return countEach((count) => (Number.isFinite(given[count]) ? (given[count] as number) : 0));
+}
+
+const countEach = (value: (count: MessageCount) => number): MessageCounts =>
+  Object.fromEntries(MESSAGE_COUNTS.map((count) => [count, value(count)])) as MessageCounts;
+
+function shareOf({ clients, rooms, messages }: LocalReport, { rooms: named, room }: ReportQuery): Share {
   const sketch = RoomSketch.of(rooms.keys());
   if (!named) {
-    return { clients, rooms: new Map(), complete: rooms.size === 0, sketch };
+    return { clients, rooms: new Map(), complete: rooms.size === 0, sketch, messages };
   }
   if (room !== undefined) {
     const members = rooms.get(room);
-    return { clients, rooms: new Map(members === undefined ? [] : [[room, members]]), complete: true, sketch };
+    return {
+      clients,
+      rooms: new Map(members === undefined ? [] : [[room, members]]),
+      complete: true,
+      sketch,
+      messages,
+    };
   }
   const complete = rooms.size <= MAX_NAMES;
   return {
@@ -187,10 +223,12 @@ function shareOf({ clients, rooms }: LocalReport, { rooms: named, room }: Report
     rooms: complete ? rooms : new Map([...rooms].sort(largestFirst).slice(0, MAX_NAMES)),
     complete,
     sketch,
+    messages,
   };
 }
 
-function total(shares: readonly Share[], query: ReportQuery, partial: boolean): ClusterReport {
+function total(byNode: ReadonlyMap<string, Share>, query: ReportQuery, partial: boolean): ClusterReport {
+  const shares = [...byNode.values()];
   const rooms = new Map<string, number>();
   for (const share of shares) {
     for (const [name, members] of share.rooms) {
@@ -204,6 +242,8 @@ function total(shares: readonly Share[], query: ReportQuery, partial: boolean): 
     totalRooms: allNamed ? rooms.size : RoomSketch.merge(shares.map(({ sketch }) => sketch)).count,
     rooms: new Map([...rooms].sort(largestFirst)),
     roomsTruncated: query.rooms && !complete,
+    messages: countEach((count) => shares.reduce((sum, { messages }) => sum + messages[count], 0)),
+    messagesByNode: new Map([...byNode].map(([node, { messages }]) => [node, messages])),
     nodes: shares.length,
     partial,
   };

@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import Mocha from 'mocha';
 
 /** Folders of suites: what is quick and near the code first. */
-const FOLDERS = ['unit', 'contract', 'integration', 'cluster', 'fault'];
+const FOLDERS = ['unit', 'contract', 'integration', 'cluster', 'fault', 'bench'];
 /** How long sockets and timers of the last test may take to end, in milliseconds. */
 const CLEAN_UP_MS = 10_000;
 const USAGE = `npm test                        all suites

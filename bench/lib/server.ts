@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
 import { eventually } from '../../test/support/eventually.js';
 import { freePort } from '../../test/support/programs.js';
 import { pinned } from './machine.js';
@@ -33,7 +34,7 @@ const KEPT_LOG = 16_000;
 
 export async function startServer(variant: Variant, options: ServerOptions): Promise<Server> {
   const port = await freePort();
-  const [command, args] = pinned(options.cores, [process.execPath, variant.script]);
+  const [command, args] = pinned(options.cores, [process.execPath, ...variant.nodeOptions, variant.script]);
   const child = spawn(command, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
@@ -73,6 +74,7 @@ export async function startServer(variant: Variant, options: ServerOptions): Pro
     process.off('exit', killAll);
     killAll();
     await exited;
+    await forgetWorkers(options.redisUrl);
   };
   try {
     await eventually(
@@ -111,6 +113,15 @@ function kill(pid: number): void {
   } catch {
     // It is gone.
   }
+}
+
+/** The next server would wait for answers of killed workers until their leases end. */
+async function forgetWorkers(redisUrl: string): Promise<void> {
+  const redis = new Redis(redisUrl, { retryStrategy: () => null });
+  // It may have been killed, as in S8, and what it knew with it.
+  redis.on('error', () => {});
+  await redis.flushall().catch(() => {});
+  redis.disconnect();
 }
 
 function saidReady(said: string): void {

@@ -1,5 +1,6 @@
 import { POSTGRES_PROGRAMS, startPostgres } from '../../test/support/postgres.js';
 import { REDIS_PROGRAMS, startRedis } from '../../test/support/redis.js';
+import { goFirst } from './machine.js';
 
 /** Redis and Postgres of the bench's own. */
 export interface Services {
@@ -17,6 +18,7 @@ export const PROGRAMS: readonly string[] = [...REDIS_PROGRAMS, ...POSTGRES_PROGR
  */
 export async function startServices(fsync: boolean): Promise<Services> {
   const redis = await startRedis();
+  goFirst(redis.pid!);
   const durable = fsync ? 'on' : 'off';
   // Large enough for the bench's databases, as a service of its own would have it.
   const postgres = await startPostgres({

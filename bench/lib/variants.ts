@@ -13,6 +13,8 @@ export interface Variant {
   /** Whether it is taskwire, which alone has a database, answers about health and lets clients resume. */
   readonly ours: boolean;
   readonly script: string;
+  /** Options of Node.js that it is started with. */
+  readonly nodeOptions: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
   /** Why it cannot run here. */
   missing(): string | undefined;
@@ -21,6 +23,9 @@ export interface Variant {
 
 const script = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url));
 
+/** What `npm start` gives Node.js. */
+const START_OPTIONS = ['--max-semi-space-size=1'];
+
 function ours(name: string, environment: Readonly<Record<string, string>> = {}): Variant {
   const path = process.env['BENCH_SERVER'] ?? script('../cluster.js');
   return {
@@ -28,6 +33,7 @@ function ours(name: string, environment: Readonly<Record<string, string>> = {}):
     wires: ['socketio', 'plain'],
     ours: true,
     script: path,
+    nodeOptions: START_OPTIONS,
     environment,
     missing: () => (existsSync(path) ? undefined : `${path} does not exist`),
     injector: (redisUrl, world, tally) => new RepositoryInjector(redisUrl, world, tally),
@@ -45,6 +51,7 @@ function peer(
     wires: [wire],
     ours: false,
     script: script(`peers/${name}.js`),
+    nodeOptions: [],
     environment: {},
     missing,
     injector: (redisUrl, world, tally) => new PeerInjector(kind, redisUrl, world, tally),
@@ -57,7 +64,7 @@ export const VARIANTS: readonly Variant[] = [
   peer('plain', 'socketio', 'emitter'),
   peer('plain-ws', 'plain', 'publish'),
   peer('uwebsockets', 'plain', 'publish', () =>
-    loadUws() === undefined ? 'uWebSockets.js cannot be loaded: it is not on the npm registry' : undefined,
+    loadUws() === undefined ? 'uWebSockets.js cannot be loaded; bench/README.md says how to install it' : undefined,
   ),
 ];
 

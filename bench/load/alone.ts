@@ -2,9 +2,8 @@
  * What the load generator can do alone: a server that does nothing but write frames that it made beforehand. Prints the
  * generator's CPU time per delivery, with frames written one by one and many at a time.
  *
- *     node dist/bench/load/alone.js
+ *     node dist/bench/load/alone.js [--smoke]
  */
-
 import { fork } from 'node:child_process';
 import { createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
@@ -15,8 +14,9 @@ import { short, table } from '../lib/table.js';
 import { Fleet } from './fleet.js';
 import { PLACE, serverFrame, WIRES, type Wire } from './frames.js';
 
-const CONNECTIONS = 500;
-const EVENTS = 2_000;
+const smoke = process.argv.includes('--smoke');
+const CONNECTIONS = smoke ? 20 : 500;
+const EVENTS = smoke ? 100 : 2_000;
 
 function envelope(wire: Wire, seq: number): Buffer {
   const start = `{"type":"TASK_UPDATED","seq":${seq},"data":{"proof_of_task":"`;
@@ -73,11 +73,11 @@ function serve(): void {
 }
 
 async function main(): Promise<void> {
-  const cores = pinning();
+  const cores = smoke ? {} : pinning();
   pinSelf(cores.server);
   const rows: string[][] = [];
   for (const wire of WIRES) {
-    const child = fork(fileURLToPath(import.meta.url), ['serve']);
+    const child = fork(fileURLToPath(import.meta.url), ['serve', ...process.argv.slice(2)]);
     const port = await new Promise<number>((resolve) => child.once('message', (message) => resolve(message as number)));
     const fleet = new Fleet(1, cores.load);
     const accounts = new Array<number>(CONNECTIONS).fill(0);

@@ -1,4 +1,5 @@
 import { micros } from '../lib/clock.js';
+import { goFirst } from '../lib/machine.js';
 import { Connection, type ConnectionEvents, type RoomRequest, type Target } from './connection.js';
 import type { Counted, Ended, Expected, Opened, Request } from './messages.js';
 
@@ -257,6 +258,7 @@ class Load implements ConnectionEvents {
   }
 }
 
+goFirst(0);
 const load = new Load();
 process.on('message', ({ id, request }: { id: number; request: Request }) => {
   load.answer(request).then(

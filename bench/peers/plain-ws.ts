@@ -82,7 +82,7 @@ function runWorker(): void {
   }, HEARTBEAT_MS);
   server.on('close', () => clearInterval(heartbeat));
 
-  redis.once('ready', () => httpServer.listen(Number(process.env['PORT']), '0.0.0.0', 4096, workerReady));
+  redis.once('ready', () => httpServer.listen(Number(process.env['PORT']), '127.0.0.1', 4096, workerReady));
 }
 
 if (cluster.isPrimary) {

@@ -14,7 +14,7 @@ if (cluster.isPrimary) {
   const httpServer = createServer();
   setupMaster(httpServer, { loadBalancingMethod: 'least-connection' });
   cluster.setupPrimary({ serialization: 'advanced' });
-  runPrimary((listening) => httpServer.listen(Number(process.env['PORT']), '0.0.0.0', 4096, listening));
+  runPrimary((listening) => httpServer.listen(Number(process.env['PORT']), '127.0.0.1', 4096, listening));
 } else {
   const httpServer = createServer();
   const publisher = new Redis(process.env['REDIS_URL']!);

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 
-/** What the peer uses of uWebSockets.js, which is not on the npm registry and so no dependency of this package. */
+/** What the peer uses of uWebSockets.js, which publishes only through its own repository and so is no dependency of this package. */
 export interface Uws {
   App(): UwsApp;
 }
@@ -8,7 +8,7 @@ export interface Uws {
 interface UwsApp {
   ws<UserData>(path: string, behavior: UwsBehavior<UserData>): UwsApp;
   publish(topic: string, message: Uint8Array, isBinary: boolean): boolean;
-  listen(port: number, listening: (socket: unknown) => void): UwsApp;
+  listen(host: string, port: number, listening: (socket: unknown) => void): UwsApp;
 }
 
 interface UwsBehavior<UserData> {

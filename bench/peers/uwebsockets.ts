@@ -74,7 +74,7 @@ function runWorker(): void {
     app.publish(channel.toString(), message, false);
   });
   redis.once('ready', () =>
-    app.listen(Number(process.env['PORT']), (listening) => {
+    app.listen('127.0.0.1', Number(process.env['PORT']), (listening) => {
       if (listening === false) {
         throw new Error('the port is taken');
       }

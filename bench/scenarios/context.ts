@@ -68,6 +68,11 @@ export class Context {
     return this.smoke ? smoke : full;
   }
 
+  /** What is gone through one after the other; in a smoke run the last of it. */
+  some<Item>(items: readonly Item[]): readonly Item[] {
+    return this.smoke ? items.slice(-1) : items;
+  }
+
   /** The database of a layout, made once. */
   world(layout: Layout): Promise<World> {
     const id = JSON.stringify(layout);

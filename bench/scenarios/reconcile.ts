@@ -14,7 +14,7 @@ const PRELOAD = new URL('../../test/support/loop-delay.js', import.meta.url).hre
 
 /** What nothing but comparing streams with the log costs, per second. */
 async function idleCosts(context: Context, server: Server, prefix: string): Promise<Record<string, number>> {
-  const seconds = context.size(30, 2);
+  const seconds = context.size(30, 1);
   const { postgres } = context.services;
   const read = () => [server.pid, postgres.pid].map(cpuMicros);
   server.forget();
@@ -35,7 +35,7 @@ async function run(context: Context, { variant, wire }: Subject): Promise<Outcom
   const most = context.size(Math.max(...STREAMS), 100);
   const world = await context.world({ jobs: most, users: most, tasksPerJob: 1 });
   const outcomes: Outcome[] = [];
-  for (const full of STREAMS) {
+  for (const full of context.some(STREAMS)) {
     const streams = Math.min(full, most);
     const redis = await startRedis();
     const server = await context.server(variant, world, {
@@ -53,7 +53,7 @@ async function run(context: Context, { variant, wire }: Subject): Promise<Outcom
       expectAll(await fleet.open([{ port: server.port, wire, key: world.key }], rooms, accounts));
       const figures = { streams, ...(await idleCosts(context, server, 'with_redis')) };
       await redis.kill();
-      await sleep(NOTICE_MS);
+      await sleep(context.size(NOTICE_MS, 500));
       Object.assign(figures, await idleCosts(context, server, 'without_redis'));
       outcomes.push({ scenario: `S8 ${full.toLocaleString('en')} streams`, figures });
     } finally {

@@ -35,7 +35,7 @@ async function run(context: Context, { variant, wire }: Subject): Promise<Outcom
       }
       const missed = context.size(full, full / 20);
       await fleet.drop();
-      await sleep(GONE_MS);
+      await sleep(context.size(GONE_MS, 100));
       tally.begin();
       await fleet.begin(1);
       await injector.burst(inTurn(jobs, jobs * missed));

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { createAdapter } from '@socket.io/redis-adapter';
-import type { Redis, RedisOptions } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
 import { Availability, Channels } from './channels.js';
 import { commandClient, connectOnce, redisClient } from './redis-client.js';
 import { RedisLeases } from './redis-leases.js';
+import { RedisSocketAdapter } from './redis-socket-adapter.js';
 
 export interface RedisBrokerOptions {
   readonly url: string;
@@ -29,7 +29,7 @@ export class RedisBroker implements Broker {
   readonly nodeId = randomUUID();
   private readonly commands: Redis;
   private readonly subscriber: Redis;
-  private readonly extra: Redis[] = [];
+  private readonly socketAdapters: RedisSocketAdapter[] = [];
   private readonly channels = new Channels();
   private readonly availability = new Availability();
   private readonly leases: RedisLeases;
@@ -48,7 +48,11 @@ export class RedisBroker implements Broker {
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
     this.commands = commandClient(options);
     // Subscriptions are this class's to restore, so that it knows when they are.
-    this.subscriber = this.client({ enableOfflineQueue: false, autoResubscribe: false, maxRetriesPerRequest: 0 });
+    this.subscriber = redisClient(options, {
+      enableOfflineQueue: false,
+      autoResubscribe: false,
+      maxRetriesPerRequest: 0,
+    });
     this.leases = new RedisLeases(this.commands, {
       prefix,
       nodeId: this.nodeId,
@@ -116,20 +120,9 @@ export class RedisBroker implements Broker {
   }
 
   socketAdapter(): unknown {
-    const publisher = this.client({ maxRetriesPerRequest: 0, enableOfflineQueue: false });
-    const subscriber = this.client({ maxRetriesPerRequest: null });
-    this.extra.push(publisher, subscriber);
-    // The adapter drops the promise: a rejection would end the process.
-    const publish = publisher.publish.bind(publisher) as (channel: string, message: string | Buffer) => Promise<number>;
-    Object.assign(publisher, {
-      publish: (channel: string, message: string | Buffer) => publish(channel, message).catch(() => 0),
-    });
-    void this.connect(publisher);
-    void this.connect(subscriber);
-    return createAdapter(publisher, subscriber, {
-      key: `${this.options.prefix}:socket.io`,
-      publishOnSpecificResponseChannel: true,
-    });
+    const adapter = new RedisSocketAdapter(this.options);
+    this.socketAdapters.push(adapter);
+    return adapter.adapter;
   }
 
   async consume(key: string, limit: number): Promise<RateLimitResult> {
@@ -167,17 +160,15 @@ export class RedisBroker implements Broker {
   private async end(): Promise<void> {
     clearInterval(this.heartbeat);
     await this.leases.stop();
-    for (const client of [this.commands, this.subscriber, ...this.extra]) {
-      client.disconnect();
+    this.commands.disconnect();
+    this.subscriber.disconnect();
+    for (const adapter of this.socketAdapters) {
+      adapter.stop();
     }
   }
 
   private name(channel: string): string {
     return `${this.options.prefix}:${channel}`;
-  }
-
-  private client(options: RedisOptions): Redis {
-    return redisClient(this.options, options);
   }
 
   private connect(client: Redis): Promise<void> {
@@ -217,6 +208,9 @@ export class RedisBroker implements Broker {
       this.suspect();
       // Commands on a silent connection would each wait for their time; without one they fail at once.
       this.commands.disconnect(true);
+      for (const adapter of this.socketAdapters) {
+        adapter.reconnect();
+      }
     }
   }
 

@@ -2,12 +2,14 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { run } from '../cluster/run.js';
-import { loadConfig } from '../config.js';
+import { loadClientConfig, loadConfig } from '../config.js';
 import { ROLES, type Role } from '../protocol/tasks.js';
 import { ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
+import { announceRevoked } from './announce.js';
 import { withDatabase } from './database.js';
 import { askHealth, askStats, localUrl } from './remote.js';
+import { renewEpochsCommand } from './renew-epochs.js';
 import { table } from './table.js';
 
 /** The program that the primary and its workers run. */
@@ -18,9 +20,13 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
 
 const json = (): Option => new Option('--json', 'print JSON, for scripts');
 const url = (): Option =>
-  new Option('--url <url>', 'address of the service (default: this machine, at PORT)').env('TASKWIRE_URL');
+  new Option('--url <url>', 'address of the service (default: TASKWIRE_URL; without it this machine, at PORT)');
 
-/** The command line: `taskwire start | migrate | stats | health | keys`. */
+/** Where the service is that a command asks. */
+const addressOf = (options: { url?: string }): string =>
+  options.url ?? loadClientConfig().TASKWIRE_URL ?? localUrl(loadConfig());
+
+/** The command line: `taskwire start | migrate | renew-epochs | stats | health | keys`. */
 export function createProgram(): Command {
   const program = new Command('taskwire')
     .description(
@@ -44,19 +50,21 @@ export function createProgram(): Command {
       }),
     );
 
+  program.addCommand(renewEpochsCommand());
+
   program
     .command('stats')
     .description('print clients and rooms of the whole cluster')
     .addOption(url())
-    .addOption(
-      new Option('--api-key <key>', 'key of role service or admin; on the same machine none is needed').env(
-        'TASKWIRE_API_KEY',
-      ),
+    .option(
+      '--api-key <key>',
+      'key of role service or admin (default: TASKWIRE_API_KEY); on the same machine none is needed',
     )
     .option('--room <room>', 'only this room, such as job:42')
     .addOption(json())
     .action(async (options: { url?: string; apiKey?: string; room?: string; json?: boolean }) => {
-      const stats = await askStats(options.url ?? localUrl(loadConfig()), options);
+      const { apiKey = loadClientConfig().TASKWIRE_API_KEY, room } = options;
+      const stats = await askStats(addressOf(options), { apiKey, room });
       if (options.json) {
         print(JSON.stringify(stats));
         return;
@@ -77,7 +85,7 @@ export function createProgram(): Command {
     .addOption(url())
     .addOption(json())
     .action(async (options: { url?: string; json?: boolean }) => {
-      const { serves, report } = await askHealth(options.url ?? localUrl(loadConfig()));
+      const { serves, report } = await askHealth(addressOf(options));
       print(options.json ? JSON.stringify(report) : String(report['status']));
       process.exitCode = serves ? 0 : 1;
     });
@@ -138,15 +146,23 @@ function keysCommand(): Command {
 
   keys
     .command('disable')
-    .description('end a key for good; its connections are closed within about a minute')
+    .description(
+      'end a key for good; its connections are closed at once with REDIS_URL, otherwise within about API_KEY_CACHE_MS',
+    )
     .argument('<id>', 'from `taskwire keys list`')
     .action((id: string) =>
-      withDatabase(async (db) => {
+      withDatabase(async (db, config) => {
         await migrate(db);
         if (!(await new ApiKeyRepository(db).disable(id))) {
           throw new Error(`There is no key with the ID ${JSON.stringify(id)}; see taskwire keys list`);
         }
         print(`Disabled ${id}.`);
+        await announceRevoked(config, id).catch((error) => {
+          const { message } = error as Error;
+          process.stderr.write(
+            `Redis did not take the news (${message}); workers notice within about API_KEY_CACHE_MS.\n`,
+          );
+        });
       }),
     );
 

@@ -9,6 +9,7 @@ export interface Stats {
   readonly total_rooms: number;
   readonly rooms: Readonly<Record<string, number>>;
   readonly rooms_truncated?: boolean;
+  readonly messages: Readonly<Record<string, number>>;
   readonly nodes: number;
   readonly partial: boolean;
 }
@@ -19,7 +20,10 @@ export function localUrl({ HOST, PORT }: Pick<Config, 'HOST' | 'PORT'>): string 
   return `http://${host}:${PORT}`;
 }
 
-export async function askStats(url: string, { apiKey, room }: { apiKey?: string; room?: string }): Promise<Stats> {
+export async function askStats(
+  url: string,
+  { apiKey, room }: { apiKey: string | undefined; room: string | undefined },
+): Promise<Stats> {
   const query = room === undefined ? '' : `?room=${encodeURIComponent(room)}`;
   const { ok, body } = await ask(url, `/api/ws/stats${query}`, apiKey === undefined ? {} : { 'x-api-key': apiKey });
   if (!ok) {

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster';
 import { once } from 'node:events';
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
-import type { AddressInfo, Server } from 'node:net';
+import { type AddressInfo, createServer, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setupPrimary as setupClusterAdapter } from '@socket.io/cluster-adapter';
 import { LocalPrimary } from '../broker/local-primary.js';
@@ -44,7 +44,7 @@ export async function runPrimary({
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
   const urlFile = embeddedUrlFile(config.DATA_DIR);
 
-  cluster.setupPrimary({ exec, args: [], serialization: 'advanced' });
+  cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
     setupClusterAdapter();
   }
@@ -84,7 +84,10 @@ export async function runPrimary({
   process.on('SIGINT', end);
   process.on('SIGHUP', () => void pool.roll());
 
-  await listen(listener, config);
+  await listen(listener, config, 'PORT');
+  if (config.REST_PORT !== undefined) {
+    await tryRestPort(config);
+  }
   if (config.DATABASE_URL === undefined) {
     embedded = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
     writeFileSync(urlFile, embedded.url, { mode: 0o600 });
@@ -98,8 +101,18 @@ export async function runPrimary({
   }
 }
 
-async function listen(listener: Server, config: Config): Promise<void> {
-  listener.listen({ host: config.HOST, port: config.PORT, backlog: BACKLOG });
+/**
+ * Options of Node.js for the workers: those of this process. A small young generation suits what a worker does: of what
+ * an event leaves behind nothing lives on, and a storm of connections would make it, and keep it, tens of megabytes.
+ */
+function workerOptions(own: readonly string[]): string[] {
+  const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));
+  return chosen ? [...own] : [...own, '--max-semi-space-size=1'];
+}
+
+async function listen(listener: Server, config: Config, variable: 'PORT' | 'REST_PORT'): Promise<void> {
+  const { HOST: host, [variable]: port } = config;
+  listener.listen({ host, port, backlog: BACKLOG });
   try {
     await once(listener, 'listening');
   } catch (error) {
@@ -110,8 +123,16 @@ async function listen(listener: Server, config: Config): Promise<void> {
         : code === 'EACCES'
           ? 'may not be used by this user'
           : `cannot be used (${code})`;
-    throw new Error(`${config.HOST}:${config.PORT} ${reason}; choose another address with HOST and PORT`);
+    throw new Error(`${host}:${port} ${reason}; choose another address with HOST and ${variable}`);
   }
+}
+
+/** The workers share this port; that it is taken is better known before they and the database have started. */
+async function tryRestPort(config: Config): Promise<void> {
+  const probe = createServer();
+  await listen(probe, config, 'REST_PORT');
+  probe.close();
+  await once(probe, 'close');
 }
 
 /** Brings the schema up to date; a database that is only just starting gets its time. */

@@ -5,12 +5,15 @@ import type { ClusterReport } from '../stats.js';
 /** Whether this worker takes work. */
 export type Readiness = 'starting' | 'ready' | 'draining';
 
+/** What is told of the cluster. */
+type Totals = Pick<ClusterReport, 'clients' | 'totalRooms' | 'partial'>;
+
 export interface HealthOptions {
   /** Any quick query; rejects when the database does not serve. */
   readonly probeDatabase: () => Promise<unknown>;
   readonly brokerUp: () => boolean;
   readonly readiness: () => Readiness;
-  readonly collect: () => Promise<ClusterReport>;
+  readonly collect: () => Promise<Totals>;
   /** A probe that takes longer, in milliseconds, counts as failed (1,000). */
   readonly probeMs?: number;
   /** Milliseconds since any fixed moment. */
@@ -31,7 +34,7 @@ export interface HealthReport {
 
 interface Finding {
   readonly database: State;
-  readonly report: ClusterReport;
+  readonly report: Totals;
   readonly until: number;
 }
 

@@ -1,4 +1,5 @@
-import type { RequestHandler, Router } from 'express';
+import type { Request, RequestHandler, Response, Router } from 'express';
+import { METRICS_CONTENT_TYPE, metricsText } from '../metrics.js';
 import { queryOf } from '../middleware/credentials.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseRoom } from '../protocol/rooms.js';
@@ -17,8 +18,15 @@ export interface SystemRoutePorts {
 /** Rooms that the statistics name. */
 const MAX_ROOMS = 1_000;
 
-/** What concerns the service as a whole: health for everybody, statistics for those who run it. */
+/** What concerns the service as a whole: health for everybody, statistics and metrics for those who run it. */
 export function systemRoutes(router: Router, { authenticate, stats, health }: SystemRoutePorts): void {
+  /** Only direct callers on this machine, and keys that see all. */
+  const assertMayLook = async (request: Request, response: Response): Promise<void> => {
+    if (!isLocalCaller(request)) {
+      assertRole(await authenticate(request, response), 'service', 'admin');
+    }
+  };
+
   resource(router, '/api/ws/health', {
     get: async (_request, response) => {
       const report = await health.report();
@@ -29,12 +37,18 @@ export function systemRoutes(router: Router, { authenticate, stats, health }: Sy
 
   resource(router, '/api/ws/stats', {
     get: async (request, response) => {
-      if (!isLocalCaller(request)) {
-        assertRole(await authenticate(request, response), 'service', 'admin');
-      }
+      await assertMayLook(request, response);
       const name = queryOf(request).get('room');
       const room = name === null ? undefined : parseRoom(name).name;
       response.json({ status: 'success', data: wireForm(await stats.collect({ rooms: true, room })) });
+    },
+  });
+
+  resource(router, '/metrics', {
+    get: async (request, response) => {
+      await assertMayLook(request, response);
+      const text = metricsText(await stats.collect({ rooms: false }));
+      response.set('Content-Type', METRICS_CONTENT_TYPE).send(text);
     },
   });
 
@@ -46,12 +60,13 @@ const connectInstead: RequestHandler = () => {
   throw new TaskwireError('INVALID_REQUEST', { message: 'Connect to this path with a WebSocket or Socket.IO' });
 };
 
-function wireForm({ clients, totalRooms, rooms, roomsTruncated, nodes, partial }: ClusterReport): object {
+function wireForm({ clients, totalRooms, rooms, roomsTruncated, messages, nodes, partial }: ClusterReport): object {
   return {
     total_clients: clients,
     total_rooms: totalRooms,
     rooms: Object.fromEntries([...rooms].slice(0, MAX_ROOMS)),
     ...(roomsTruncated || rooms.size > MAX_ROOMS ? { rooms_truncated: true } : {}),
+    messages,
     nodes,
     partial,
   };

@@ -5,8 +5,8 @@ import { controlText, type Position, snapshotText } from '../protocol/messages.j
 import type { Room } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
 import { SingleFlight } from '../single-flight.js';
+import { TurnReader } from '../turn-reader.js';
 import type { Connection } from './client.js';
-import { HeadReader } from './head-reader.js';
 import { type CatchUpPorts, catchUp, type RoomSnapshot } from './join.js';
 import { type Join, Membership } from './membership.js';
 import { RingBudget } from './ring.js';
@@ -51,7 +51,7 @@ export class Hub {
   readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0 };
   private readonly clients = new Set<HubClient>();
   private readonly streams = new Map<string, Stream>();
-  private readonly heads: HeadReader;
+  private readonly heads: TurnReader<Position>;
   private readonly turns: Turns;
   /** Connections that are live do not wait for those that come back. */
   private readonly repairTurns: Turns;
@@ -71,7 +71,7 @@ export class Hub {
     private readonly options: HubOptions,
     private readonly logger: Logger,
   ) {
-    this.heads = new HeadReader((userIds) => log.heads(userIds));
+    this.heads = new TurnReader((userIds) => log.heads(userIds));
     this.turns = new Turns(options.REPLAY_CONCURRENCY);
     this.repairTurns = new Turns(options.REPLAY_CONCURRENCY);
     this.budget = new RingBudget(options.RING_BYTES);

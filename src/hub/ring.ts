@@ -1,24 +1,62 @@
+import { decodeStreamMessage } from '../protocol/stream-message.js';
 import type { HubEvent } from './stream.js';
 
-/** Bytes that all rings of a worker may keep together. */
-export class RingBudget {
-  used = 0;
-
-  constructor(readonly limit: number) {}
+/** Messages one behind the other, the first of them with `seq` `from`. */
+interface Chunk {
+  readonly ring: Ring;
+  readonly from: number;
+  readonly bytes: Buffer;
+  /** Where each message ends. */
+  readonly ends: number[];
 }
 
-/** Rough size of an event with the frames that are built from it. */
-const weight = (event: HubEvent): number => event.payload.length * 3 + 200;
+/** Bytes that all rings of a worker may keep together: over the limit, the oldest ones of all are given up. */
+export class RingBudget {
+  private bytes = 0;
+  /** Oldest first. */
+  private readonly chunks = new Set<Chunk>();
+
+  constructor(readonly limit: number) {}
+
+  get used(): number {
+    return this.bytes;
+  }
+
+  take(chunk: Chunk): void {
+    this.chunks.add(chunk);
+    this.bytes += chunk.bytes.length;
+  }
+
+  give(chunk: Chunk): void {
+    this.chunks.delete(chunk);
+    this.bytes -= chunk.bytes.length;
+  }
+
+  enforce(): void {
+    while (this.bytes > this.limit) {
+      const [oldest] = this.chunks;
+      oldest!.ring.shed();
+    }
+  }
+}
+
+/** Chunks of a stream grow from the first size to the last one: most streams are quiet. */
+const FIRST_CHUNK_BYTES = 1_024;
+const MAX_CHUNK_BYTES = 16_384;
 
 /**
  * The most recent events of one stream, contiguous up to the stream's head, for clients that were away for a moment.
- * Bounded by a count of its own and by a budget that all rings share: over budget, a ring that takes an event gives up
- * its oldest ones, so the busiest streams pay.
+ * Bounded by a count of its own and by a budget that all rings share.
+ *
+ * Events are kept as the bytes that the broker brought, in chunks: thousands of small objects that live for a while are
+ * what makes garbage collection slow, and with it the events of everybody.
  */
 export class Ring {
-  private events: HubEvent[] = [];
-  /** Index of the oldest event that is still kept; the array is cut now and then, not at every step. */
-  private first = 0;
+  private readonly chunks: Chunk[] = [];
+  /** Events in all chunks; the oldest ones may be more than the capacity. */
+  private kept = 0;
+  /** Events that somebody asked for in this turn: whoever comes back together gets the same ones, and their frames. */
+  private decoded: Map<number, HubEvent> | undefined;
 
   constructor(
     private readonly capacity: number,
@@ -26,20 +64,33 @@ export class Ring {
   ) {}
 
   get length(): number {
-    return this.events.length - this.first;
+    return Math.min(this.kept, this.capacity);
   }
 
-  push(event: HubEvent): void {
-    this.events.push(event);
-    this.budget.used += weight(event);
-    while (this.length > this.capacity || (this.budget.used > this.budget.limit && this.length > 0)) {
-      this.budget.used -= weight(this.events[this.first]!);
-      this.first += 1;
+  push({ seq, bytes }: HubEvent): void {
+    let chunk = this.chunks.at(-1);
+    let end = chunk?.ends.at(-1) ?? 0;
+    if (chunk === undefined || end + bytes.length > chunk.bytes.length) {
+      const size = Math.min(MAX_CHUNK_BYTES, chunk === undefined ? FIRST_CHUNK_BYTES : chunk.bytes.length * 2);
+      chunk = { ring: this, from: seq, bytes: Buffer.allocUnsafeSlow(Math.max(size, bytes.length)), ends: [] };
+      end = 0;
+      this.chunks.push(chunk);
+      this.budget.take(chunk);
     }
-    if (this.first > 64 && this.first * 2 > this.events.length) {
-      this.events = this.events.slice(this.first);
-      this.first = 0;
+    chunk.bytes.set(bytes, end);
+    chunk.ends.push(end + bytes.length);
+    this.kept += 1;
+    while (this.kept - this.chunks[0]!.ends.length >= this.capacity) {
+      this.shed();
     }
+    this.budget.enforce();
+  }
+
+  /** Gives up the oldest chunk. */
+  shed(): void {
+    const oldest = this.chunks.shift()!;
+    this.kept -= oldest.ends.length;
+    this.budget.give(oldest);
   }
 
   /** Whether every event after `seq`, up to the head `last`, is here. */
@@ -49,14 +100,33 @@ export class Ring {
 
   /** Events with a higher `seq`, oldest first. Only where `covers(seq, last)`. */
   after(seq: number, last: number): HubEvent[] {
-    return seq >= last ? [] : this.events.slice(this.events.length - (last - seq));
+    const events: HubEvent[] = [];
+    if (seq >= last) {
+      return events;
+    }
+    if (this.decoded === undefined) {
+      this.decoded = new Map();
+      setImmediate(() => {
+        this.decoded = undefined;
+      });
+    }
+    for (const { from, bytes, ends } of this.chunks) {
+      for (let index = Math.max(0, seq + 1 - from); index < ends.length; index += 1) {
+        let event = this.decoded.get(from + index);
+        if (event === undefined) {
+          event = decodeStreamMessage(bytes.subarray(index === 0 ? 0 : ends[index - 1], ends[index]))!;
+          this.decoded.set(event.seq, event);
+        }
+        events.push(event);
+      }
+    }
+    return events;
   }
 
   clear(): void {
-    for (let index = this.first; index < this.events.length; index += 1) {
-      this.budget.used -= weight(this.events[index]!);
+    while (this.chunks.length > 0) {
+      this.shed();
     }
-    this.events = [];
-    this.first = 0;
+    this.decoded = undefined;
   }
 }

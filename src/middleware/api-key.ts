@@ -50,6 +50,11 @@ export class ApiKeyAuth {
     this.now = options.now ?? (() => performance.now());
   }
 
+  /** Rises when a key is forgotten: who was authenticated before may not be any more. */
+  get revision(): number {
+    return this.forgotten;
+  }
+
   /**
    * @throws TaskwireError MISSING_API_KEY, INVALID_API_KEY, INACTIVE_API_KEY, AUTHENTICATION_FAILED (two places
    * disagree), DATABASE_UNAVAILABLE

@@ -9,7 +9,7 @@ import type { RateLimiter } from './rate-limit.js';
 
 export interface DoorOptions {
   readonly checkOrigin: CheckOrigin;
-  readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
+  readonly keys: Pick<ApiKeyAuth, 'authenticate' | 'revision'>;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
   readonly connections: Pick<Broker, 'acquireConnection'>;
@@ -41,6 +41,7 @@ export function createDoor(options: DoorOptions): Admit {
     checkOrigin(request);
     const address = addressOf(request);
     const credentials = credentialsOf(request, apiKey);
+    const { revision } = keys;
     const identity = await keys.authenticate(credentials);
     // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
     const [rate, place] = await Promise.allSettled([
@@ -62,7 +63,9 @@ export function createDoor(options: DoorOptions): Admit {
         });
       }
       // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
-      await keys.authenticate(credentials);
+      if (keys.revision !== revision) {
+        await keys.authenticate(credentials);
+      }
       return { identity, address, release };
     } catch (error) {
       release?.();

@@ -1,11 +1,11 @@
 import { LRUCache } from 'lru-cache';
 import { TaskwireError } from '../protocol/errors.js';
-import type { Room } from '../protocol/rooms.js';
+import { parseRoom, type Room } from '../protocol/rooms.js';
 import { type Identity, mayAccess } from '../protocol/tasks.js';
-import { SingleFlight } from '../single-flight.js';
+import { TurnReader } from '../turn-reader.js';
 
-/** Finds the user whose stream a room is in; undefined when the room does not exist. */
-export type OwnerOf = (room: Room) => Promise<string | undefined>;
+/** Finds the users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
+export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
 
 const MAX_ROOMS = 100_000;
 
@@ -15,14 +15,12 @@ const MAX_ROOMS = 100_000;
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
-  private readonly lookups = new SingleFlight<string | undefined>();
+  private readonly lookups: TurnReader<string>;
 
   /** @param maxRooms rooms whose owners are remembered */
-  constructor(
-    private readonly ownerOf: OwnerOf,
-    maxRooms = MAX_ROOMS,
-  ) {
+  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS) {
     this.owners = new LRUCache({ max: maxRooms });
+    this.lookups = new TurnReader((names) => ownersOf(names.map(parseRoom)));
   }
 
   /**
@@ -42,7 +40,7 @@ export class RoomAccess {
   }
 
   private async lookup(room: Room): Promise<string | undefined> {
-    const owner = await this.lookups.run(room.name, () => this.ownerOf(room));
+    const owner = await this.lookups.read(room.name);
     if (owner !== undefined) {
       this.owners.set(room.name, owner);
     }

@@ -15,7 +15,7 @@ export const MAX_ROOM_NAME_LENGTH = 160;
 
 const JOB_ID = /^(?:0|[1-9][0-9]{0,77})$/;
 const TASK_ID = /^[1-9][0-9]{0,15}$/;
-// Printable ASCII without space, quotes, backslash and angle brackets: it can stand in JSON, in a
+// Printable ASCII without space, double quotes, backslash and angle brackets: it can stand in JSON, in a
 // channel name, in a log line and in HTML as it is.
 const USER_ID = /^[!#-;=?-[\]-~]{1,128}$/;
 
@@ -29,7 +29,7 @@ export function isTaskId(text: string): boolean {
   return TASK_ID.test(text) && Number.isSafeInteger(Number(text));
 }
 
-/** Whether `text` is a user id: 1 to 128 printable ASCII characters without space, quotes, `\`, `<` and `>`. */
+/** Whether `text` is a user id: 1 to 128 printable ASCII characters without space, double quotes, `\`, `<` and `>`. */
 export function isUserId(text: string): boolean {
   return USER_ID.test(text);
 }
@@ -44,9 +44,9 @@ export const userRoom = (userId: string): string => `user:${userId}`;
  */
 export function parseRoom(name: unknown): Room {
   if (typeof name === 'string' && name.length <= MAX_ROOM_NAME_LENGTH) {
-    const colon = name.indexOf(':');
-    const kind = name.slice(0, colon);
-    const id = name.slice(colon + 1);
+    // Up to the colon, or all of a name without one.
+    const [kind = ''] = name.split(':', 1);
+    const id = name.slice(kind.length + 1);
     if ((kind === 'job' && isJobId(id)) || (kind === 'task' && isTaskId(id)) || (kind === 'user' && isUserId(id))) {
       return { kind, id, name };
     }

@@ -11,7 +11,9 @@ export interface StreamMessage {
   readonly jobId: string;
   readonly taskId: string;
   readonly type: EventType;
-  /** UTF-8 JSON of the envelope. */
+  /** The whole message. */
+  readonly bytes: Buffer;
+  /** UTF-8 JSON of the envelope: the end of `bytes`. */
   readonly payload: Buffer;
 }
 
@@ -33,17 +35,8 @@ export function decodeStreamMessage(bytes: Buffer): StreamMessage | undefined {
     return undefined;
   }
   const [, epoch, jobId, taskId, type] = fields as [string, string, string, string, EventType];
-  return { seq, epoch, jobId, taskId, type, payload: bytes.subarray(end + 1) };
+  return { seq, epoch, jobId, taskId, type, bytes, payload: bytes.subarray(end + 1) };
 }
 
 /** The same message made from a row of the log. */
-export function streamMessageOf(event: TaskEvent): StreamMessage {
-  return {
-    seq: event.seq,
-    epoch: event.epoch,
-    jobId: event.jobId,
-    taskId: String(event.taskId),
-    type: event.type,
-    payload: Buffer.from(envelopeText(event)),
-  };
-}
+export const streamMessageOf = (event: TaskEvent): StreamMessage => decodeStreamMessage(encodeStreamMessage(event))!;

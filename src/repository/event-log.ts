@@ -1,11 +1,13 @@
+import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
+import type { Room, RoomKind } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
 import { isoText, taskJson } from './task-json.js';
+import { NEW_EPOCH } from './users.js';
 
 interface EventRow {
   seq: string;
@@ -31,8 +33,12 @@ const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::te
 
 /** Streams looked at in one statement when the log is trimmed. */
 const TRIM_CHUNK = 500;
-/** Any number; the same in every process that trims. */
-const TRIM_LOCK = 7_459_003;
+/** Events removed in one statement. */
+const TRIM_BATCH = 1_000;
+/** How long nobody looks again after the whole log was looked at, in milliseconds. */
+const TRIM_REST_MS = 45_000;
+/** SQL that keeps the turn of a holder for longer than a statement may take; no row when somebody else has it. */
+const KEEP_TURN = `UPDATE leases SET until = now() + interval '30 seconds' WHERE name = 'trim' AND holder = ? RETURNING 1`;
 
 /** Reads the log of committed events, and the states that belong to it. All methods reject with a TaskwireError. */
 export class EventLog {
@@ -143,39 +149,88 @@ export class EventLog {
     };
   }
 
-  /** The user whose stream a room is in; undefined when the room does not exist. */
-  async ownerOf(room: Room): Promise<string | undefined> {
-    const sql = {
-      job: 'SELECT user_id FROM jobs WHERE job_id = ?::numeric',
-      task: 'SELECT user_id FROM tasks WHERE task_id = ?::bigint',
-      user: 'SELECT user_id FROM users WHERE user_id = ?',
-    }[room.kind];
-    const [row] = await preparedQuery<{ user_id: string }>(this.db, sql, [room.id]);
-    return row?.user_id;
+  /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
+  async ownersOf(rooms: readonly Room[]): Promise<Map<string, string>> {
+    const idsOf = (kind: RoomKind): string[] => rooms.filter((room) => room.kind === kind).map(({ id }) => id);
+    const rows = await preparedQuery<{ name: string; user_id: string }>(
+      this.db,
+      `SELECT 'job:' || job_id AS name, user_id FROM jobs WHERE job_id = ANY(?::numeric[])
+       UNION ALL SELECT 'task:' || task_id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])
+       UNION ALL SELECT 'user:' || user_id, user_id FROM users WHERE user_id = ANY(?::text[])`,
+      [idsOf('job'), idsOf('task'), idsOf('user')],
+    );
+    return new Map(rows.map(({ name, user_id }) => [name, user_id]));
+  }
+
+  /**
+   * Gives every stream a new epoch, so that positions taken before are answered with a snapshot. Its numbers go on; a
+   * user without a stream gets one. For a database that came from a backup: the numbers after the backup's last one
+   * are given out a second time, to other events.
+   * @returns how many streams there are
+   */
+  async renewEpochs(): Promise<number> {
+    // In one order, so that two who do it at once wait for each other instead of for ever.
+    const rows = await query<{ streams: number }>(
+      this.db,
+      `WITH held AS MATERIALIZED (SELECT user_id FROM event_streams ORDER BY user_id FOR UPDATE),
+       renewed AS (
+         UPDATE event_streams s SET epoch = ${NEW_EPOCH} FROM held WHERE s.user_id = held.user_id RETURNING s.user_id
+       ),
+       made AS (
+         INSERT INTO event_streams (user_id, epoch)
+         SELECT user_id, ${NEW_EPOCH} FROM users ON CONFLICT DO NOTHING RETURNING user_id
+       )
+       SELECT (SELECT count(*) FROM renewed)::int + (SELECT count(*) FROM made)::int AS streams`,
+      [],
+    );
+    return rows[0]!.streams;
   }
 
   /**
    * Removes expired events, in short statements that no writer waits for: a stream's counter row is not touched, and
-   * what goes is always the beginning of the log, so that what is left has no hole. One process works at a time.
+   * what goes is always the beginning of the log, so that what is left has no hole. One process works at a time; the
+   * turn of one that dies is over after half a minute.
    * @param hours age from which an event is expired
-   * @param batch most events of one statement
-   * @returns how many were removed
+   * @param options `batch` most events of one statement (1,000), `restMs` how long nobody looks again (45,000)
+   * @returns how many were removed; none, after one look at one row, when it is not this process's turn
    */
-  async trim(hours: number, batch = 1_000): Promise<number> {
+  async trim(hours: number, options: { batch?: number; restMs?: number } = {}): Promise<number> {
+    const { batch = TRIM_BATCH, restMs = TRIM_REST_MS } = options;
+    const holder = randomBytes(8).toString('hex');
+    const turn = await query(
+      this.db,
+      `UPDATE leases SET holder = ?, until = now() + interval '30 seconds'
+       WHERE name = 'trim' AND until <= now() RETURNING 1`,
+      [holder],
+    );
+    if (turn.length === 0) {
+      return 0;
+    }
+    const removed = await this.trimStreams(holder, hours, batch);
+    await query(
+      this.db,
+      `UPDATE leases SET until = now() + ? * interval '1 millisecond' WHERE name = 'trim' AND holder = ?`,
+      [restMs, holder],
+    );
+    return removed;
+  }
+
+  private async trimStreams(holder: string, hours: number, batch: number): Promise<number> {
     let removed = 0;
     let after = '';
     for (;;) {
       const streams = await query<{ user_id: string; expired: boolean }>(
         this.db,
-        `SELECT s.user_id, COALESCE((
+        `WITH turn AS (${KEEP_TURN})
+         SELECT s.user_id, COALESCE((
            SELECT e.created_at < now() - ? * interval '1 hour' FROM task_events e
            WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1), false) AS expired
-         FROM event_streams s WHERE s.user_id > ? ORDER BY s.user_id LIMIT ?`,
-        [hours, after, TRIM_CHUNK],
+         FROM event_streams s WHERE s.user_id > ? AND EXISTS (SELECT FROM turn) ORDER BY s.user_id LIMIT ?`,
+        [holder, hours, after, TRIM_CHUNK],
       );
       for (const { user_id, expired } of streams) {
         if (expired) {
-          removed += await this.trimStream(user_id, hours, batch);
+          removed += await this.trimStream(holder, user_id, hours, batch);
         }
       }
       if (streams.length < TRIM_CHUNK) {
@@ -185,15 +240,15 @@ export class EventLog {
     }
   }
 
-  private async trimStream(userId: string, hours: number, batch: number): Promise<number> {
+  private async trimStream(holder: string, userId: string, hours: number, batch: number): Promise<number> {
     let removed = 0;
     for (;;) {
       const [row] = await query<{ removed: number }>(
         this.db,
-        `WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(?) AS mine),
+        `WITH turn AS (${KEEP_TURN}),
          oldest AS (
-           SELECT e.seq, e.created_at FROM task_events e, turn
-           WHERE turn.mine AND e.user_id = ? ORDER BY e.seq LIMIT ?
+           SELECT e.seq, e.created_at FROM task_events e
+           WHERE e.user_id = ? AND EXISTS (SELECT FROM turn) ORDER BY e.seq LIMIT ?
          ),
          kept AS (SELECT min(seq) AS seq FROM oldest WHERE created_at >= now() - ? * interval '1 hour'),
          gone AS (
@@ -202,7 +257,7 @@ export class EventLog {
            RETURNING 1
          )
          SELECT count(*)::int AS removed FROM gone`,
-        [TRIM_LOCK, userId, batch, hours, userId],
+        [holder, userId, batch, hours, userId],
       );
       removed += row!.removed;
       if (row!.removed < batch) {

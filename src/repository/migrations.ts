@@ -90,6 +90,20 @@ const STEPS: readonly Step[] = [
     ],
     down: ['DROP TABLE api_keys, task_events, tasks, jobs, event_streams, users'],
   },
+  {
+    name: '0002_leases',
+    up: [
+      // Whose turn it is to do what one process does for all. The rows are there from the start: who finds a lease taken
+      // has read one row and waited for nobody.
+      `CREATE TABLE leases (
+         name text PRIMARY KEY,
+         holder text NOT NULL,
+         until timestamptz NOT NULL
+       )`,
+      `INSERT INTO leases (name, holder, until) VALUES ('trim', 'nobody', '-infinity')`,
+    ],
+    down: ['DROP TABLE leases'],
+  },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

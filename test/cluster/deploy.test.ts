@@ -1,6 +1,8 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +22,50 @@ import { random, Writer, writeAll } from '../support/writers.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+
+/** nginx with the site of the repository, on a free port of 127.0.0.1. */
+class Nginx {
+  private constructor(
+    readonly url: string,
+    readonly dir: string,
+    private readonly child: ChildProcess,
+  ) {}
+
+  /** @param upstreams ports of the two instances */
+  static async start(upstreams: readonly number[]): Promise<Nginx> {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
+    const port = await freePort();
+    const site = read('deploy/nginx/taskwire.conf')
+      .replaceAll('taskwire-1:9002', `127.0.0.1:${upstreams[0]}`)
+      .replaceAll('taskwire-2:9002', `127.0.0.1:${upstreams[1]}`)
+      .replace('listen 80;', `listen 127.0.0.1:${port};`)
+      .replace('/var/log/nginx/access.log', join(dir, 'access.log'));
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      (name) => `${name}_temp_path ${dir}/${name};`,
+    );
+    const config = join(dir, 'nginx.conf');
+    writeFileSync(
+      config,
+      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents {}\nhttp {\n${paths.join('\n')}\n${site}}\n`,
+    );
+    const child = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], {
+      stdio: 'inherit',
+    });
+    const nginx = new Nginx(`http://127.0.0.1:${port}`, dir, child);
+    await eventually(() => {
+      expect(child.exitCode).to.equal(null);
+      expect(existsSync(join(dir, 'pid'))).to.equal(true);
+    });
+    return nginx;
+  }
+
+  async stop(): Promise<void> {
+    const ended = once(this.child, 'exit');
+    this.child.kill('SIGTERM');
+    await ended;
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
 
 describe('deploy', () => {
   it('docker-compose.yml sets variables that the server reads', () => {
@@ -42,13 +88,94 @@ describe('deploy', () => {
   });
 });
 
+describeWith(['nginx'], 'nginx in front of instances that fail', () => {
+  const servers: Server[] = [];
+  /** Requests that reached an instance, as method and body. */
+  let seen: string[] = [];
+  /** What becomes of the next requests: their connection ends, or they are answered with a status. */
+  let fates: Array<'cut' | number> = [];
+  let nginx: Nginx;
+
+  before(async () => {
+    for (let count = 0; count < 2; count += 1) {
+      const server = createServer(async (request, response) => {
+        const body = (await request.toArray()).join('');
+        seen.push(`${request.method} ${request.url} ${body}`);
+        const fate = fates.shift() ?? 200;
+        if (fate === 'cut') {
+          request.socket.destroy();
+        } else {
+          response.writeHead(fate).end();
+        }
+      });
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      servers.push(server);
+    }
+  });
+
+  after(() => {
+    for (const server of servers) {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  beforeEach(async () => {
+    seen = [];
+    fates = [];
+    // One that remembers no failures.
+    nginx = await Nginx.start(servers.map((server) => (server.address() as AddressInfo).port));
+  });
+
+  afterEach(() => nginx?.stop());
+
+  const send = async (method: string): Promise<number> => {
+    const body = method === 'GET' ? {} : { body: '{"fee":1}' };
+    return (await fetch(`${nginx.url}/api/tasks/1/fee`, { method, ...body })).status;
+  };
+
+  for (const method of ['PUT', 'POST', 'DELETE']) {
+    it(`never sends a ${method} twice`, async () => {
+      fates = ['cut'];
+      expect(await send(method)).to.equal(502);
+      fates = [503];
+      expect(await send(method)).to.equal(503);
+      expect(await send(method)).to.equal(200);
+      expect(seen).to.deep.equal(Array(3).fill(`${method} /api/tasks/1/fee {"fee":1}`));
+    });
+  }
+
+  it('asks the other one when a GET was not answered', async () => {
+    fates = ['cut', 200, 503, 200];
+    expect([await send('GET'), await send('GET')]).to.deep.equal([200, 200]);
+    expect(seen).to.have.length(4);
+  });
+
+  for (const index of [0, 1]) {
+    it(`passes instance ${index + 1} over when it cannot be reached, writes too`, async () => {
+      const server = servers[index]!;
+      const { port } = server.address() as AddressInfo;
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+      const methods = Array(5).fill(['PUT', 'POST', 'DELETE', 'GET']).flat() as string[];
+      for (const method of methods) {
+        expect(await send(method), method).to.equal(200);
+      }
+      expect(seen.map((text) => text.split(' ')[0])).to.deep.equal(methods);
+      server.listen(port, '127.0.0.1');
+      await once(server, 'listening');
+    });
+  }
+});
+
 describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind nginx', function () {
   this.timeout(120_000);
   let redis: RedisServer;
   let scene: Scene;
   let instances: Instance[];
-  let nginx: ReturnType<typeof spawn>;
-  let dir: string;
+  let nginx: Nginx;
   let url: string;
   let env: Record<string, string>;
   const subscribers: Subscriber[] = [];
@@ -64,23 +191,8 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
       MAX_CONNECTIONS_PER_IP: '4',
     };
     instances = await Promise.all([Instance.start({ env }), Instance.start({ env })]);
-    dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
-    const port = await freePort();
-    url = `http://127.0.0.1:${port}`;
-    const site = read('deploy/nginx/taskwire.conf')
-      .replace('taskwire-1:9002', `127.0.0.1:${instances[0]!.port}`)
-      .replace('taskwire-2:9002', `127.0.0.1:${instances[1]!.port}`)
-      .replace('listen 80;', `listen ${port};`)
-      .replace('/var/log/nginx/access.log', join(dir, 'access.log'));
-    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-      (name) => `${name}_temp_path ${dir}/${name};`,
-    );
-    const config = join(dir, 'nginx.conf');
-    writeFileSync(
-      config,
-      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents {}\nhttp {\n${paths.join('\n')}\n${site}}\n`,
-    );
-    nginx = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], { stdio: 'inherit' });
+    nginx = await Nginx.start(instances.map(({ port }) => port));
+    ({ url } = nginx);
     await eventually(async () => expect((await fetch(`${url}/api/ws/health`)).status).to.equal(200));
   });
 
@@ -88,12 +200,7 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
     for (const subscriber of subscribers) {
       subscriber.close();
     }
-    if (nginx !== undefined) {
-      const ended = once(nginx, 'exit');
-      nginx.kill('SIGTERM');
-      await ended;
-      rmSync(dir, { recursive: true, force: true });
-    }
+    await nginx?.stop();
     await Promise.all((instances ?? []).map((instance) => instance.kill()));
     await scene?.close();
     await redis?.stop();
@@ -165,8 +272,8 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
     for (const index of [0, 1]) {
       const { port } = instances[index]!;
       await instances[index]!.kill();
-      await eventually(() => writeAll([writer], 1), { timeoutMs: 30_000 });
-      await writeAll([writer], 20);
+      // nginx may for a moment still believe that the one which came back is away.
+      await eventually(() => writeAll([writer], 20), { timeoutMs: 30_000 });
       await live();
       instances[index] = await Instance.start({ env, port });
     }
@@ -179,7 +286,7 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
   });
 
   it('keeps API keys out of its log', async () => {
-    const log = readFileSync(join(dir, 'access.log'), 'utf8');
+    const log = readFileSync(join(nginx.dir, 'access.log'), 'utf8');
     expect(log).to.contain('GET /api/ws/tasks').and.not.contain('tw_');
   });
 });

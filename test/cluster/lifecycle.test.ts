@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { request } from 'node:http';
+import { Agent, type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { io } from 'socket.io-client';
 import WebSocket from 'ws';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
+import { freePort } from '../support/programs.js';
 
 const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
   new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
@@ -21,6 +22,31 @@ const isAlive = (pid: number): boolean => {
     return false;
   }
 };
+
+/** Sends requests through an agent, and tells what became of their connection. */
+const caller =
+  (agent: Agent, port: number, key: string) =>
+  async (
+    method: string,
+    path: string,
+    body = '',
+    // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every form
+  ): Promise<{ status: number; connection: string | undefined; reused: boolean; body: any }> => {
+    const headers = {
+      'x-api-key': key,
+      ...(body === '' ? {} : { 'content-type': 'application/json', 'content-length': body.length }),
+    };
+    const call = request({ agent, host: '127.0.0.1', port, method, path, headers });
+    call.end(body);
+    const [response] = (await once(call, 'response')) as [IncomingMessage];
+    const text = (await response.toArray()).join('');
+    return {
+      status: response.statusCode!,
+      connection: response.headers.connection,
+      reused: call.reusedSocket,
+      body: JSON.parse(text),
+    };
+  };
 
 /** Resolves when what a newcomer reads has been printed. */
 async function greeted(instance: Instance): Promise<void> {
@@ -115,14 +141,80 @@ describe('an instance on embedded defaults', function () {
     expect(instance.log.map(({ message }) => message).join('\n')).to.match(/^PING_INTERVAL_MS: got "soon"; /);
   });
 
-  it('says so when the port is taken', async () => {
-    const server = createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as { port: number };
-    const instance = await Instance.launch({ env: { PORT: String(port) } });
-    expect(await instance.end()).to.equal(1);
-    expect(JSON.stringify(instance.log)).to.include(`127.0.0.1:${port} is in use`);
-    server.close();
+  it('ends with 78 when REST_PORT is PORT', async () => {
+    const port = await freePort();
+    const instance = await Instance.launch({ port, env: { REST_PORT: String(port) } });
+    expect(await instance.end()).to.equal(78);
+    expect(instance.log.map(({ message }) => message)).to.deep.equal([
+      `REST_PORT: got "${port}"; wants another port than PORT`,
+    ]);
+  });
+
+  for (const variable of ['PORT', 'REST_PORT']) {
+    it(`says so at once when ${variable} is taken`, async () => {
+      const server = createServer().listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as { port: number };
+      const instance = await Instance.launch({ env: { [variable]: String(port) } });
+      expect(await instance.end()).to.equal(1);
+      expect(JSON.stringify(instance.log))
+        .to.include(`127.0.0.1:${port} is in use; choose another address with HOST and ${variable}`)
+        .and.not.include('worker');
+      server.close();
+    });
+  }
+
+  it('serves REST on REST_PORT, and keeps connections there', async () => {
+    const restPort = await freePort();
+    const instance = await Instance.start({ env: { REST_PORT: String(restPort) } });
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    try {
+      await greeted(instance);
+      const call = caller(agent, restPort, keyOf(instance, 'service'));
+      const made = await call('POST', '/api/tasks', '{"job_id":"1","task_definition_id":7,"is_imua":false}');
+      expect(made).to.deep.include({ status: 201, connection: 'keep-alive', reused: false });
+      const paid = await call('PUT', `/api/tasks/${made.body.task_id}/fee`, '{"fee":1.5}');
+      expect(paid).to.deep.include({ status: 200, connection: 'keep-alive', reused: true });
+      expect(paid.body).to.deep.include({ fee: 1.5, seq: made.body.seq + 1 });
+      // An error ends no connection either.
+      const bad = await call('PUT', `/api/tasks/${made.body.task_id}/fee`, '{"fee":');
+      expect(bad).to.deep.include({ status: 400, connection: 'keep-alive', reused: true });
+      expect(bad.body.error.code).to.equal('INVALID_REQUEST');
+      const unknown = await caller(agent, restPort, 'tw_nobody')('GET', '/api/tasks/job/1');
+      expect(unknown).to.deep.include({ status: 401, connection: 'keep-alive', reused: true });
+      expect(unknown.body.error.code).to.equal('INVALID_API_KEY');
+      expect((await call('GET', '/api/ws/health')).body.status).to.equal('healthy');
+      expect((await call('GET', '/api/nothing')).status).to.equal(404);
+      // What was written there is seen everywhere.
+      const { body } = await instance.get('/api/tasks/job/1', { 'x-api-key': keyOf(instance, 'user') });
+      expect(body.tasks[0]).to.deep.include({ task_id: made.body.task_id, task_opx_cost: 1.5 });
+    } finally {
+      agent.destroy();
+      await instance.stop();
+    }
+  });
+
+  it('serves clients that keep connections, which sticky ends after each answer', async () => {
+    const instance = await Instance.start();
+    const agent = new Agent({ keepAlive: true, maxSockets: 2 });
+    try {
+      await greeted(instance);
+      const call = caller(agent, instance.port, keyOf(instance, 'service'));
+      const answers = await Promise.all(
+        Array.from({ length: 40 }, (_, index) =>
+          index % 2 === 0
+            ? call('POST', '/api/tasks', '{"job_id":"1","task_definition_id":7,"is_imua":false}')
+            : call('GET', '/api/tasks/job/1'),
+        ),
+      );
+      expect(answers.map(({ status }) => status)).to.deep.equal(Array(20).fill([201, 200]).flat());
+      for (const answer of answers) {
+        expect(answer).to.deep.include({ connection: 'close', reused: false });
+      }
+    } finally {
+      agent.destroy();
+      await instance.stop();
+    }
   });
 
   it('revives a worker that was killed, and knows it in the statistics', async () => {

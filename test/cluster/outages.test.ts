@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import WebSocket from 'ws';
 import { Account } from '../support/account.js';
@@ -14,6 +15,7 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
   this.timeout(120_000);
   let postgres: PostgresServer;
   let redis: RedisServer;
+  let env: Record<string, string>;
   let scene: Scene;
   let instances: Instance[];
   let subscribers: Subscriber[];
@@ -22,7 +24,7 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
     const databaseUrl = await postgres.createDatabase();
     scene = await Scene.make(databaseUrl, { users: 2, jobsPerUser: 2 });
-    const env = { DATABASE_URL: databaseUrl, REDIS_URL: redis.url, API_KEY_CACHE_MS: '60000' };
+    env = { DATABASE_URL: databaseUrl, REDIS_URL: redis.url, API_KEY_CACHE_MS: '60000' };
     instances = await Promise.all([Instance.start({ env, workers: 1 }), Instance.start({ env, workers: 1 })]);
     subscribers = [];
   });
@@ -100,6 +102,37 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
       expect(subscribers.map(({ connections }) => connections)).to.deep.equal(Array(8).fill(1));
     });
   }
+
+  it('of Redis keeps no worker from starting, nor from being replaced; events are live as soon as it is there', async () => {
+    await redis.kill();
+    const never = String(3_600_000);
+    const late = await Instance.start({ env: { ...env, RECONCILE_MS: never, RECONCILE_IDLE_MS: never }, workers: 1 });
+    instances.push(late);
+    const { workers } = late;
+    const first = [...workers];
+    await subscribe();
+    // Longer than a command of Redis may take.
+    await sleep(3_000);
+    late.signal('SIGHUP');
+    await eventually(() => expect(late.log.map(({ message }) => message)).to.include('workers replaced'), {
+      timeoutMs: 30_000,
+    });
+    await sleep(3_000);
+    await eventually(() => expect(subscribers.every(({ live }) => live)).to.equal(true), { timeoutMs: 30_000 });
+    expect([...workers])
+      .to.have.length(1)
+      .and.not.deep.equal(first);
+    await redis.launch();
+    const up = { database: 'up', broker: 'up' };
+    await eventually(async () => expect(await health()).to.deep.equal(Array(3).fill([200, 'healthy', up])), {
+      timeoutMs: 20_000,
+    });
+    // The new instance does not look into the log by itself: only Redis can bring these.
+    await write(20, 1);
+    await everybodyHasEverything();
+    const messages = late.log.map(({ message }) => message);
+    expect(messages.filter((message) => /unexpected/.test(message))).to.deep.equal([]);
+  });
 
   it('of Postgres refuses writes with 503 and subscriptions with a code, and closes nothing', async () => {
     await subscribe();

@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { Server, type ServerOptions } from 'socket.io';
 import type { Broker } from '../../src/broker/broker.js';
 import { LocalBroker } from '../../src/broker/local-broker.js';
 import type { PrimaryLink, ToPrimary, ToWorker, WorkerLink } from '../../src/broker/local-link.js';
@@ -173,6 +175,52 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
       await redis.launch();
       await eventually(() => expect(late.up).to.equal(true), { timeoutMs: 10_000 });
       await late.stop();
+    });
+
+    it('gives Socket.IO an adapter that no outage breaks, from before the first connection on', async () => {
+      await redis.kill();
+      const unhandled: unknown[] = [];
+      const note = (error: unknown): number => unhandled.push(error);
+      process.on('unhandledRejection', note);
+      const brokers = [new RedisBroker(options('adapter')), new RedisBroker(options('adapter'))];
+      const [sender, receiver] = brokers.map(
+        (one) => new Server({ adapter: one.socketAdapter() as ServerOptions['adapter'] }),
+      ) as [Server, Server];
+      let heard = 0;
+      receiver.on('hello', () => {
+        heard += 1;
+      });
+      const arrives = async (): Promise<void> => {
+        const before = heard;
+        await eventually(
+          () => {
+            sender.serverSideEmit('hello');
+            expect(heard).to.be.greaterThan(before);
+          },
+          { timeoutMs: 15_000, intervalMs: 100 },
+        );
+      };
+      try {
+        await Promise.all(brokers.map((one) => one.start()));
+        // Longer than a command may take.
+        await sleep(2_500);
+        await redis.launch();
+        await arrives();
+        await redis.restart();
+        await arrives();
+        redis.pause();
+        await sleep(2_500);
+        redis.resume();
+        await arrives();
+        await redis.kill();
+        await Promise.all(brokers.map((one) => one.stop()));
+        await sleep(0);
+        expect(unhandled).to.deep.equal([]);
+      } finally {
+        process.off('unhandledRejection', note);
+        await Promise.all(brokers.map((one) => one.stop()));
+        await redis.launch();
+      }
     });
   });
 });

@@ -179,7 +179,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const { task_id } = await tasks.createTaskData({ job_id: HUGE_JOB, task_definition_id: 1, is_imua: false });
       expect((await tasks.getTasksByJob(HUGE_JOB)).map((row) => row.job_id)).to.deep.equal([HUGE_JOB]);
       expect(published.at(-1)).to.include({ jobId: HUGE_JOB, taskId: task_id, seq: 1 });
-      expect(await log.ownerOf(parseRoom(jobRoom(HUGE_JOB)))).to.equal(owner);
+      expect([...(await log.ownersOf([parseRoom(jobRoom(HUGE_JOB))]))]).to.deep.equal([[jobRoom(HUGE_JOB), owner]]);
     });
 
     it('change and log nothing when the job or task does not exist', async () => {
@@ -325,12 +325,10 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(state.epoch).to.match(/^[a-z0-9]{12}$/);
       expect(state).to.include({ seq: 1, floor: 0 });
       expect(await log.state('nobody')).to.equal(undefined);
-      for (const name of [jobRoom(job), taskRoom(id), userRoom(user)]) {
-        expect(await log.ownerOf(parseRoom(name))).to.equal(user);
-      }
-      for (const name of ['job:31337', 'task:999999999', 'user:nobody']) {
-        expect(await log.ownerOf(parseRoom(name))).to.equal(undefined);
-      }
+      const names = [jobRoom(job), taskRoom(id), userRoom(user)];
+      const missing = ['job:31337', 'task:999999999', 'user:nobody'];
+      const owners = await log.ownersOf([...names, ...missing].map(parseRoom));
+      expect([...owners].sort()).to.deep.equal(names.map((name) => [name, user]).sort());
     });
 
     it('gives snapshots that agree with their position', async () => {
@@ -353,6 +351,27 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect((await log.snapshot(parseRoom(jobRoom(job)), 10))!).to.include({ seq: 0, tasks: '[]', truncated: false });
     });
 
+    it('goes on under new epochs, also of users whose stream is gone', async () => {
+      const orphan = `${user}_orphan`;
+      const orphansJob = String(5_000_000 + users);
+      await jobs.create({ job_id: orphansJob, user_id: orphan });
+      await db.raw('DELETE FROM event_streams WHERE user_id = ?', [orphan]);
+      const id = await task();
+      const before = (await log.state(user))!;
+      const { rows } = await db.raw('SELECT count(*)::int AS users FROM users');
+      expect(await log.renewEpochs()).to.equal(rows[0].users);
+
+      const after = (await log.state(user))!;
+      expect(after.epoch)
+        .to.match(/^[a-z0-9]{12}$/)
+        .and.not.equal(before.epoch);
+      expect(after).to.include({ seq: before.seq, floor: before.floor });
+      expect(await tasks.updateTaskFee(id, 1)).to.include({ seq: before.seq + 1, epoch: after.epoch });
+      const { epoch } = (await log.state(orphan))!;
+      expect(epoch).to.not.equal(after.epoch);
+      expect(await tasks.createTaskData({ job_id: orphansJob, task_definition_id: 1 })).to.include({ seq: 1, epoch });
+    });
+
     it('drops expired events from the beginning of each stream, and says where it begins', async () => {
       const id = await task();
       for (let n = 0; n < 9; n += 1) {
@@ -361,14 +380,35 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       await age(7);
       // What is expired stays while something older is not: the log has no holes.
       await db.raw('UPDATE task_events SET created_at = now() WHERE user_id = ? AND seq = 5', [user]);
-      expect(await log.trim(72, 3)).to.equal(4);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(4);
       expect(await log.state(user)).to.include({ seq: 10, floor: 4 });
       await age(10);
-      expect(await log.trim(72, 3)).to.equal(6);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(6);
       expect(await log.state(user)).to.include({ seq: 10, floor: 10 });
-      expect(await log.trim(72, 3)).to.equal(0);
+      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(0);
       await tasks.updateTaskFee(id, 100);
       expect(await log.state(user)).to.include({ seq: 11, floor: 10 });
+    });
+
+    it('is trimmed by one process at a time, and then not for a while', async () => {
+      const other = new EventLog(db);
+      await tasks.updateTaskFee(await task(), 1);
+      await age(1);
+      await db.raw(`UPDATE leases SET holder = 'another process', until = now() + interval '1 minute'`);
+      const statements: string[] = [];
+      const note = ({ sql }: { sql: string }): unknown => statements.push(sql);
+      db.on('query', note);
+      expect(await log.trim(72)).to.equal(0);
+      db.removeListener('query', note);
+      expect(statements, 'one look').to.have.length(1);
+
+      await db.raw(`UPDATE leases SET until = now() - interval '1 second'`);
+      expect(await log.trim(72), 'after the other one died').to.equal(1);
+      await age(2);
+      expect(await other.trim(72), 'when all was looked at just now').to.equal(0);
+      await db.raw('UPDATE leases SET until = now()');
+      expect(await other.trim(72)).to.equal(1);
+      await db.raw('UPDATE leases SET until = now()');
     });
 
     const age = (upTo: number) =>

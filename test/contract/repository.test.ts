@@ -9,6 +9,7 @@ import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { batchSuite } from './batch.suite.js';
 import { repositorySuite, type SuiteDatabase } from './repository.suite.js';
+import { snapshotSuite } from './snapshot.suite.js';
 
 async function openPostgres(): Promise<SuiteDatabase> {
   const server = await sharedPostgres();
@@ -32,6 +33,8 @@ async function openEmbedded(): Promise<SuiteDatabase> {
 
 describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => repositorySuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'batches over Postgres', () => batchSuite(openPostgres));
+describeWith(POSTGRES_PROGRAMS, 'snapshots over Postgres', () => snapshotSuite(openPostgres));
 
 describe('repositories over the embedded database', () => repositorySuite(openEmbedded));
 describe('batches over the embedded database', () => batchSuite(openEmbedded));
+describe('snapshots over the embedded database', () => snapshotSuite(openEmbedded));

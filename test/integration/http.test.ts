@@ -69,6 +69,43 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expect((await rest.request('GET', `/api/tasks/${task}`, { key: ada })).body).to.include({ job_id });
     });
 
+    it('keep job ids that are numbers of any size, to the last digit', async () => {
+      const post = (path: string, body: string) => rest.request('POST', path, { key: ada, body });
+      for (const id of [`1${'0'.repeat(76)}1`, '9007199254740993', '18446744073709551615']) {
+        const job = await post('/api/jobs', `{"job_id":${id}}`);
+        expect(job.status, JSON.stringify(job.body)).to.equal(201);
+        expect(job.body).to.include({ job_id: id });
+        const one = await post('/api/tasks', `{"task_definition_id":1, "job_id" : ${id}\n}`);
+        expect(one.body).to.include({ job_id: id, user_id: 'ada' });
+        const many = await post(
+          '/api/tasks',
+          `[{"job_id":${id},"task_definition_id":1},{"job_id":"${id}","task_definition_id":2}]`,
+        );
+        expect(many.status).to.equal(201);
+        expect(many.body.results.map((item: { job_id: string }) => item.job_id)).to.deep.equal([id, id]);
+        const list = await rest.request('GET', `/api/tasks/job/${id}`, { key: ada });
+        expect(list.body.tasks).to.have.length(3);
+      }
+      // Each would be an id if it were rounded.
+      for (const id of ['9007199254740990.6', '1.0000000000000000001', '1e-1', '-1', '1e78', '9'.repeat(79)]) {
+        for (const path of ['/api/jobs', '/api/tasks']) {
+          const refused = await post(path, `{"job_id":${id},"task_definition_id":1}`);
+          expectError(refused, 400, 'INVALID_REQUEST');
+          expect(refused.body.error.details[0].field).to.equal('job_id');
+        }
+        const many = await post('/api/tasks', `[{"job_id":${id},"task_definition_id":1}]`);
+        expect(many.body.results[0].error).to.include({ code: 'INVALID_REQUEST' });
+      }
+    });
+
+    it('keep numbers elsewhere as they are', async () => {
+      const id = await makeTask();
+      const body = `{"job_id":12345678901234567890,"converted_arguments":[{"job_id":1.5},"{\\"job_id\\":1}"]}`;
+      await rest.request('PUT', `/api/tasks/execution/${id}`, { key: ada, body });
+      const row = (await rest.request('GET', `/api/tasks/${id}`, { key: ada })).body;
+      expect(row.converted_arguments).to.deep.equal([{ job_id: 1.5 }, '{"job_id":1}']);
+    });
+
     it('take the four updates', async () => {
       const id = await makeTask();
       const put = (path: string, body: unknown) => rest.request('PUT', path, { key: service, body });
@@ -207,7 +244,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       rest.events.length = 0;
       const cases: Array<[string, string, unknown, string?]> = [
         ['POST', '/api/tasks', { job_id: 1.5, task_definition_id: 1 }, 'job_id'],
-        ['POST', '/api/tasks', { job_id: 2 ** 60, task_definition_id: 1 }, 'job_id'],
+        ['POST', '/api/tasks', { job_id: -1, task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: '007', task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: '1', task_definition_id: '1' }, 'task_definition_id'],
         ['POST', '/api/tasks', { job_id: '1', task_definition_id: 1, is_imua: 'yes' }, 'is_imua'],
@@ -341,6 +378,11 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
         415,
         'UNSUPPORTED_MEDIA_TYPE',
       );
+      expectError(
+        await post('{}', { 'content-type': 'application/json; charset=utf-16' }),
+        415,
+        'UNSUPPORTED_MEDIA_TYPE',
+      );
       expectError(await post('{}', { 'content-encoding': 'snappy' }), 415, 'UNSUPPORTED_MEDIA_TYPE');
       expectError(await post(JSON.stringify({ x: 'x'.repeat(200_001) })), 413, 'PAYLOAD_TOO_LARGE');
       expectError(await post(`{"job_id":${'['.repeat(90_000)}${']'.repeat(90_000)}}`), 400, 'INVALID_REQUEST');
@@ -427,7 +469,14 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expect(health.body.timestamp).to.be.closeTo(Date.now() / 1_000, 5);
       expect((await rest.request('GET', '/api/ws/stats')).body).to.deep.equal({
         status: 'success',
-        data: { total_clients: 3, total_rooms: 2, rooms: { 'job:1': 2, 'task:1': 1 }, nodes: 1, partial: false },
+        data: {
+          total_clients: 3,
+          total_rooms: 2,
+          rooms: { 'job:1': 2, 'task:1': 1 },
+          messages: rest.messages,
+          nodes: 1,
+          partial: false,
+        },
       });
       const one = await rest.request('GET', '/api/ws/stats?room=task:1');
       expect(one.body.data).to.deep.include({ total_rooms: 2, rooms: { 'task:1': 1 } });
@@ -445,18 +494,49 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       rest.rooms.clear();
     });
 
-    it('statistics are for direct callers on this machine, and for keys that see all', async () => {
+    it('are there as metrics for Prometheus', async () => {
+      rest.rooms.set('job:1', 2).set('task:1', 1);
+      const { status, headers, body } = await rest.request('GET', '/metrics');
+      rest.rooms.clear();
+      expect(status).to.equal(200);
+      expect(headers.get('content-type')).to.equal('text/plain; version=0.0.4; charset=utf-8');
+      const samples = String(body)
+        .split('\n')
+        .filter((line) => !line.startsWith('#'));
+      expect(samples).to.deep.equal([
+        'taskwire_connections 3',
+        'taskwire_rooms 2',
+        'taskwire_workers 1',
+        'taskwire_events_total{worker="n1"} 7',
+        'taskwire_deliveries_total{worker="n1"} 21',
+        'taskwire_duplicates_total{worker="n1"} 1',
+        'taskwire_repairs_total{worker="n1"} 2',
+        'taskwire_resets_total{worker="n1"} 0',
+        'taskwire_published_total{worker="n1"} 9',
+        'taskwire_publish_failures_total{worker="n1"} 3',
+        '',
+      ]);
+      for (const sample of samples.filter((line) => line !== '')) {
+        const [name] = /^\w+/.exec(sample)!;
+        const type = name.endsWith('_total') ? 'counter' : 'gauge';
+        expect(body).to.match(new RegExp(`# HELP ${name} \\S.*\\n# TYPE ${name} ${type}\\n${name}\\b`));
+      }
+    });
+
+    it('statistics and metrics are for direct callers on this machine, and for keys that see all', async () => {
       const signs: Array<Record<string, string>> = [
         { 'x-forwarded-for': '127.0.0.1' },
         { forwarded: 'for=::1' },
         { origin: 'https://app.example.com' },
       ];
-      for (const headers of signs) {
-        const ask = (key?: string) => rest.request('GET', '/api/ws/stats', { key, headers });
-        expectError(await ask(), 401, 'MISSING_API_KEY');
-        expectError(await ask(ada), 403, 'ACCESS_DENIED');
-        expect((await ask(service)).status).to.equal(200);
-        expect((await ask(admin)).status).to.equal(200);
+      for (const path of ['/api/ws/stats', '/metrics']) {
+        for (const headers of signs) {
+          const ask = (key?: string) => rest.request('GET', path, { key, headers });
+          expectError(await ask(), 401, 'MISSING_API_KEY');
+          expectError(await ask(ada), 403, 'ACCESS_DENIED');
+          expect((await ask(service)).status).to.equal(200);
+          expect((await ask(admin)).status).to.equal(200);
+        }
       }
     });
 

@@ -39,6 +39,7 @@ export class RestServer {
   readonly apiKeys: ApiKeyRepository;
   readonly auth: ApiKeyAuth;
   readonly rooms = new Map<string, number>();
+  readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
   readonly revoked: string[] = [];
   readiness: Readiness = 'ready';
   private readonly server: Server;
@@ -52,14 +53,14 @@ export class RestServer {
     const stats = new ClusterStats({
       broker,
       bus,
-      report: () => ({ clients: 3, rooms: this.rooms }),
+      report: () => ({ clients: 3, rooms: this.rooms, messages: this.messages }),
       logger: silentLogger,
     });
     const app = createApp({
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
       jobs: new JobRepository(db),
       apiKeys: this.apiKeys,
-      access: new RoomAccess((room) => log.ownerOf(room)),
+      access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,
       rates: new RateLimiter(broker),
       checkOrigin: originCheck(['https://app.example.com']),
@@ -111,6 +112,11 @@ export class RestServer {
       ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await response.text();
-    return { status: response.status, headers: response.headers, body: text === '' ? undefined : JSON.parse(text) };
+    const json = response.headers.get('content-type')?.startsWith('application/json') ?? false;
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: text === '' ? undefined : json ? JSON.parse(text) : text,
+    };
   }
 }

@@ -6,6 +6,22 @@ import { ERRORS, type ErrorCode, errorEntry } from '../../src/protocol/errors.js
 const ROOT = new URL('../../../', import.meta.url);
 const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8');
 
+/** What may stand after the # of a link to a document, as GitHub names headings. */
+function anchorsOf(text: string): string[] {
+  const counts = new Map<string, number>();
+  const outsideOfCode = text.replace(/^```.*?^```/gms, '');
+  return [...outsideOfCode.matchAll(/^#{1,6} +(.+?) *#*$/gm)].map(([, heading]) => {
+    const name = heading!
+      .toLowerCase()
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
+      .replace(/[^\p{L}\p{N}\p{M}\p{Pc} -]/gu, '')
+      .replaceAll(' ', '-');
+    const count = counts.get(name) ?? 0;
+    counts.set(name, count + 1);
+    return count === 0 ? name : `${name}-${count}`;
+  });
+}
+
 describe('documents', () => {
   it('.env.example lists every variable, with its default', () => {
     const given = new Map(
@@ -34,6 +50,11 @@ describe('documents', () => {
     expect(documented).to.deep.equal(table);
   });
 
+  it('have the anchors that GitHub gives them', () => {
+    const text = '# One\n## `Two` & [three](x.md)!\n```sh\n# no heading\n```\n### One\n## Ü_b-c #\n';
+    expect(anchorsOf(text)).to.deep.equal(['one', 'two--three', 'one-1', 'ü_b-c']);
+  });
+
   it('links of documents lead somewhere', () => {
     const documents = [
       'README.md',
@@ -43,9 +64,12 @@ describe('documents', () => {
     ];
     const broken: string[] = [];
     for (const document of documents.filter((name) => name.endsWith('.md'))) {
-      for (const [, target] of read(document).matchAll(/\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)/g)) {
-        if (!existsSync(new URL(target!, new URL(document, ROOT)))) {
-          broken.push(`${document}: ${target}`);
+      for (const [, target, , anchor] of read(document).matchAll(/\]\((?!https?:)([^)#\s]*)(#([^)\s]*))?\)/g)) {
+        const url = target === '' ? new URL(document, ROOT) : new URL(target!, new URL(document, ROOT));
+        const there =
+          existsSync(url) && (anchor === undefined || anchorsOf(readFileSync(url, 'utf8')).includes(anchor));
+        if (!there) {
+          broken.push(`${document}: ${target}${anchor === undefined ? '' : `#${anchor}`}`);
         }
       }
     }

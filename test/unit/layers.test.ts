@@ -10,14 +10,49 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
  * publisher, broker and hub to the gateways.
  */
 const LAYERS: ReadonlyArray<readonly string[]> = [
-  ['protocol', 'config', 'logger', 'single-flight', 'room-sketch'],
+  ['protocol', 'config', 'logger', 'single-flight', 'turn-reader', 'room-sketch'],
   ['repository', 'broker', 'embedded'],
   ['publisher', 'control-bus', 'middleware'],
   ['hub', 'stats', 'maintenance'],
+  ['metrics'],
   ['gateways', 'http'],
   ['server', 'index'],
   ['cluster'],
   ['cli'],
+];
+
+/** Files that may import whatever lies below them: they put the parts together. */
+const COMPOSERS = /^src\/(?:server|index|cluster|cli)\b/;
+
+/** What a part may take of a unit below it. Of a unit that is not named here, everything. */
+interface Border {
+  readonly from: RegExp;
+  readonly to: RegExp;
+  /** Files that it may use. */
+  readonly code?: RegExp;
+  /** Files of which it may know the types. */
+  readonly types?: RegExp;
+}
+
+const BORDERS: readonly Border[] = [
+  // The broker is a port: nobody knows which one it is.
+  { from: /^src\/(?!broker\/)/, to: /^src\/broker\//, code: /\/broker\.ts$/ },
+  // So is the database: whether it runs here is known to who starts it.
+  { from: /^src\/(?!embedded\/)/, to: /^src\/embedded\// },
+  // Routes translate; they neither publish nor deliver.
+  { from: /^src\/http\//, to: /^src\/(?:broker|hub|publisher|control-bus|maintenance)\b/ },
+  { from: /^src\/http\//, to: /^src\/repository\//, code: /\/task-input\.ts$/, types: /./ },
+  // The hub is handed functions that read the log.
+  { from: /^src\/hub\//, to: /^src\/repository\//, types: /\/log\.ts$/ },
+  { from: /^src\/hub\//, to: /^src\/(?:middleware|publisher|control-bus)\b/ },
+  // Gateways carry; who comes in and what is sent is decided elsewhere.
+  { from: /^src\/gateways\//, to: /^src\/(?:repository|publisher|control-bus|stats|maintenance)\b/ },
+  { from: /^src\/gateways\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
+  { from: /^src\/gateways\//, to: /^src\/gateways\/\w+-gateway\.ts$/ },
+  { from: /^src\/middleware\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
+  // The contract with browsers stands on nothing.
+  { from: /^src\/protocol\//, to: /^src\/(?!protocol\/)/ },
+  { from: /^src\/repository\//, to: /^src\/(?!repository\/|protocol\/)/ },
 ];
 
 interface Source {
@@ -65,6 +100,38 @@ describe('layers', () => {
     expect(upwards).to.deep.equal([]);
   });
 
+  it('do not import their neighbours', () => {
+    const sideways = files.flatMap(({ path, imports }) =>
+      imports
+        .filter((target) => layerOf(target) === layerOf(path) && unitOf(target) !== unitOf(path))
+        .map((target) => `${path} imports ${target}`),
+    );
+    expect(sideways).to.deep.equal([]);
+  });
+
+  it('take no more of each other than they may', () => {
+    const taken = files
+      .filter(({ path }) => !COMPOSERS.test(path))
+      .flatMap(({ path, imports, needs }) =>
+        BORDERS.filter(({ from }) => from.test(path)).flatMap(({ to, code, types }) => [
+          ...imports
+            .filter((target) => to.test(target) && !code?.test(target) && !types?.test(target))
+            .map((target) => `${path} knows ${target}`),
+          ...needs.filter((target) => to.test(target) && !code?.test(target)).map((target) => `${path} uses ${target}`),
+        ]),
+      );
+    expect(taken).to.deep.equal([]);
+  });
+
+  it('are imported by statements that this test sees', () => {
+    const hidden = files.filter(({ text }) => /\b(?:import|require)\s*\(\s*['"`]\./.test(text)).map(({ path }) => path);
+    expect(hidden).to.deep.equal([]);
+    const seen = files.flatMap(({ imports }) => imports);
+    const all = files.flatMap(({ text }) => text.match(/ from '\.|^import '\./gm) ?? []);
+    expect(seen).to.have.length(all.length);
+    expect(seen.filter((target) => !files.some(({ path }) => path === target))).to.deep.equal([]);
+  });
+
   it('have no cycles, neither of files at run time nor of folders', () => {
     const edges = new Map(files.map(({ path, needs }) => [path, new Set(needs)]));
     expect(cycleIn(edges)).to.equal(undefined);
@@ -88,7 +155,7 @@ describe('layers', () => {
     });
   };
 
-  only('the environment', /process\.env\b/, /^src\/config\.ts$/);
+  only('the environment', /\bprocess\.env\b|\benv\b.* from 'node:process'|\.env\(/, /^src\/config\.ts$/);
   only('SQL', /\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM) [a-z_*]/, /^src\/(?:repository|embedded)\//);
   only('Socket.IO', /from 'socket\.io'/, /^src\/(?:gateways|server)/);
   only('Redis', /from 'ioredis'/, /^src\/broker\/redis-/);

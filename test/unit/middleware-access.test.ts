@@ -27,9 +27,9 @@ describe('room access', () => {
   let access: RoomAccess;
   beforeEach(() => {
     asked = [];
-    access = new RoomAccess(async ({ name }) => {
-      asked.push(name);
-      return owners.get(name);
+    access = new RoomAccess(async (rooms) => {
+      asked.push(...rooms.map(({ name }) => name));
+      return owners;
     });
   });
   const resolve = (identity: Identity, name: string) => access.resolve(identity, parseRoom(name));
@@ -74,7 +74,7 @@ describe('room access', () => {
       if (down) {
         throw new TaskwireError('DATABASE_UNAVAILABLE');
       }
-      return 'ada';
+      return new Map([['job:1', 'ada']]);
     });
     expect(await refusalCode(() => resolve(identityOf('ada'), 'job:1'))).to.equal('DATABASE_UNAVAILABLE');
     down = false;
@@ -114,7 +114,7 @@ describe('door', () => {
     const broker = brokers.add('n1');
     const admit = createDoor({
       checkOrigin: originCheck(['https://good.example']),
-      keys: { authenticate: async () => identity },
+      keys: { revision: 0, authenticate: async () => identity },
       rates: new RateLimiter(broker),
       addressOf: () => '2001:db8::1',
       connections: broker,
@@ -151,7 +151,9 @@ describe('door', () => {
     const authenticate = async (): Promise<Identity> => {
       throw new Error('was asked');
     };
-    const code = await refusalCode(() => visit({ keys: { authenticate } }, { origin: 'https://bad.example' }));
+    const code = await refusalCode(() =>
+      visit({ keys: { revision: 0, authenticate } }, { origin: 'https://bad.example' }),
+    );
     expect(code).to.equal('ORIGIN_NOT_ALLOWED');
   });
 
@@ -159,7 +161,7 @@ describe('door', () => {
     const authenticate = async (): Promise<Identity> => {
       throw new TaskwireError('INVALID_API_KEY');
     };
-    expect(await refusalCode(() => visit({ keys: { authenticate } }))).to.equal('INVALID_API_KEY');
+    expect(await refusalCode(() => visit({ keys: { revision: 0, authenticate } }))).to.equal('INVALID_API_KEY');
     expect(brokers.rates.size + brokers.places.size).to.equal(0);
   });
 
@@ -169,16 +171,26 @@ describe('door', () => {
     expect(await refusalCode(() => visit())).to.equal('RATE_LIMIT_EXCEEDED');
     expect(taken()).to.equal(0);
 
-    let asked = 0;
     identity = identityOf('bob');
-    const authenticate = async (): Promise<Identity> => {
-      asked += 1;
-      if (asked > 1) {
-        throw new TaskwireError('INACTIVE_API_KEY');
-      }
-      return identity;
+    const keys = {
+      revision: 0,
+      authenticate: async (): Promise<Identity> => {
+        if (keys.revision > 0) {
+          throw new TaskwireError('INACTIVE_API_KEY');
+        }
+        setImmediate(() => {
+          keys.revision += 1;
+        });
+        return identity;
+      },
     };
-    expect(await refusalCode(() => visit({ keys: { authenticate } }))).to.equal('INACTIVE_API_KEY');
+    const rates = {
+      check: async () => {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        return { allowed: true, limit: 1, remaining: 0, resetMs: 0 };
+      },
+    };
+    expect(await refusalCode(() => visit({ keys, rates }))).to.equal('INACTIVE_API_KEY');
     expect(taken()).to.equal(0);
   });
 });

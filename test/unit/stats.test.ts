@@ -3,7 +3,7 @@ import { CONTROL_CHANNEL } from '../../src/broker/broker.js';
 import { ControlBus } from '../../src/control-bus.js';
 import { silentLogger } from '../../src/logger.js';
 import { RoomSketch } from '../../src/room-sketch.js';
-import { ClusterStats } from '../../src/stats.js';
+import { ClusterStats, MESSAGE_COUNTS, type MessageCounts } from '../../src/stats.js';
 import { eventually } from '../support/eventually.js';
 import { type FakeBroker, FakeBrokers } from '../support/fake-broker.js';
 
@@ -36,6 +36,10 @@ describe('room sketch', () => {
   });
 });
 
+/** Counts that are all different: `first` and those after it. */
+const counts = (first: number): MessageCounts =>
+  Object.fromEntries(MESSAGE_COUNTS.map((count, place) => [count, first + place])) as MessageCounts;
+
 interface Node {
   readonly broker: FakeBroker;
   readonly stats: ClusterStats;
@@ -50,18 +54,23 @@ describe('statistics of the cluster', () => {
     asked = 0;
   });
 
-  async function addNode(id: string, rooms: Record<string, number>, patienceMs = 60_000): Promise<Node> {
+  async function addNode(
+    id: string,
+    rooms: Record<string, number>,
+    patienceMs = 60_000,
+    messages = counts(0),
+  ): Promise<Node> {
     const broker = brokers.add(id);
     const bus = new ControlBus(broker, silentLogger);
-    const counts = new Map(Object.entries(rooms));
+    const members = new Map(Object.entries(rooms));
     const report = () => {
       asked += 1;
-      return { clients: 2, rooms: counts };
+      return { clients: 2, rooms: members, messages };
     };
     const stats = new ClusterStats({ broker, bus, report, logger: silentLogger, patienceMs });
     await bus.start();
     await stats.start();
-    return { broker, stats, rooms: counts };
+    return { broker, stats, rooms: members };
   }
 
   it('adds up what all nodes have', async () => {
@@ -75,6 +84,39 @@ describe('statistics of the cluster', () => {
       ['task:1', 1],
       ['user:ada', 1],
     ]);
+  });
+
+  it('adds up what two workers have counted of messages, and keeps that of each', async () => {
+    const { stats } = await addNode('a', {}, 60_000, counts(10));
+    await addNode('b', {}, 60_000, counts(200));
+    for (const rooms of [true, false]) {
+      const { messages, messagesByNode } = await stats.collect({ rooms });
+      expect(messages).to.deep.equal({
+        events: 210,
+        deliveries: 212,
+        duplicates: 214,
+        repairs: 216,
+        resets: 218,
+        published: 220,
+        failed: 222,
+      });
+      expect(Object.fromEntries(messagesByNode)).to.deep.equal({ a: counts(10), b: counts(200) });
+    }
+  });
+
+  it('takes what a worker of another version does not count for nothing', async () => {
+    const { stats, broker } = await addNode('a', {}, 60_000, counts(10));
+    const other = brokers.add('b');
+    await other.subscribe(CONTROL_CHANNEL, ([question]) => {
+      const { id, replyTo } = JSON.parse(question!.toString()) as { id: string; replyTo: string };
+      const sketch = RoomSketch.of([]).encode();
+      const messages = { events: 1, deliveries: 'many', more: 5 };
+      const answer = { id, node: 'b', clients: 1, rooms: [], complete: true, sketch, messages };
+      void broker.publish(replyTo, Buffer.from(JSON.stringify(answer)));
+    });
+    const report = await stats.collect({ rooms: false });
+    expect(report).to.include({ nodes: 2, partial: false });
+    expect(report.messages).to.deep.equal({ ...counts(10), events: 11 });
   });
 
   it('counts rooms without naming them', async () => {

@@ -1,0 +1,93 @@
+import { createAdapter } from '@socket.io/redis-adapter';
+import type { Redis } from 'ioredis';
+import type { Logger } from '../logger.js';
+import { connectOnce, redisClient } from './redis-client.js';
+
+interface SocketAdapterOptions {
+  readonly url: string;
+  readonly prefix: string;
+  readonly logger: Logger;
+}
+
+type Kind = 'subscribe' | 'psubscribe';
+
+/**
+ * The Socket.IO adapter, on two connections of its own. It drops the promises of its commands, and a rejection that nobody hears
+ * ends the process: what it is given here never rejects.
+ */
+export class RedisSocketAdapter {
+  /** As `io.adapter()` takes it. */
+  readonly adapter: unknown;
+  private readonly publisher: Redis;
+  private readonly subscriber: Redis;
+  private readonly send: Record<Kind, (...names: string[]) => Promise<unknown>>;
+  private readonly names: Record<Kind, Set<string>> = { subscribe: new Set(), psubscribe: new Set() };
+  private stopped = false;
+
+  constructor(options: SocketAdapterOptions) {
+    this.publisher = redisClient(options, { enableOfflineQueue: false, maxRetriesPerRequest: 0 });
+    const publish = this.publisher.publish.bind(this.publisher) as (
+      channel: string,
+      message: string | Buffer,
+    ) => Promise<number>;
+    Object.assign(this.publisher, {
+      publish: (channel: string, message: string | Buffer) => publish(channel, message).catch(() => 0),
+    });
+
+    // The client's own queue and its own way to restore subscriptions would reject as well.
+    this.subscriber = redisClient(options, {
+      enableOfflineQueue: false,
+      autoResubscribe: false,
+      maxRetriesPerRequest: 0,
+    });
+    this.send = {
+      subscribe: this.subscriber.subscribe.bind(this.subscriber),
+      psubscribe: this.subscriber.psubscribe.bind(this.subscriber),
+    };
+    Object.assign(this.subscriber, {
+      subscribe: (names: string | string[]) => this.add('subscribe', [names].flat()),
+      psubscribe: (names: string | string[]) => this.add('psubscribe', [names].flat()),
+    });
+    this.subscriber.on('ready', () => {
+      void this.put('subscribe', [...this.names.subscribe]);
+      void this.put('psubscribe', [...this.names.psubscribe]);
+    });
+
+    this.adapter = createAdapter(this.publisher, this.subscriber, {
+      key: `${options.prefix}:socket.io`,
+      publishOnSpecificResponseChannel: true,
+    });
+    void connectOnce(this.publisher, options.logger);
+    void connectOnce(this.subscriber, options.logger);
+  }
+
+  /** Leaves connections on which the server does not answer. */
+  reconnect(): void {
+    if (!this.stopped) {
+      this.publisher.disconnect(true);
+      this.subscriber.disconnect(true);
+    }
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.publisher.disconnect();
+    this.subscriber.disconnect();
+  }
+
+  private async add(kind: Kind, names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      this.names[kind].add(name);
+    }
+    if (this.subscriber.status === 'ready') {
+      await this.put(kind, names);
+    }
+  }
+
+  private async put(kind: Kind, names: readonly string[]): Promise<void> {
+    if (names.length > 0) {
+      // When this fails the connection does too, and the next one has them all.
+      await this.send[kind](...names).catch(() => this.reconnect());
+    }
+  }
+}
