@@ -1,4 +1,4 @@
-import type { Server as HttpServer } from 'node:http';
+import { type Server as HttpServer, ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
 import type { Admission } from '../broker/broker.js';
@@ -89,6 +89,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     cors: { origin: true, credentials: false },
   });
 
+  io.engine.use(releaseUpgrade);
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
@@ -152,6 +153,17 @@ function onDisconnect(this: Socket): void {
 function forgetHandshake(socket: Socket): void {
   (socket.conn as unknown as EngineConnection).request = undefined;
   Object.assign(socket, { handshake: NO_HANDSHAKE });
+}
+
+/**
+ * Engine.IO's stand-in for the response to an upgrade lives as long as the socket, and with it the request with its headers:
+ * more kilobytes a connection. It is asked for the request by middleware that sets headers, of which this is the last.
+ */
+function releaseUpgrade(_request: unknown, response: { req?: unknown }, next: () => void): void {
+  if (!(response instanceof ServerResponse)) {
+    delete response.req;
+  }
+  next();
 }
 
 function refusal(error: TaskwireError): Error {

@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
@@ -333,6 +335,29 @@ describe('gateways', function () {
         expect(held).to.equal(0);
       });
       await eventually(() => expect(server.server.io.engine.clientsCount).to.equal(0));
+    });
+
+    it('lets go of the request that a connection came with', async () => {
+      const requests: Array<WeakRef<object>> = [];
+      const note = (request: object): number => requests.push(new WeakRef(request));
+      server.server.http.on('upgrade', note);
+      try {
+        for (const transports of [['websocket'], ['polling', 'websocket']]) {
+          const socket = await openSocketio({ transports });
+          await eventually(() => expect(socket.io.engine.transport.name).to.equal('websocket'));
+          expect(await socket.emitWithAck('PING')).to.deep.equal({ positions: [] });
+        }
+        expect(requests).to.have.length(2);
+        setFlagsFromString('--expose-gc');
+        const collect = runInNewContext('gc') as () => void;
+        await eventually(() => {
+          collect();
+          expect(requests.filter((request) => request.deref() !== undefined)).to.have.length(0);
+        });
+        expect(server.server.io.engine.clientsCount).to.equal(2);
+      } finally {
+        server.server.http.off('upgrade', note);
+      }
     });
 
     it('offers no other namespace', async () => {
