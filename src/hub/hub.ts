@@ -332,6 +332,11 @@ export class HubClient {
     return this.memberships.reduce((sum, { places }) => sum + places.length, 0);
   }
 
+  /** Whether the connection has joined a room. */
+  has(room: Room): boolean {
+    return this.memberships.some(({ places }) => places.some(({ entry }) => entry.room.name === room.name));
+  }
+
   /** Joins a room of `owner`'s stream; the join's reply is called when that is done or has failed. */
   join(owner: string, join: Join): void {
     if (this.closed) {
