@@ -5,7 +5,6 @@ import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
-import WebSocket from 'ws';
 import { silentLogger } from '../../src/logger.js';
 import { Publisher } from '../../src/publisher.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
@@ -13,59 +12,12 @@ import { connectDatabase } from '../../src/repository/database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
+import { PlainClient } from '../support/plain-client.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Any = any;
-
-/** A plain client that keeps everything it is sent. */
-class Plain {
-  readonly messages: Any[] = [];
-  readonly texts: string[] = [];
-  closed: { code: number; reason: string } | undefined;
-  readonly socket: WebSocket;
-
-  constructor(url: string, headers: Record<string, string> = {}) {
-    this.socket = new WebSocket(url.replace('http', 'ws'), { headers });
-    this.socket.on('error', () => {});
-    this.socket.on('message', (bytes) => {
-      this.texts.push(String(bytes));
-      this.messages.push(JSON.parse(String(bytes)));
-    });
-    this.socket.on('close', (code, reason) => {
-      this.closed = { code, reason: String(reason) };
-    });
-  }
-
-  send(message: unknown): void {
-    this.socket.send(typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message));
-  }
-
-  /** The message that answers a request. */
-  answer(request_id: string): Promise<Any> {
-    return this.find((message) => message.request_id === request_id);
-  }
-
-  find(wanted: (message: Any) => boolean): Promise<Any> {
-    return eventually(() => {
-      const message = this.messages.find(wanted);
-      if (message === undefined) {
-        throw new Error(`not among ${JSON.stringify(this.messages).slice(0, 2_000)}`);
-      }
-      return message;
-    });
-  }
-
-  ended(): Promise<{ code: number; reason: string }> {
-    return eventually(() => {
-      if (this.closed === undefined) {
-        throw new Error('still open');
-      }
-      return this.closed;
-    });
-  }
-}
 
 describe('gateways', function () {
   this.timeout(60_000);
@@ -116,8 +68,8 @@ describe('gateways', function () {
   const makeTask = async (job_id: string): Promise<number> =>
     (await tasks.createTaskData({ job_id, task_definition_id: 1, is_imua: false })).task_id;
 
-  function plain(key: string | undefined, { url = server.url, headers = {}, query = '' } = {}): Plain {
-    const client = new Plain(`${url}/api/ws/tasks${query}`, {
+  function plain(key: string | undefined, { url = server.url, headers = {}, query = '' } = {}): PlainClient {
+    const client = new PlainClient(`${url}/api/ws/tasks${query}`, {
       ...(key === undefined ? {} : { 'x-api-key': key }),
       ...headers,
     });
@@ -125,7 +77,7 @@ describe('gateways', function () {
     return client;
   }
 
-  async function openPlain(key = ada, url = server.url): Promise<Plain> {
+  async function openPlain(key = ada, url = server.url): Promise<PlainClient> {
     const client = plain(key, { url });
     await once(client.socket, 'open');
     return client;
@@ -162,7 +114,7 @@ describe('gateways', function () {
     it('tells in band why it refuses, and closes with the code of the table', async () => {
       const inactive = await keys.create({ owner: 'ada' });
       await keys.disable(inactive.record.keyId);
-      const cases: Array<[Plain, string, number]> = [
+      const cases: Array<[PlainClient, string, number]> = [
         [plain(undefined), 'MISSING_API_KEY', 4501],
         [plain('tw_wrong'), 'INVALID_API_KEY', 4502],
         [plain(inactive.key), 'INACTIVE_API_KEY', 4503],
@@ -238,7 +190,7 @@ describe('gateways', function () {
 
     it('refuses other paths', async () => {
       for (const path of ['/', '/api/ws/task', '/api/ws/tasks/more']) {
-        const client = new Plain(`${server.url}${path}?api_key=${ada}`);
+        const client = new PlainClient(`${server.url}${path}?api_key=${ada}`);
         const [, response] = (await once(client.socket, 'unexpected-response')) as [unknown, { statusCode: number }];
         expect(response.statusCode).to.equal(404);
       }
@@ -331,8 +283,7 @@ describe('gateways', function () {
       socket.disconnect();
       client.socket.terminate();
       await eventually(() => {
-        const held = [...(server.broker as Any).all.places.values()].reduce((sum: number, n: number) => sum + n, 0);
-        expect(held).to.equal(0);
+        expect(server.broker.places().every((taken) => taken === 0)).to.equal(true);
       });
       await eventually(() => expect(server.server.io.engine.clientsCount).to.equal(0));
     });
