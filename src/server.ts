@@ -148,7 +148,6 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     adapter: broker.socketAdapter(),
     connections,
     admit,
-    checkOrigin,
     writer,
     limits: config,
   });

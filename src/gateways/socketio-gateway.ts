@@ -1,11 +1,10 @@
-import type { Server as HttpServer } from 'node:http';
+import { type Server as HttpServer, ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
 import type { Admission } from '../broker/broker.js';
 import type { Outgoing } from '../hub/client.js';
 import type { Success } from '../hub/session.js';
 import type { Admit } from '../middleware/door.js';
-import type { CheckOrigin } from '../middleware/origin.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
@@ -19,7 +18,6 @@ export interface SocketioGatewayOptions {
   readonly adapter: unknown;
   readonly connections: Connections;
   readonly admit: Admit;
-  readonly checkOrigin: CheckOrigin;
   readonly writer: FrameWriter;
   readonly limits: {
     readonly MAX_MESSAGE_BYTES: number;
@@ -74,7 +72,7 @@ type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<st
 
 /** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
-  const { server, adapter, connections, admit, checkOrigin, limits } = options;
+  const { server, adapter, connections, admit, limits } = options;
   const io = new Server(server, {
     adapter: adapter as never,
     serveClient: false,
@@ -87,17 +85,11 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     pingTimeout: limits.PING_TIMEOUT_MS,
     perMessageDeflate: false,
     httpCompression: false,
+    // Whoever may not come is told so by the door, which a page can only read where CORS lets it.
     cors: { origin: true, credentials: false },
-    allowRequest: (request, callback) => {
-      try {
-        checkOrigin(request);
-        callback(null, true);
-      } catch {
-        callback('Origin not allowed', false);
-      }
-    },
   });
 
+  io.engine.use(releaseUpgrade);
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
@@ -106,7 +98,17 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   namespace.use((socket, next) => {
     enter(socket as unknown as TaskSocket).then(
       () => next(),
-      (error) => next(refusal(toTaskwireError(error))),
+      (error) => {
+        const refused = toTaskwireError(error);
+        if (refused.code === 'SERVER_DRAINING') {
+          // A client that is refused does not come back by itself; one whose transport was closed does.
+          socket.conn.close();
+        } else {
+          next(refusal(refused));
+          // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
+          setImmediate(() => socket.conn.close());
+        }
+      },
     );
   });
 
@@ -151,6 +153,17 @@ function onDisconnect(this: Socket): void {
 function forgetHandshake(socket: Socket): void {
   (socket.conn as unknown as EngineConnection).request = undefined;
   Object.assign(socket, { handshake: NO_HANDSHAKE });
+}
+
+/**
+ * Engine.IO's stand-in for the response to an upgrade lives as long as the socket, and with it the request with its headers:
+ * more kilobytes a connection. It is asked for the request by middleware that sets headers, of which this is the last.
+ */
+function releaseUpgrade(_request: unknown, response: { req?: unknown }, next: () => void): void {
+  if (!(response instanceof ServerResponse)) {
+    delete response.req;
+  }
+  next();
 }
 
 function refusal(error: TaskwireError): Error {

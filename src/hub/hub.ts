@@ -36,6 +36,8 @@ export interface HubOptions {
 /** How long a stream is followed after its last member left: clients that come back find its ring. */
 const LINGER_MS = 30_000;
 const SWEEP_MS = 5_000;
+/** Events that one read brings a stream that misses some. */
+const REPAIR_PAGE = 1_000;
 /** How long a replay waits for a connection to take what it was sent. */
 const DRAIN_PATIENCE_MS = 30_000;
 
@@ -51,6 +53,8 @@ export class Hub {
   private readonly streams = new Map<string, Stream>();
   private readonly heads: TurnReader<Position>;
   private readonly turns: Turns;
+  /** Connections that are live do not wait for those that come back. */
+  private readonly repairTurns: Turns;
   private readonly budget: RingBudget;
   private readonly reads = new SingleFlight<ReplayPage>();
   private readonly states = new SingleFlight<ReplayState>();
@@ -69,6 +73,7 @@ export class Hub {
   ) {
     this.heads = new TurnReader((userIds) => log.heads(userIds));
     this.turns = new Turns(options.REPLAY_CONCURRENCY);
+    this.repairTurns = new Turns(options.REPLAY_CONCURRENCY);
     this.budget = new RingBudget(options.RING_BYTES);
     // Whatever was published before a reconnect may have been missed, and while the broker is away all of it is.
     broker.onUp(() => this.scheduleReconcile(0));
@@ -200,7 +205,10 @@ export class Hub {
   }
 
   private readonly streamPorts: StreamPorts = {
-    read: (userId, after) => this.read({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: 1_000 }),
+    read: (userId, after) =>
+      this.repairTurns.run(() =>
+        this.log.read({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),
+      ),
     onReset: (members) => {
       for (const member of [...members]) {
         member.connection.close('STREAM_RESET');
@@ -322,6 +330,11 @@ export class HubClient {
   /** Rooms that the connection has joined. */
   get roomCount(): number {
     return this.memberships.reduce((sum, { places }) => sum + places.length, 0);
+  }
+
+  /** Whether the connection has joined a room. */
+  has(room: Room): boolean {
+    return this.memberships.some(({ places }) => places.some(({ entry }) => entry.room.name === room.name));
   }
 
   /** Joins a room of `owner`'s stream; the join's reply is called when that is done or has failed. */

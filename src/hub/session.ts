@@ -58,6 +58,8 @@ export const sessionOpener =
 class HubSession implements Session {
   /** Subscriptions under way, by room: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
   private readonly pending = new Map<string, Promise<unknown>>();
+  /** Those under way that may bring one room more. */
+  private adding = 0;
   /** Subscriptions of this turn. */
   private asked: Ask[] = [];
   private allowance: number;
@@ -142,9 +144,12 @@ class HubSession implements Session {
 
   private ask(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
     let room: Room;
+    let adds: boolean;
     try {
       room = parseRoom(request.room);
-      if (this.client.roomCount + this.pending.size >= this.ports.limits.MAX_ROOMS_PER_CONNECTION) {
+      // A room that the connection is in is started anew; one under way may be left before its turn comes.
+      adds = this.pending.has(room.name) || !this.client.has(room);
+      if (adds && this.client.roomCount + this.adding >= this.ports.limits.MAX_ROOMS_PER_CONNECTION) {
         throw new TaskwireError('TOO_MANY_ROOMS');
       }
     } catch (error) {
@@ -152,8 +157,10 @@ class HubSession implements Session {
       return;
     }
     const before = this.pending.get(room.name);
+    this.adding += adds ? 1 : 0;
     const work = new Promise<void>((resolve) => {
       const answer = (outcome: SubscribeResult | TaskwireError): void => {
+        this.adding -= adds ? 1 : 0;
         reply(outcome);
         const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
         this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });

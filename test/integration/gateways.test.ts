@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
-import WebSocket from 'ws';
 import { silentLogger } from '../../src/logger.js';
 import { Publisher } from '../../src/publisher.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
@@ -11,58 +12,12 @@ import { connectDatabase } from '../../src/repository/database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
+import { PlainClient } from '../support/plain-client.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Any = any;
-
-/** A plain client that keeps everything it is sent. */
-class Plain {
-  readonly messages: Any[] = [];
-  readonly texts: string[] = [];
-  closed: { code: number; reason: string } | undefined;
-  readonly socket: WebSocket;
-
-  constructor(url: string, headers: Record<string, string> = {}) {
-    this.socket = new WebSocket(url.replace('http', 'ws'), { headers });
-    this.socket.on('error', () => {});
-    this.socket.on('message', (bytes) => {
-      this.texts.push(String(bytes));
-      this.messages.push(JSON.parse(String(bytes)));
-    });
-    this.socket.on('close', (code, reason) => {
-      this.closed = { code, reason: String(reason) };
-    });
-  }
-
-  send(message: unknown): void {
-    this.socket.send(typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message));
-  }
-
-  /** The message that answers a request. */
-  answer(request_id: string): Promise<Any> {
-    return this.find((message) => message.request_id === request_id);
-  }
-
-  find(wanted: (message: Any) => boolean): Promise<Any> {
-    return eventually(() => {
-      const message = this.messages.find(wanted);
-      if (message === undefined) {
-        throw new Error(`not among ${JSON.stringify(this.messages).slice(0, 2_000)}`);
-      }
-      return message;
-    });
-  }
-
-  ended(): Promise<{ code: number; reason: string }> {
-    return eventually(() => {
-      if (this.closed === undefined) {
-        throw new Error('still open');
-      }
-      return this.closed;
-    });
-  }
-}
 
 describe('gateways', function () {
   this.timeout(60_000);
@@ -113,8 +68,8 @@ describe('gateways', function () {
   const makeTask = async (job_id: string): Promise<number> =>
     (await tasks.createTaskData({ job_id, task_definition_id: 1, is_imua: false })).task_id;
 
-  function plain(key: string | undefined, { url = server.url, headers = {}, query = '' } = {}): Plain {
-    const client = new Plain(`${url}/api/ws/tasks${query}`, {
+  function plain(key: string | undefined, { url = server.url, headers = {}, query = '' } = {}): PlainClient {
+    const client = new PlainClient(`${url}/api/ws/tasks${query}`, {
       ...(key === undefined ? {} : { 'x-api-key': key }),
       ...headers,
     });
@@ -122,7 +77,7 @@ describe('gateways', function () {
     return client;
   }
 
-  async function openPlain(key = ada, url = server.url): Promise<Plain> {
+  async function openPlain(key = ada, url = server.url): Promise<PlainClient> {
     const client = plain(key, { url });
     await once(client.socket, 'open');
     return client;
@@ -159,7 +114,7 @@ describe('gateways', function () {
     it('tells in band why it refuses, and closes with the code of the table', async () => {
       const inactive = await keys.create({ owner: 'ada' });
       await keys.disable(inactive.record.keyId);
-      const cases: Array<[Plain, string, number]> = [
+      const cases: Array<[PlainClient, string, number]> = [
         [plain(undefined), 'MISSING_API_KEY', 4501],
         [plain('tw_wrong'), 'INVALID_API_KEY', 4502],
         [plain(inactive.key), 'INACTIVE_API_KEY', 4503],
@@ -235,7 +190,7 @@ describe('gateways', function () {
 
     it('refuses other paths', async () => {
       for (const path of ['/', '/api/ws/task', '/api/ws/tasks/more']) {
-        const client = new Plain(`${server.url}${path}?api_key=${ada}`);
+        const client = new PlainClient(`${server.url}${path}?api_key=${ada}`);
         const [, response] = (await once(client.socket, 'unexpected-response')) as [unknown, { statusCode: number }];
         expect(response.statusCode).to.equal(404);
       }
@@ -278,10 +233,46 @@ describe('gateways', function () {
         [{ auth: {} }, 'MISSING_API_KEY'],
         [{ auth: { api_key: 7 } }, 'INVALID_API_KEY'],
         [{ query: { api_key: eve } }, 'AUTHENTICATION_FAILED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' } }, 'ORIGIN_NOT_ALLOWED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' }, transports: ['polling'] }, 'ORIGIN_NOT_ALLOWED'],
+        [{ extraHeaders: { origin: 'https://evil.example.com' }, auth: {} }, 'ORIGIN_NOT_ALLOWED'],
       ] as const) {
         const [error] = (await once(socketio(options) as Any, 'connect_error')) as [Any];
         expect(error.data.code).to.equal(code);
         expect(error.data.message).to.equal(error.message);
+      }
+    });
+
+    it('lets a client that finds a worker draining come back by itself, over each transport', async () => {
+      const leaving = new InProcessServer(database.url);
+      await leaving.start();
+      const portOf = ({ url }: InProcessServer): number => Number(new URL(url).port);
+      const target = { port: portOf(leaving) };
+      const proxy = await startTcpProxy(target);
+      try {
+        await leaving.server.drain(0);
+        for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+          target.port = portOf(leaving);
+          const refusals: Any[] = [];
+          let attempts = 0;
+          const socket = socketio(
+            { transports, reconnection: true, reconnectionDelay: 20, reconnectionDelayMax: 20 },
+            `http://127.0.0.1:${proxy.port}`,
+          );
+          socket.on('connect_error', (error: Any) => refusals.push(error.data));
+          socket.io.on('reconnect', () => {
+            attempts += 1;
+          });
+          await eventually(() => expect(attempts, transports.join()).to.be.at.least(2));
+          expect(socket.connected).to.equal(false);
+          target.port = portOf(server);
+          await eventually(() => expect(socket.connected, transports.join()).to.equal(true));
+          expect(refusals.filter((data) => data !== undefined)).to.deep.equal([]);
+          socket.disconnect();
+        }
+      } finally {
+        await proxy.stop();
+        await leaving.stop();
       }
     });
 
@@ -292,10 +283,32 @@ describe('gateways', function () {
       socket.disconnect();
       client.socket.terminate();
       await eventually(() => {
-        const held = [...(server.broker as Any).all.places.values()].reduce((sum: number, n: number) => sum + n, 0);
-        expect(held).to.equal(0);
+        expect(server.broker.places().every((taken) => taken === 0)).to.equal(true);
       });
-      expect(server.server.io.engine.clientsCount).to.be.at.most(1);
+      await eventually(() => expect(server.server.io.engine.clientsCount).to.equal(0));
+    });
+
+    it('lets go of the request that a connection came with', async () => {
+      const requests: Array<WeakRef<object>> = [];
+      const note = (request: object): number => requests.push(new WeakRef(request));
+      server.server.http.on('upgrade', note);
+      try {
+        for (const transports of [['websocket'], ['polling', 'websocket']]) {
+          const socket = await openSocketio({ transports });
+          await eventually(() => expect(socket.io.engine.transport.name).to.equal('websocket'));
+          expect(await socket.emitWithAck('PING')).to.deep.equal({ positions: [] });
+        }
+        expect(requests).to.have.length(2);
+        setFlagsFromString('--expose-gc');
+        const collect = runInNewContext('gc') as () => void;
+        await eventually(() => {
+          collect();
+          expect(requests.filter((request) => request.deref() !== undefined)).to.have.length(0);
+        });
+        expect(server.server.io.engine.clientsCount).to.equal(2);
+      } finally {
+        server.server.http.off('upgrade', note);
+      }
     });
 
     it('offers no other namespace', async () => {

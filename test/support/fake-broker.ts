@@ -70,6 +70,11 @@ export class FakeBroker implements Broker {
     };
   }
 
+  /** Places taken, of each address. */
+  places(): number[] {
+    return [...this.all.places.values()];
+  }
+
   async liveNodes(): Promise<string[]> {
     return [...this.all.nodes.keys()];
   }

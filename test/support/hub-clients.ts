@@ -91,6 +91,11 @@ export class FreeClient extends HubConnection {
     return this.closedWith === undefined && this.subscriptions.some(({ result }) => result === undefined);
   }
 
+  /** `seq` of each event that it has got. */
+  get events(): number[] {
+    return this.got.filter(({ type }) => type === 'TASK_UPDATED').map(({ seq }) => seq);
+  }
+
   subscribe(room: string, since: number | undefined, epoch: string | undefined): void {
     // A session asks for a room again only when the answer to the first time is there.
     const waits = this.subscriptions.some((before) => before.room === room && before.result === undefined);

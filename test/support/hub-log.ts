@@ -90,6 +90,11 @@ export class Gate {
     });
   }
 
+  /** Reads that wait for their answer. */
+  get size(): number {
+    return this.waiting.length;
+  }
+
   /** Answers one read. @returns whether there was one */
   release(pick: number): boolean {
     const waiter = this.take(pick);

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { eventually } from '../support/eventually.js';
 import { ROOMS } from '../support/hub-log.js';
 import { CLIENTS, FRONTENDS, type Step, World } from '../support/hub-world.js';
 
@@ -57,6 +58,31 @@ describe('hub against a reference', () => {
       }),
       { numRuns: RUNS },
     );
+  });
+
+  it('repairs the gap of a live connection while replays and snapshots queue', async () => {
+    const world = new World();
+    world.clients[0]!.subscribe('user:u', undefined, undefined);
+    await world.settle();
+    // As many snapshots as may be read at a time.
+    await world.run({ do: 'subscribe', client: 1, asks: [{ room: 0 }] });
+    await world.run({ do: 'subscribe', client: 2, asks: [{ room: 1 }] });
+    const queued = world.gate.size;
+    expect(queued).to.equal(2);
+    for (const action of [
+      { do: 'write', task: 1 },
+      { do: 'drop', pick: 0 },
+      { do: 'write', task: 1 },
+      { do: 'publish', pick: 0 },
+    ] as const) {
+      await world.run(action);
+    }
+    await eventually(() => expect(world.gate.size).to.equal(queued + 1), { timeoutMs: 5_000 });
+    world.gate.release(queued);
+    await eventually(() => expect(world.clients[0]!.events).to.deep.equal([1, 2]));
+    await world.settle();
+    world.check();
+    await world.stop();
   });
 
   it('fails when repair from the log is switched off', async () => {

@@ -15,13 +15,21 @@ class Stage {
   readonly left: string[] = [];
   readonly session: Session;
   private readonly lookups = new Map<string, { resolve(owner: string): void; reject(error: unknown): void }>();
+  private readonly rooms = new Set<string>();
   private together: string[] | undefined;
 
   constructor() {
+    const { rooms } = this;
     const client = {
-      roomCount: 0,
+      get roomCount() {
+        return rooms.size;
+      },
+      has: (room: Room) => rooms.has(room.name),
       join: (_owner: string, { request, reply }: Join) => this.join(request.room.name, reply),
-      leave: (room: Room) => this.left.push(room.name),
+      leave: (room: Room) => {
+        rooms.delete(room.name);
+        this.left.push(room.name);
+      },
       positions: () => [],
       close() {},
     };
@@ -61,6 +69,7 @@ class Stage {
       });
     }
     this.together.push(name);
+    this.rooms.add(name);
     reply({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
   }
 }
@@ -124,5 +133,32 @@ describe('session', () => {
     void stage.ask('SUBSCRIBE', { rooms: ['job:1', 'job:2', 'job:3'] });
     const answer = await stage.ask('SUBSCRIBE', { room: 'job:4' });
     expect(answer).to.have.property('code', 'TOO_MANY_ROOMS');
+  });
+
+  it('lets a connection with all the rooms that it may have start one of them anew, and take another when it left one', async () => {
+    const stage = new Stage();
+    const full = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'job:2', 'job:3'] });
+    for (const room of ['job:1', 'job:2', 'job:3']) {
+      await stage.owns(room, 'ada');
+    }
+    await full;
+    const again = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'job:2', 'job:3'] });
+    for (const room of ['job:1', 'job:2', 'job:3']) {
+      await stage.owns(room, 'ada');
+    }
+    const { data } = (await again) as { data: { rooms: Array<{ seq?: number }> } };
+    expect(data.rooms.map(({ seq }) => seq)).to.deep.equal([7, 7, 7]);
+    expect(await stage.ask('SUBSCRIBE', { room: 'job:4' })).to.have.property('code', 'TOO_MANY_ROOMS');
+
+    // The room that is started anew is left before it is asked for a third time.
+    const anew = stage.ask('SUBSCRIBE', { room: 'job:1' });
+    const leave = stage.ask('UNSUBSCRIBE', { room: 'job:1' });
+    const third = stage.ask('SUBSCRIBE', { room: 'job:1' });
+    expect(await third).to.have.property('code', 'TOO_MANY_ROOMS');
+    await stage.owns('job:1', 'ada');
+    await Promise.all([anew, leave]);
+    const other = stage.ask('SUBSCRIBE', { room: 'job:4' });
+    await stage.owns('job:4', 'ada');
+    expect(await other).to.have.nested.property('data.room', 'job:4');
   });
 });
