@@ -101,8 +101,9 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       (error) => {
         const refused = toTaskwireError(error);
         if (refused.code === 'SERVER_DRAINING') {
-          // A client that is refused does not come back by itself; one whose transport was closed does.
-          socket.conn.close();
+          // A client that is refused does not come back by itself; one whose transport was closed does. There is nothing
+          // that it would have to fetch first.
+          socket.conn.close(true);
         } else {
           next(refusal(refused));
           // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
