@@ -180,16 +180,19 @@ export class ClusterStats {
     }
     const { node, clients, rooms, complete } = answer;
     const sketch = RoomSketch.decode(answer['sketch']);
-    if (typeof node !== 'string' || typeof clients !== 'number' || !Array.isArray(rooms) || sketch === undefined) {
+    if (typeof node !== 'string' || typeof clients !== 'number' || !isCounts(rooms) || sketch === undefined) {
       this.options.logger.warn('answer about statistics not understood', { node });
       return;
     }
-    const counts = new Map(rooms as Array<[string, number]>);
+    const counts = new Map(rooms);
     const messages = countsOf(answer['messages']);
     gathering.shares.set(node, { clients, rooms: counts, complete: complete === true, sketch, messages });
     gathering.arrived();
   }
 }
+
+const isCounts = (value: unknown): value is Array<[string, number]> =>
+  Array.isArray(value) && value.every((pair) => Array.isArray(pair) && typeof pair[1] === 'number');
 
 const largestFirst = ([, a]: readonly [string, number], [, b]: readonly [string, number]): number => b - a;
 

@@ -51,6 +51,7 @@ interface EngineConnection {
   write(packet: string, options: { compress: boolean }): void;
   close(discard?: boolean): void;
   once(event: 'close', listener: () => void): void;
+  on(event: 'packet', listener: () => void): void;
 }
 
 interface WsSocket {
@@ -61,6 +62,12 @@ interface WsSocket {
 }
 
 const WS_OPEN = 1;
+
+/** Packets that may wait for a client that goes on talking. */
+const MAX_WAITING_PACKETS = 4_096;
+/** About the bytes of an acknowledgement, and of each room in it. */
+const ACK_BYTES = 200;
+const ACK_ROOM_BYTES = 250;
 
 type Ack = (answer: unknown) => void;
 
@@ -90,6 +97,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   });
 
   io.engine.use(releaseUpgrade);
+  io.engine.on('connection', (engine: EngineConnection) => engine.on('packet', boundAnswers));
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
@@ -107,7 +115,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
         } else {
           next(refusal(refused));
           // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
-          setImmediate(() => socket.conn.close());
+          setImmediate(() => closeEngine(socket.conn as unknown as EngineConnection));
         }
       },
     );
@@ -137,6 +145,26 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     forgetHandshake(socket);
   });
   return io;
+}
+
+/** Closes a connection when what waits is sent, or after a while. */
+function closeEngine(engine: EngineConnection): void {
+  engine.close();
+  setTimeout(() => cutOff(engine), CLOSE_MS).unref();
+}
+
+function cutOff(engine: EngineConnection): void {
+  if (engine.readyState !== 'closed') {
+    engine.transport.socket?.terminate();
+    engine.close(true);
+  }
+}
+
+/** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
+function boundAnswers(this: EngineConnection): void {
+  if (this.writeBuffer.length > MAX_WAITING_PACKETS) {
+    cutOff(this);
+  }
 }
 
 function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
@@ -268,10 +296,7 @@ class SocketioConnection implements GatewayConnection, FrameSink {
 
   terminate(): void {
     this.closing = true;
-    if (this.engine.readyState !== 'closed') {
-      this.engine.transport.socket?.terminate();
-      this.engine.close(true);
-    }
+    cutOff(this.engine);
   }
 
   receive(type: string, data: unknown, ack: Ack | undefined): void {
@@ -279,7 +304,10 @@ class SocketioConnection implements GatewayConnection, FrameSink {
       if (ack !== undefined) {
         // What was delivered before comes first.
         this.options.writer.flush(this);
-        ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
+        if (this.keepsUp()) {
+          this.queued += ackBytes(outcome);
+          ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
+        }
       } else if (outcome instanceof TaskwireError) {
         this.send('ERROR', errorText(outcome.body));
       } else {
@@ -318,6 +346,12 @@ class SocketioConnection implements GatewayConnection, FrameSink {
     this.close('SLOW_CONSUMER');
     return false;
   }
+}
+
+function ackBytes(outcome: Success | TaskwireError): number {
+  const { rooms, positions } = (outcome instanceof TaskwireError ? {} : outcome.data) as Record<string, unknown>;
+  const list = rooms ?? positions;
+  return ACK_BYTES + (Array.isArray(list) ? list.length * ACK_ROOM_BYTES : 0);
 }
 
 const envelopeOf = ({ type, message, data }: Success): string =>

@@ -36,6 +36,8 @@ export interface Gateway {
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 const CLOSE_MS = 5_000;
 const MAX_REQUEST_ID = 128;
+/** What begins like this is Engine.IO's. */
+const ENGINE_PATH = '/socket.io/';
 const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 /** A WebSocket that knows its connection, so that one set of handlers serves all. */
@@ -101,7 +103,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     const path = (request.url ?? '').split('?', 1)[0]!.replace(/\/$/, '');
     if (path === NAMESPACE) {
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
-    } else if (path !== '/socket.io') {
+    } else if (!request.url?.startsWith(ENGINE_PATH)) {
+      // Nobody else takes it, and nobody else hears of its errors.
       socket.on('error', () => {});
       socket.end(NOT_FOUND, () => socket.destroy());
     }

@@ -76,13 +76,15 @@ function request(data: unknown): SubscribeRequest {
     const field = `${kind}_id`;
     const id = data[field];
     check(
-      id === undefined || !String(room).startsWith(`${kind}:`) || `${kind}:${String(id)}` === room,
+      id === undefined || !String(room).startsWith(`${kind}:`) || (isId(id) && `${kind}:${id}` === room),
       field,
       'the same id as the room',
     );
   }
   return { room: room as string, since: since as number, epoch: epoch as string, snapshot: snapshot as boolean };
 }
+
+const isId = (id: unknown): id is string | number => typeof id === 'string' || typeof id === 'number';
 
 function check(good: boolean, field: string, wants: string): void {
   if (!good) {
