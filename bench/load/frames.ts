@@ -52,6 +52,8 @@ export function upgradeRequest(wire: Wire, port: number, key: string): string {
 
 const QUOTE = 0x22;
 const ZERO = 0x30;
+/** Every message begins so on either wire; Engine.IO's own packets, whose session ids may look like anything, do not. */
+const BEGINNING = { plain: '{'.charCodeAt(0), socketio: '4'.charCodeAt(0) } as const;
 const [F, N, S, T, U, C] = [...Buffer.from('FNSTUC')] as [number, number, number, number, number, number];
 /** Where the type begins: after `{"type":"`, and after `42/api/ws/tasks,["`. */
 const PLAIN_TYPE = '{"type":"'.length;
@@ -69,7 +71,7 @@ const TO_SEQ = '","seq":'.length;
  */
 export function seqOf(wire: Wire, bytes: Uint8Array, start: number, end: number): number {
   const type = start + (wire === 'plain' ? PLAIN_TYPE : SOCKETIO_TYPE);
-  if (end - type < SHORTEST + TO_SEQ || !isEventType(bytes, type)) {
+  if (bytes[start] !== BEGINNING[wire] || end - type < SHORTEST + TO_SEQ || !isEventType(bytes, type)) {
     return -1;
   }
   let quote = type + SHORTEST;

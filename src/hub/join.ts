@@ -104,6 +104,11 @@ class CatchUp {
       }
     }
     for (;;) {
+      // What goes live behind a snapshot that is still on its way would look like a connection that does not read.
+      await this.ports.drained(membership);
+      if (membership.closed) {
+        return;
+      }
       const needed = this.lowest();
       const goal = this.highest();
       if (needed >= goal || (goal === stream.last && stream.ring.covers(needed, goal))) {
@@ -111,7 +116,6 @@ class CatchUp {
         this.answer();
         return;
       }
-      await this.ports.drained(membership);
       const page = await this.ports.read({
         userId: stream.userId,
         rooms: this.cursors(),
@@ -208,6 +212,7 @@ class CatchUp {
 
   /** Sends a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
   private async sendSnapshot(entry: Entry): Promise<void> {
+    await this.ports.drained(this.membership);
     const known = this.highest();
     let snapshot = await this.ports.snapshot(entry.room);
     if (snapshot.seq < known && snapshot.epoch === this.membership.stream.epoch) {

@@ -47,6 +47,8 @@ export interface FaultReport {
   readonly outOfOrder: number;
   /** SUBSCRIBEs with a position that could not be served from it. */
   readonly unrecovered: number;
+  /** Workers and instances that ended though nobody killed them. */
+  readonly crashed: number;
   readonly problems: readonly string[];
 }
 
@@ -78,6 +80,8 @@ export type FaultKind = (typeof FAULT_KINDS)[number];
 class FaultRun {
   private readonly next: () => number;
   private readonly instances: Instance[] = [];
+  /** Those that were killed and replaced. */
+  private readonly replaced: Instance[] = [];
   private readonly subscribers: Subscriber[] = [];
   private readonly written: TaskWrite[] = [];
   private readonly done = new Map<string, number>();
@@ -274,6 +278,7 @@ class FaultRun {
         break;
       case 'kill and replace an instance':
         await instance.kill();
+        this.replaced.push(instance);
         await sleep(this.next() * 1_000);
         this.instances[this.instances.indexOf(instance)] = await Instance.start({
           ...this.settings,
@@ -331,6 +336,12 @@ class FaultRun {
         problems.push((error as Error).message);
       }
     }
+    const crashes = [
+      ...[...this.instances, ...this.replaced].flatMap((instance) =>
+        instance.crashes.map((line) => JSON.stringify(line)),
+      ),
+      ...this.instances.filter(({ ended }) => ended).map(({ exitCode }) => `an instance ended with ${exitCode}`),
+    ];
     const missing = await this.missingFromLog();
     problems.push(...missing);
     const violations = this.subscribers.flatMap((subscriber) => subscriber.violations);
@@ -353,8 +364,10 @@ class FaultRun {
       duplicated: violations.filter((text) => text.startsWith('copy')).length,
       outOfOrder: violations.filter((text) => !text.startsWith('copy')).length,
       unrecovered: sum(({ unrecovered }) => unrecovered),
+      crashed: crashes.length,
       problems: [
         ...violations,
+        ...crashes,
         ...problems,
         ...this.subscribers.flatMap((subscriber) => subscriber.unrecoveredRooms),
       ].slice(0, KEPT_PROBLEMS),

@@ -1,4 +1,6 @@
 import { expect } from 'chai';
+import { eventually } from '../support/eventually.js';
+import { Instance } from '../support/instance.js';
 import { POSTGRES_PROGRAMS } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { REDIS_PROGRAMS } from '../support/redis.js';
@@ -10,13 +12,16 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
 
   it('lose nothing, double nothing, and leave everything in order', async () => {
     const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9));
+    // The way to the same faults again, whatever becomes of this run.
+    process.stdout.write(`      FAULT_SEED=${seed}\n`);
     const report = await runFaults({ seed, instances: 2, workers: 2, subscribers: 40, writes: 4_000, faults: 10 });
-    const { lost, duplicated, outOfOrder, unrecovered, writes } = report;
-    expect({ lost, duplicated, outOfOrder, unrecovered }, JSON.stringify(report, undefined, 1)).to.deep.equal({
+    const { lost, duplicated, outOfOrder, unrecovered, crashed, writes } = report;
+    expect({ lost, duplicated, outOfOrder, unrecovered, crashed }, JSON.stringify(report, undefined, 1)).to.deep.equal({
       lost: 0,
       duplicated: 0,
       outOfOrder: 0,
       unrecovered: 0,
+      crashed: 0,
     });
     expect(writes).to.be.at.least(4_000);
   });
@@ -27,6 +32,21 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
     const size = { instances: 1, workers: 2, subscribers: 10, writes: 200, faults: 1 };
     const report = await runFaults({ seed: 1, ...size, kinds, preload, patienceMs: 2_000 });
     expect(report.lost).to.be.greaterThan(0);
+  });
+
+  it('would show a worker that ended by itself, and not one that was killed', async () => {
+    const instance = await Instance.start({ workers: 2 });
+    try {
+      const [doomed] = instance.workers;
+      process.kill(doomed!, 'SIGKILL');
+      await eventually(() => expect(instance.crashes.map(({ worker }) => worker)).to.deep.equal([doomed]));
+      const told = instance.log.length;
+      const killed = instance.killWorker();
+      await eventually(() => expect(instance.log.slice(told).some(({ worker }) => worker === killed)).to.equal(true));
+      expect(instance.crashes).to.have.length(1);
+    } finally {
+      await instance.kill();
+    }
   });
 
   it('of an instance bring all of its clients to another one, where each resumes its room', async () => {

@@ -9,6 +9,8 @@ import { freePort } from './programs.js';
 const ENTRY = fileURLToPath(new URL('../../cluster.js', import.meta.url));
 const START_MS = 60_000;
 const KEPT_LINES = 2_000;
+/** What the primary says when a worker has ended without being told to. */
+const CRASHES = ['worker ended unexpectedly', 'workers cannot start, giving up'];
 
 export interface InstanceOptions {
   readonly workers?: number;
@@ -30,6 +32,8 @@ interface LogLine {
 export class Instance {
   readonly url: string;
   readonly log: LogLine[] = [];
+  /** Lines about workers that ended and should not have: nobody killed them. */
+  readonly crashes: LogLine[] = [];
   /** What it printed on standard output. */
   output = '';
   /** Workers that are ready. */
@@ -38,6 +42,7 @@ export class Instance {
   private readonly child: ChildProcess;
   private readonly dataDir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
   private readonly exited: Promise<void>;
+  private readonly killed = new Set<number>();
   private rest = '';
 
   private constructor(
@@ -130,6 +135,7 @@ export class Instance {
     const pid = [...this.workers][index];
     if (pid !== undefined) {
       this.workers.delete(pid);
+      this.killed.add(pid);
       process.kill(pid, 'SIGKILL');
     }
     return pid;
@@ -140,6 +146,7 @@ export class Instance {
     const pids = [...this.workers];
     this.child.kill('SIGKILL');
     for (const pid of pids) {
+      this.killed.add(pid);
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
@@ -186,6 +193,9 @@ export class Instance {
     }
     if (this.log.push(line) > KEPT_LINES) {
       this.log.shift();
+    }
+    if (CRASHES.includes(line.message) && !this.killed.has(line.worker!)) {
+      this.crashes.push(line);
     }
     if (line.message === 'worker ready') {
       this.workers.add(line.worker!);
