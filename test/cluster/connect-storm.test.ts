@@ -1,14 +1,19 @@
 import { expect } from 'chai';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
+import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
+import { RawClient } from '../support/raw-client.js';
 import { REDIS_PROGRAMS, startRedis } from '../support/redis.js';
 import { Scene } from '../support/scene.js';
 
 const CLIENTS = 2_000;
 const USERS = 20;
+/** Clients of the burst, over bare sockets. */
+const BURST = 5_000;
+const BUSY = new URL('../support/busy-primary.js', import.meta.url).href;
 
 /** A client of either wire that connects, says SUBSCRIBE at once, and waits for one answer. */
 interface Client {
@@ -57,12 +62,14 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'a storm of connections 
   let redis: Awaited<ReturnType<typeof startRedis>>;
   let scene: Scene;
   let instance: Instance;
+  let env: Record<string, string>;
 
   before(async () => {
     const databaseUrl = await (await sharedPostgres()).createDatabase();
     redis = await startRedis();
     scene = await Scene.make(databaseUrl, { users: USERS, jobsPerUser: 1 });
-    instance = await Instance.start({ env: { DATABASE_URL: databaseUrl, REDIS_URL: redis.url } });
+    env = { DATABASE_URL: databaseUrl, REDIS_URL: redis.url };
+    instance = await Instance.start({ env });
   });
 
   after(async () => {
@@ -86,9 +93,11 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'a storm of connections 
       try {
         const answers = await Promise.all(clients.map(({ answered }) => answered));
         expect(answers).to.deep.equal(expected);
-        const { body } = await instance.get('/api/ws/stats');
-        expect(body.data.total_clients).to.equal(CLIENTS);
-        expect(body.data.rooms[`job:${scene.jobs[0]!.jobId}`]).to.equal(CLIENTS / USERS);
+        await eventually(async () => {
+          const { body } = await instance.get('/api/ws/stats');
+          expect(body.data.total_clients).to.equal(CLIENTS);
+          expect(body.data.rooms[`job:${scene.jobs[0]!.jobId}`]).to.equal(CLIENTS / USERS);
+        });
       } finally {
         for (const client of clients) {
           client.close();
@@ -96,4 +105,45 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'a storm of connections 
       }
     });
   }
+
+  it(`answers each of ${BURST} SUBSCRIBEs that come with the connection, though the primary is busy`, async () => {
+    const busy = await Instance.start({ env, preload: BUSY });
+    const clients: RawClient[] = [];
+    try {
+      const answers: string[][] = [];
+      const expected: string[][] = [];
+      for (let index = 0; index < BURST; index += 1) {
+        const { jobId, userId } = scene.jobs[index % scene.jobs.length]!;
+        const target = { wire: 'websocket', port: busy.port, key: scene.keys.get(userId)! } as const;
+        const heard: string[] = [];
+        answers.push(heard);
+        expected.push([`SUCCESS job:${jobId}`]);
+        const request = { room: `job:${jobId}`, snapshot: false };
+        clients.push(
+          new RawClient(target, request, ({ payload }) => {
+            const { type, data } = JSON.parse(payload.toString());
+            heard.push(`${type} ${type === 'SUCCESS' ? data.data.room : data.code}`);
+          }),
+        );
+      }
+      await eventually(
+        () => {
+          const waiting = clients.filter((client, index) => answers[index]!.length === 0 && client.ended === undefined);
+          expect(waiting.length, 'clients without an answer').to.equal(0);
+        },
+        { timeoutMs: 60_000 },
+      );
+      expect(clients.flatMap(({ ended }) => ended ?? [])).to.deep.equal([]);
+      await eventually(async () => {
+        const { body } = await busy.get('/api/ws/stats');
+        expect(body.data.rooms[`job:${scene.jobs[0]!.jobId}`]).to.equal(BURST / USERS);
+      });
+      expect(answers).to.deep.equal(expected);
+    } finally {
+      for (const client of clients) {
+        client.destroy();
+      }
+      await busy.stop();
+    }
+  });
 });

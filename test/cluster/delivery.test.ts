@@ -49,9 +49,11 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'delivery by two instanc
           timeoutMs: 30_000,
         });
         for (const instance of instances) {
-          const { body } = await instance.get('/api/ws/stats');
-          expect(body.data.total_clients).to.equal(SUBSCRIBERS);
-          expect(body.data.nodes).to.equal(4);
+          await eventually(async () => {
+            const { body } = await instance.get('/api/ws/stats');
+            expect(body.data.total_clients).to.equal(SUBSCRIBERS);
+            expect(body.data.nodes).to.equal(4);
+          });
         }
 
         const writes = new RestWrites(() => urls, scene.serviceKey);

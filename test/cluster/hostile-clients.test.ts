@@ -2,10 +2,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import WebSocket from 'ws';
 import { eventually } from '../support/eventually.js';
+import { clientFrame, HostileClient } from '../support/hostile-client.js';
 import { Instance } from '../support/instance.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
-import { clientFrame, RawClient } from '../support/raw-client.js';
 import { Scene } from '../support/scene.js';
 
 const BUFFERED_BYTES = 262_144;
@@ -77,7 +77,7 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
     ] as const) {
       it(`of a path that nobody serves${name} are told so`, async () => {
         for (const target of unserved) {
-          const client = await RawClient.upgrade(instance.port, target, headers);
+          const client = await HostileClient.upgrade(instance.port, target, headers);
           await eventually(() => expect(client.gone).to.equal(true));
           expect(client.received, target).to.match(answer);
         }
@@ -87,7 +87,7 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
         for (const target of [...unserved, ENGINE, NAMESPACE]) {
           for (const end of ['reset', 'end'] as const) {
             for (let n = 0; n < 20; n += 1) {
-              const client = await RawClient.upgrade(instance.port, target, headers);
+              const client = await HostileClient.upgrade(instance.port, target, headers);
               if (n % 2 === 0) {
                 await survived();
               }
@@ -121,8 +121,8 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
   describe('that read nothing of what they are answered', () => {
     const many = (frame: Buffer): Buffer => Buffer.concat(Array<Buffer>(Math.ceil(65_536 / frame.length)).fill(frame));
 
-    async function silentPlain(): Promise<RawClient> {
-      const client = await RawClient.upgrade(instance.port, `${NAMESPACE}?api_key=${key}`);
+    async function silentPlain(): Promise<HostileClient> {
+      const client = await HostileClient.upgrade(instance.port, `${NAMESPACE}?api_key=${key}`);
       await eventually(() => expect(client.received).to.contain('101 Switching'));
       client.write(clientFrame('{"type":"PING"}'));
       await eventually(() => expect(client.received).to.contain('PONG'));
@@ -130,8 +130,8 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
       return client;
     }
 
-    async function silentEngine(enter: boolean): Promise<RawClient> {
-      const client = await RawClient.upgrade(instance.port, ENGINE);
+    async function silentEngine(enter: boolean): Promise<HostileClient> {
+      const client = await HostileClient.upgrade(instance.port, ENGINE);
       await eventually(() => expect(client.received).to.contain('"sid"'));
       if (enter) {
         client.write(clientFrame(`40${NAMESPACE},{"api_key":"${key}"}`));
@@ -141,7 +141,7 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
       return client;
     }
 
-    const attacks: ReadonlyArray<readonly [string, () => Promise<RawClient>, Buffer]> = [
+    const attacks: ReadonlyArray<readonly [string, () => Promise<HostileClient>, Buffer]> = [
       ['on the plain wire', () => silentPlain(), clientFrame('{"type":"PING"}')],
       ['to pings of the plain wire', () => silentPlain(), clientFrame('x'.repeat(125), 'ping')],
       ['on Socket.IO', () => silentEngine(true), clientFrame(`42${NAMESPACE},["PING"]`)],

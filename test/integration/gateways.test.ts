@@ -5,19 +5,107 @@ import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
+import WebSocket from 'ws';
 import { silentLogger } from '../../src/logger.js';
 import { Publisher } from '../../src/publisher.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import { TaskRepository } from '../../src/repository/task-repository.js';
+import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
 import { PlainClient } from '../support/plain-client.js';
+import { RawClient } from '../support/raw-client.js';
+import type { Wire } from '../support/subscriber.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Any = any;
+
+/** Tasks that are written at a time to fill the buffers of a connection that does not read. */
+const FLOOD = 300;
+
+/** The text of a server's frame. */
+function textOf(frame: Buffer): string {
+  const length = frame[1]!;
+  return frame.toString('utf8', length < 126 ? 2 : length === 126 ? 4 : 10);
+}
+
+/** A WebSocket of either wire that can stop reading. */
+class Reader {
+  readonly seqs: number[] = [];
+  closed: { code: number; reason: string } | undefined;
+  private answer: Any;
+  private readonly socket: WebSocket;
+  private readonly opened: Promise<void>;
+
+  constructor(
+    private readonly wire: Wire,
+    url: string,
+    key: string,
+  ) {
+    const path = wire === 'websocket' ? `/api/ws/tasks?api_key=${key}` : '/socket.io/?EIO=4&transport=websocket';
+    this.socket = new WebSocket(`${url.replace('http', 'ws')}${path}`);
+    this.socket.on('close', (code, reason) => {
+      this.closed = { code, reason: String(reason) };
+    });
+    this.opened = new Promise((resolve) => {
+      this.socket.on('open', () => wire === 'websocket' && resolve());
+      this.socket.on('message', (bytes) => {
+        const text = String(bytes);
+        if (text === '2') {
+          this.socket.send('3');
+        } else if (text.startsWith('0{')) {
+          this.socket.send(`40/api/ws/tasks,${JSON.stringify({ api_key: key })}`);
+        } else if (text.startsWith('40/')) {
+          resolve();
+        } else if (text.startsWith('43/')) {
+          [this.answer] = JSON.parse(text.slice(text.indexOf('[')));
+        } else {
+          const message = JSON.parse(text.startsWith('42/') ? text.slice(text.indexOf('{'), -1) : text);
+          if (message.type === 'SUCCESS') {
+            this.answer = message.data.data;
+          } else if (message.type === 'TASK_UPDATED') {
+            this.seqs.push(message.seq);
+          }
+        }
+      });
+    });
+  }
+
+  async subscribe(data: unknown): Promise<Any> {
+    await this.opened;
+    this.socket.send(
+      this.wire === 'websocket'
+        ? JSON.stringify({ type: 'SUBSCRIBE', data })
+        : `42/api/ws/tasks,0${JSON.stringify(['SUBSCRIBE', data])}`,
+    );
+    return eventually(
+      () => {
+        expect(this.answer).to.not.equal(undefined);
+        return this.answer;
+      },
+      { timeoutMs: 30_000 },
+    );
+  }
+
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    this.socket.resume();
+  }
+
+  closedWith(): { code: number; reason: string } {
+    expect(this.closed).to.not.equal(undefined);
+    return this.closed!;
+  }
+
+  close(): void {
+    this.socket.terminate();
+  }
+}
 
 describe('gateways', function () {
   this.timeout(60_000);
@@ -389,23 +477,32 @@ describe('gateways', function () {
     expect(errors).to.deep.equal(['INACTIVE_API_KEY']);
   });
 
-  it('both paths bring the same bytes', async () => {
+  it('both paths bring the same frames, byte for byte', async () => {
     const stock = new InProcessServer(database.url, { DIRECT_FRAMES: 'false' });
     await stock.start();
+    const clients: RawClient[] = [];
     try {
       const job = await makeJob();
-      const received: Array<() => readonly string[]> = [];
-      for (const url of [server.url, stock.url]) {
-        const client = await openPlain(ada, url);
-        client.send({ type: 'SUBSCRIBE', data: { room: `job:${job}` }, request_id: 's' });
-        await client.answer('s');
-        received.push(() => client.texts.filter((text) => text.startsWith('{"type":"TASK_')));
-        const socket = await openSocketio({}, url);
-        const packets: string[] = [];
-        socket.io.engine.on('packet', ({ type, data }: Any) => type === 'message' && packets.push(data));
-        await socket.emitWithAck('SUBSCRIBE', { room: `job:${job}` });
-        received.push(() => packets.filter((text) => text.includes('["TASK_')));
+      const received: Array<{ wire: Wire; direct: boolean; frames: Buffer[] }> = [];
+      let answered = 0;
+      for (const wire of ['websocket', 'socket.io'] as const) {
+        for (const { url } of [server, stock]) {
+          const frames: Buffer[] = [];
+          received.push({ wire, direct: url === server.url, frames });
+          const target = { wire, port: Number(new URL(url).port), key: ada };
+          clients.push(
+            new RawClient(target, { room: `job:${job}` }, ({ bytes, payload }) => {
+              // Of what else is sent, times and ids differ.
+              if (payload.subarray(0, 40).includes('"TASK_')) {
+                frames.push(Buffer.from(bytes));
+              } else if (payload.subarray(0, 20).includes(wire === 'websocket' ? '"SUCCESS"' : '43/')) {
+                answered += 1;
+              }
+            }),
+          );
+        }
       }
+      await eventually(() => expect(answered).to.equal(4));
       // Some in one turn, some alone, some longer than a short or a medium frame can hold.
       const task = await makeTask(job);
       await Promise.all(Array.from({ length: 20 }, (_, n) => tasks.updateTaskFee(task, n)));
@@ -413,52 +510,73 @@ describe('gateways', function () {
         await tasks.updateTaskExecutionData(task, { proof_of_task: 'ü'.repeat(length) });
       }
       // The second server shares no broker with the writer, so that it finds all of it in the log.
-      const [direct, directIo, indirect, indirectIo] = await eventually(
-        () => {
-          const now = received.map((texts) => texts());
-          expect(now.map(({ length }) => length)).to.deep.equal([24, 24, 24, 24]);
-          return now;
-        },
-        { timeoutMs: 20_000 },
-      );
-      expect(direct).to.deep.equal(indirect);
-      expect(directIo).to.deep.equal(indirectIo);
-      const unwrap = (text: string) => text.replace(/^2\/api\/ws\/tasks,\["TASK_[A-Z_]+",/, '').slice(0, -1);
-      expect(directIo!.map(unwrap)).to.deep.equal(direct);
+      await eventually(() => expect(received.map(({ frames }) => frames.length)).to.deep.equal([24, 24, 24, 24]), {
+        timeoutMs: 20_000,
+      });
+      const [plain, plainStock, socketio, socketioStock] = received.map(({ frames }) => frames);
+      expect(Buffer.concat(plain!).equals(Buffer.concat(plainStock!)), 'plain WebSocket').to.equal(true);
+      expect(Buffer.concat(socketio!).equals(Buffer.concat(socketioStock!)), 'Socket.IO').to.equal(true);
+      for (const [index, frame] of plain!.entries()) {
+        const { data } = JSON.parse(textOf(frame));
+        expect(data.task_id).to.equal(task);
+        const packet = /^42\/api\/ws\/tasks,\["(TASK_[A-Z_]+)",(.*)\]$/s.exec(textOf(socketio![index]!))!;
+        expect(packet[2]).to.equal(textOf(frame));
+        expect(JSON.parse(packet[2]!).type).to.equal(packet[1]);
+      }
+      expect(plain!.map(({ length }) => length).filter((length) => length > 65_536)).to.have.length(1);
     } finally {
+      for (const client of clients) {
+        client.destroy();
+      }
       await stock.stop();
     }
   });
 
-  it('closes a connection that does not read, which then resumes without loss', async () => {
-    const small = new InProcessServer(database.url, { MAX_BUFFERED_BYTES: '100000', RECONCILE_IDLE_MS: '50' });
-    await small.start();
-    try {
-      const job = await makeJob();
-      const task = await makeTask(job);
-      const client = await openPlain(ada, small.url);
-      client.send({ type: 'SUBSCRIBE', data: { room: `job:${job}` }, request_id: 's' });
-      const { seq } = (await client.answer('s')).data.data;
-      client.socket.pause();
-      const writes = 300;
-      for (let n = 0; n < writes; n += 1) {
-        await tasks.updateTaskExecutionData(task, { proof_of_task: `${n} `.padEnd(40_000, 'x') });
+  for (const wire of ['websocket', 'socket.io'] as const) {
+    it(`closes a connection that does not read with SLOW_CONSUMER, and it resumes without loss: ${wire}`, async () => {
+      const small = new InProcessServer(database.url, { MAX_BUFFERED_BYTES: '100000', RECONCILE_IDLE_MS: '50' });
+      await small.start();
+      try {
+        const job = await makeJob();
+        const made = await tasks.createManyTaskData(
+          'ada',
+          Array.from({ length: FLOOD }, () => ({ job_id: job, task_definition_id: 1 })),
+        );
+        const flood = (size: number): Promise<unknown> =>
+          tasks.updateManyTaskData(
+            'ada',
+            made.map((task) => ({
+              kind: 'execution',
+              task_id: (task as TaskWrite).task_id,
+              proof_of_task: 'x'.repeat(size),
+            })),
+          );
+        const [slow, quick] = [new Reader(wire, small.url, ada), new Reader(wire, small.url, ada)];
+        opened.push(slow, quick);
+        const { seq } = await slow.subscribe({ room: `job:${job}` });
+        await quick.subscribe({ room: `job:${job}` });
+
+        slow.pause();
+        // More than the buffers on the way can hold; what comes then finds the connection behind.
+        await flood(60_000);
+        await eventually(() => expect(quick.seqs).to.have.length(FLOOD), { timeoutMs: 30_000 });
+        await flood(100);
+        await eventually(() => expect(quick.seqs).to.have.length(2 * FLOOD), { timeoutMs: 30_000 });
+        slow.resume();
+        expect(await eventually(() => slow.closedWith())).to.deep.equal({ code: 4008, reason: 'SLOW_CONSUMER' });
+        expect(quick.closed).to.equal(undefined);
+
+        const before = slow.seqs;
+        const again = new Reader(wire, small.url, ada);
+        opened.push(again);
+        const answer = await again.subscribe({ room: `job:${job}`, since: before.at(-1) ?? seq });
+        expect(answer.recovered).to.equal(true);
+        const all = Array.from({ length: 2 * FLOOD }, (_, n) => seq + n + 1);
+        expect([...before, ...again.seqs]).to.deep.equal(all);
+        expect(quick.seqs).to.deep.equal(all);
+      } finally {
+        await small.stop();
       }
-      await eventually(async () => {
-        const stats = (await (await fetch(`${small.url}/api/ws/stats`)).json()) as Any;
-        expect(stats.data.total_clients).to.equal(0);
-      });
-      client.socket.resume();
-      await client.ended();
-      const before = client.messages.filter(({ type }) => type === 'TASK_UPDATED').map((message) => message.seq);
-      const again = await openPlain(ada, small.url);
-      again.send({ type: 'SUBSCRIBE', data: { room: `job:${job}`, since: before.at(-1) ?? seq }, request_id: 's' });
-      const answer = (await again.answer('s')).data.data;
-      expect(answer.recovered).to.equal(true);
-      const after = again.messages.filter(({ type }) => type === 'TASK_UPDATED').map((message) => message.seq);
-      expect([...before, ...after]).to.deep.equal(Array.from({ length: writes }, (_, n) => seq + n + 1));
-    } finally {
-      await small.stop();
-    }
-  });
+    });
+  }
 });

@@ -1,96 +1,149 @@
-import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { NAMESPACE } from '../../src/gateways/frame.js';
+import type { Wire } from './subscriber.js';
 
-const UPGRADE = [
-  'Host: 127.0.0.1',
-  'Connection: Upgrade',
-  'Upgrade: websocket',
-  'Sec-WebSocket-Version: 13',
-  `Sec-WebSocket-Key: ${randomBytes(16).toString('base64')}`,
-];
+const OPCODE = { text: 1, close: 8, ping: 9, pong: 10 } as const;
+const NONE = Buffer.alloc(0);
 
-/** A client that writes bytes to a socket and keeps no rules. */
+/** A server's frame as it came. */
+export interface RawFrame {
+  readonly opcode: number;
+  readonly bytes: Buffer;
+  readonly payload: Buffer;
+}
+
+export interface RawTarget {
+  readonly port: number;
+  readonly key: string;
+  readonly wire: Wire;
+}
+
+/** A client's frame. Its mask is zero, so that the payload stays as it is. */
+function clientFrame(opcode: number, payload: Buffer): Buffer {
+  const short = payload.length < 126;
+  const header = Buffer.alloc(short ? 6 : 8);
+  header[0] = 0x80 | opcode;
+  header[1] = 0x80 | (short ? payload.length : 126);
+  if (!short) {
+    header.writeUInt16BE(payload.length, 2);
+  }
+  return Buffer.concat([header, payload]);
+}
+
+/** A connection of either wire over a bare socket: little memory, and every frame as it came. */
 export class RawClient {
-  /** What it has read, as latin1. */
-  received = '';
+  /** How the connection ended, if it did. */
+  ended: string | undefined;
   private readonly socket: Socket;
+  private rest: Buffer = NONE;
+  private upgraded = false;
 
-  private constructor(port: number) {
-    this.socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
-    this.socket.on('error', () => {});
-    this.socket.setEncoding('latin1').on('data', (text: string) => {
-      this.received += text;
+  /**
+   * Connects, and sends a SUBSCRIBE as soon as that can be sent.
+   * @param data of the SUBSCRIBE
+   * @param onFrame told every text frame; those of the handshake too
+   */
+  constructor(
+    private readonly target: RawTarget,
+    private readonly data: unknown,
+    private readonly onFrame: (frame: RawFrame) => void,
+  ) {
+    const { port, key, wire } = target;
+    const path = wire === 'websocket' ? `${NAMESPACE}?api_key=${key}` : '/socket.io/?EIO=4&transport=websocket';
+    this.socket = connect(port, '127.0.0.1', () => {
+      this.socket.write(
+        `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+          'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+      );
     });
-    this.socket.on('end', () => this.socket.end());
+    this.socket.on('data', (chunk) => this.take(chunk));
+    this.socket.on('error', (error) => this.end(error.message));
+    this.socket.on('close', () => this.end('closed'));
   }
 
-  static async connect(port: number): Promise<RawClient> {
-    const client = new RawClient(port);
-    await once(client.socket, 'connect');
-    return client;
+  destroy(): void {
+    this.end('destroyed');
+    this.socket.destroy();
   }
 
-  /** Connects and asks for a WebSocket. @param headers lines beside those that it takes */
-  static async upgrade(port: number, target: string, headers: readonly string[] = []): Promise<RawClient> {
-    const client = await RawClient.connect(port);
-    client.write([`GET ${target} HTTP/1.1`, ...UPGRADE, ...headers, '', ''].join('\r\n'));
-    return client;
+  private end(how: string): void {
+    this.ended ??= how;
   }
 
-  /** Whether the connection is gone. */
-  get gone(): boolean {
-    return this.socket.destroyed;
-  }
-
-  write(bytes: string | Uint8Array): void {
-    this.socket.write(bytes);
-  }
-
-  /** From now on it reads nothing. */
-  stopReading(): void {
-    this.socket.pause();
-  }
-
-  /** Writes the same bytes as fast as they are taken, until that many are written or the connection is gone. */
-  async flood(bytes: Uint8Array, most: number): Promise<void> {
-    for (let written = 0; written < most && !this.gone; written += bytes.length) {
-      if (!this.socket.write(bytes)) {
-        const done = new AbortController();
-        const heard = ['drain', 'close'].map((event) => once(this.socket, event, { signal: done.signal }));
-        await Promise.race(heard).catch(() => {});
-        done.abort();
-        await Promise.allSettled(heard);
+  private take(chunk: Buffer): void {
+    let input = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
+    if (!this.upgraded) {
+      const head = input.indexOf('\r\n\r\n');
+      if (head < 0) {
+        this.rest = input;
+        return;
       }
+      const status = input.toString('latin1', 0, input.indexOf('\r\n'));
+      if (!status.startsWith('HTTP/1.1 101')) {
+        this.end(status);
+        this.socket.destroy();
+        return;
+      }
+      this.upgraded = true;
+      input = input.subarray(head + 4);
+      if (this.target.wire === 'websocket') {
+        this.say(JSON.stringify({ type: 'SUBSCRIBE', data: this.data, request_id: '0' }));
+      }
+    }
+    for (let frame = frameOf(input); frame !== undefined; frame = frameOf(input)) {
+      input = input.subarray(frame.bytes.length);
+      this.hear(frame);
+    }
+    // What is kept must not hold a whole read.
+    this.rest = input.length === 0 ? NONE : Buffer.from(input);
+  }
+
+  private hear(frame: RawFrame): void {
+    const { opcode, payload } = frame;
+    if (opcode === OPCODE.ping) {
+      this.socket.write(clientFrame(OPCODE.pong, payload));
+    } else if (opcode === OPCODE.close) {
+      this.end(`${payload.readUInt16BE(0)} ${payload.toString('utf8', 2)}`);
+    } else {
+      if (this.target.wire === 'socket.io') {
+        this.shakeHands(payload);
+      }
+      this.onFrame(frame);
     }
   }
 
-  /** Ends with a reset instead of a farewell. */
-  reset(): void {
-    this.socket.resetAndDestroy();
+  private shakeHands(payload: Buffer): void {
+    if (payload.length === 1 && payload[0] === 0x32) {
+      this.say('3');
+    } else if (payload[0] === 0x30) {
+      this.say(`40${NAMESPACE},${JSON.stringify({ api_key: this.target.key })}`);
+    } else if (payload.toString('latin1', 0, 2) === '40') {
+      this.say(`42${NAMESPACE},0${JSON.stringify(['SUBSCRIBE', this.data])}`);
+    }
   }
 
-  end(): void {
-    this.socket.destroy();
+  private say(text: string): void {
+    this.socket.write(clientFrame(OPCODE.text, Buffer.from(text)));
   }
 }
 
-const OPCODES = { text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
-
-/** A client's WebSocket frame, masked with zeros. */
-export function clientFrame(payload: string | Uint8Array, kind: keyof typeof OPCODES = 'text'): Buffer {
-  const bytes = Buffer.from(payload as string);
-  const length =
-    bytes.length < 126
-      ? Buffer.of(0x80 | bytes.length)
-      : bytes.length < 65_536
-        ? Buffer.of(0x80 | 126, bytes.length >> 8, bytes.length & 255)
-        : Buffer.concat([Buffer.of(0x80 | 127), bigEndian(bytes.length)]);
-  return Buffer.concat([Buffer.of(0x80 | OPCODES[kind]), length, Buffer.alloc(4), bytes]);
-}
-
-function bigEndian(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt(value));
-  return bytes;
+/** The frame that `input` begins with, if it is there whole. */
+function frameOf(input: Buffer): RawFrame | undefined {
+  if (input.length < 2) {
+    return undefined;
+  }
+  let size = input[1]!;
+  let start = 2;
+  if (size === 126) {
+    start = 4;
+    size = input.length < start ? Number.POSITIVE_INFINITY : input.readUInt16BE(2);
+  } else if (size === 127) {
+    start = 10;
+    size = input.length < start ? Number.POSITIVE_INFINITY : Number(input.readBigUInt64BE(2));
+  }
+  if (input.length < start + size) {
+    return undefined;
+  }
+  const bytes = input.subarray(0, start + size);
+  return { opcode: bytes[0]! & 0x0f, bytes, payload: bytes.subarray(start) };
 }
