@@ -18,6 +18,15 @@ export interface ControlMessages {
 type ControlType = keyof ControlMessages;
 type Handler = (message: Readonly<Record<string, unknown>>) => void | Promise<void>;
 
+/** @throws when the message could not be handed to the transport */
+export function sendControl<Type extends ControlType>(
+  transport: Pick<Broker, 'publish'>,
+  type: Type,
+  message: ControlMessages[Type],
+): Promise<void> {
+  return transport.publish(CONTROL_CHANNEL, Buffer.from(JSON.stringify({ type, ...message })));
+}
+
 /**
  * Messages that concern every worker, as JSON on one channel of the broker. They arrive at most once: what matters must
  * also come right without them. A worker hears itself too.
@@ -39,7 +48,7 @@ export class ControlBus {
 
   /** @throws when the message could not be handed to the transport */
   send<Type extends ControlType>(type: Type, message: ControlMessages[Type]): Promise<void> {
-    return this.broker.publish(CONTROL_CHANNEL, Buffer.from(JSON.stringify({ type, ...message })));
+    return sendControl(this.broker, type, message);
   }
 
   start(): Promise<void> {

@@ -7,14 +7,12 @@ export interface MaintenanceOptions {
   readonly connections: { keyIds(): string[]; closeByKey(keyId: string, code: ErrorCode): void };
   readonly retentionHours: number;
   readonly logger: Logger;
-  /** Between two looks at the log, in milliseconds (60,000). */
-  readonly trimMs?: number;
-  /** Between two looks at the keys of connections, in milliseconds (60,000). */
-  readonly checkMs?: number;
+  /** Between two looks at the keys of connections, in milliseconds. */
+  readonly checkMs: number;
 }
 
+/** Between two looks at the log. */
 const TRIM_MS = 60_000;
-const CHECK_MS = 60_000;
 
 /** What a worker does now and then: removes expired events, and closes connections whose key is no longer active. */
 export class Maintenance {
@@ -23,8 +21,7 @@ export class Maintenance {
   constructor(private readonly options: MaintenanceOptions) {}
 
   start(): void {
-    const { trimMs = TRIM_MS, checkMs = CHECK_MS } = this.options;
-    this.timers = [this.every(trimMs, () => this.trim()), this.every(checkMs, () => this.checkKeys())];
+    this.timers = [this.every(TRIM_MS, () => this.trim()), this.every(this.options.checkMs, () => this.checkKeys())];
   }
 
   stop(): void {

@@ -159,6 +159,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
+    // A key that was looked up is believed for so long, whether in a request or on a connection.
+    checkMs: config.API_KEY_CACHE_MS,
     logger,
   });
 

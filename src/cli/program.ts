@@ -6,6 +6,7 @@ import { loadConfig } from '../config.js';
 import { ROLES, type Role } from '../protocol/tasks.js';
 import { ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
+import { announceRevoked } from './announce.js';
 import { withDatabase } from './database.js';
 import { askHealth, askStats, localUrl } from './remote.js';
 import { table } from './table.js';
@@ -138,15 +139,23 @@ function keysCommand(): Command {
 
   keys
     .command('disable')
-    .description('end a key for good; its connections are closed within about a minute')
+    .description(
+      'end a key for good; its connections are closed at once with REDIS_URL, otherwise within about API_KEY_CACHE_MS',
+    )
     .argument('<id>', 'from `taskwire keys list`')
     .action((id: string) =>
-      withDatabase(async (db) => {
+      withDatabase(async (db, config) => {
         await migrate(db);
         if (!(await new ApiKeyRepository(db).disable(id))) {
           throw new Error(`There is no key with the ID ${JSON.stringify(id)}; see taskwire keys list`);
         }
         print(`Disabled ${id}.`);
+        await announceRevoked(config, id).catch((error) => {
+          const { message } = error as Error;
+          process.stderr.write(
+            `Redis did not take the news (${message}); workers notice within about API_KEY_CACHE_MS.\n`,
+          );
+        });
       }),
     );
 

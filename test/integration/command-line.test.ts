@@ -5,7 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { freePort } from '../support/programs.js';
+import WebSocket from 'ws';
+import { errorEntry } from '../../src/protocol/errors.js';
+import { Instance } from '../support/instance.js';
+import { describeWith, freePort } from '../support/programs.js';
+import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -29,6 +33,16 @@ async function taskwire(args: readonly string[], env: Record<string, string>): P
   });
   const [code] = (await once(child, 'close')) as [number | null];
   return { code, out, err };
+}
+
+/** A plain WebSocket that has been let in. */
+async function connect(url: string, key: string): Promise<WebSocket> {
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/ws/tasks`, { headers: { 'x-api-key': key } });
+  const answer = once(socket, 'message');
+  await once(socket, 'open');
+  socket.send('{"type":"PING"}');
+  expect(JSON.parse(String((await answer)[0])).type).to.equal('PONG');
+  return socket;
 }
 
 describe('command line', function () {
@@ -119,7 +133,7 @@ describe('command line', function () {
 
     before(async () => {
       database = await embeddedForTest();
-      server = new InProcessServer(database.url);
+      server = new InProcessServer(database.url, { API_KEY_CACHE_MS: '300' });
       await server.start();
     });
 
@@ -142,6 +156,19 @@ describe('command line', function () {
       expect(people.out).to.equal('clients 0   rooms 0   workers 1\n');
     });
 
+    it('disables a key whose connections the workers then close by themselves', async () => {
+      const there = { DATABASE_URL: database.url };
+      const { key, keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'carol', '--json'], there)).out);
+      const closed = once(await connect(server.url, key), 'close');
+      const outcome = await taskwire(['keys', 'disable', keyId], {
+        ...there,
+        REDIS_URL: nowhere.replace('http', 'redis'),
+      });
+      expect(outcome).to.include({ code: 0, out: `Disabled ${keyId}.\n` });
+      expect(outcome.err).to.contain('Redis');
+      expect((await closed)[0]).to.equal(errorEntry('INACTIVE_API_KEY').close);
+    });
+
     it('tells in its exit code whether the service serves', async () => {
       const { port } = new URL(server.url);
       expect(await taskwire(['health'], { HOST: '127.0.0.1', PORT: port })).to.deep.equal({
@@ -153,5 +180,40 @@ describe('command line', function () {
       expect(code).to.equal(1);
       expect(err).to.contain('ECONNREFUSED');
     });
+  });
+});
+
+describeWith(REDIS_PROGRAMS, 'command line beside a service on the embedded database', function () {
+  this.timeout(60_000);
+  let dir: string;
+  let redis: RedisServer;
+  let instance: Instance;
+  let beside: Record<string, string>;
+
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'taskwire-cli-'));
+    redis = await startRedis();
+    beside = { DATA_DIR: dir, REDIS_URL: redis.url };
+    instance = await Instance.start({ env: { ...beside, API_KEY_CACHE_MS: '3600000' } });
+  });
+
+  after(async () => {
+    await instance?.kill();
+    await redis?.stop();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  it('makes keys in its database, and tells its workers at once of one that is disabled', async () => {
+    const { key, keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'dave', '--json'], beside)).out);
+    const closings = [];
+    for (let count = 0; count < 4; count += 1) {
+      closings.push(once(await connect(instance.url, key), 'close'));
+    }
+    const outcome = await taskwire(['keys', 'disable', keyId], beside);
+    expect(outcome).to.deep.equal({ code: 0, out: `Disabled ${keyId}.\n`, err: '' });
+    for (const closing of closings) {
+      expect((await closing)[0]).to.equal(errorEntry('INACTIVE_API_KEY').close);
+    }
+    expect((await instance.get('/api/tasks/job/1', { 'x-api-key': key })).body.error.code).to.equal('INACTIVE_API_KEY');
   });
 });

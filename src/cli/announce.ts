@@ -1,0 +1,19 @@
+import { connectTransport } from '../broker/redis-transport.js';
+import type { Config } from '../config.js';
+import { sendControl } from '../control-bus.js';
+
+/**
+ * Tells the workers that a key is no longer valid. Without REDIS_URL there is no way to them.
+ * @throws when Redis does not take the message
+ */
+export async function announceRevoked({ REDIS_URL, REDIS_PREFIX }: Config, keyId: string): Promise<void> {
+  if (REDIS_URL === undefined) {
+    return;
+  }
+  const transport = await connectTransport({ url: REDIS_URL, prefix: REDIS_PREFIX });
+  try {
+    await sendControl(transport, 'key-revoked', { keyId });
+  } finally {
+    await transport.close();
+  }
+}
