@@ -1,16 +1,30 @@
 import type { Worker } from 'node:cluster';
 import { EventEmitter } from 'node:events';
-import type { Server as HttpServer } from 'node:http';
+import { type Server as HttpServer, STATUS_CODES } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import { setupMaster } from '@socket.io/sticky';
+import { errorEntry, TaskwireError } from '../protocol/errors.js';
 
 /** What sticky keeps at a worker: by it the next connection's worker is chosen. */
 interface CountedWorker extends Worker {
   clientsCount?: number;
 }
 
-const UNAVAILABLE =
-  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+/** The answer while there is nobody to serve, as a worker that drains would give it. */
+const UNAVAILABLE = ((): string => {
+  const { body } = new TaskwireError('SERVER_DRAINING');
+  const { status } = errorEntry(body.code);
+  const text = JSON.stringify({ error: body });
+  return [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'Retry-After: 1',
+    'Connection: close',
+    'Content-Type: application/json; charset=utf-8',
+    `Content-Length: ${Buffer.byteLength(text)}`,
+    '',
+    text,
+  ].join('\r\n');
+})();
 /** How long somebody who was turned away has to take the answer, in milliseconds. */
 const FAREWELL_MS = 2_000;
 /** A connection that says nothing for so long is ended, in milliseconds. */
