@@ -22,6 +22,8 @@ export interface RedisBrokerOptions {
 /** Channels of one SUBSCRIBE after a reconnect. */
 const SUBSCRIBE_CHUNK = 1_000;
 const WINDOW_SECONDS = 60;
+/** A connection on which so many beats in a row are not heard is silent. */
+const UNHEARD_BEATS = 3;
 
 /** The broker on Redis pub/sub: any number of hosts. */
 export class RedisBroker implements Broker {
@@ -37,7 +39,8 @@ export class RedisBroker implements Broker {
   private readonly heartbeatChannel: string;
   private readonly heartbeatMs: number;
   private heartbeat: NodeJS.Timeout | undefined;
-  private heardAt = 0;
+  /** Beats in a row that were not heard. */
+  private unheard = 0;
   /** All subscriptions are in place on the present connection. */
   private subscribed = false;
   private stopping: Promise<void> | undefined;
@@ -75,7 +78,7 @@ export class RedisBroker implements Broker {
     this.subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
       const name = channel.toString('latin1');
       if (name === this.heartbeatChannel) {
-        this.heardAt = performance.now();
+        this.unheard = 0;
       } else {
         this.channels.take(name, message);
       }
@@ -195,7 +198,7 @@ export class RedisBroker implements Broker {
   /** Up is who hears everything and can be heard. */
   private settle(): void {
     if (this.subscribed && this.commands.status === 'ready' && !this.availability.up) {
-      this.heardAt = performance.now();
+      this.unheard = 0;
       this.availability.set(true);
     }
   }
@@ -203,7 +206,9 @@ export class RedisBroker implements Broker {
   /** Hears itself: a connection that is open and silent looks well from everywhere else. */
   private beat(): void {
     this.commands.publish(this.heartbeatChannel, '').catch(() => {});
-    if (this.availability.up && performance.now() - this.heardAt > 3 * this.heartbeatMs) {
+    // Beats are counted, not time: a process that was held up has not heard its beats yet.
+    this.unheard += 1;
+    if (this.availability.up && this.unheard > UNHEARD_BEATS) {
       this.options.logger.warn('redis does not answer');
       this.suspect();
       // Commands on a silent connection would each wait for their time; without one they fail at once.

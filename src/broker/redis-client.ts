@@ -31,7 +31,13 @@ export function redisClient(
  * write. The client's own automatic pipelines would have them wait for the answers to the ones before.
  */
 export function commandClient(options: { url: string; logger: Pick<Logger, 'debug'> }): Redis {
-  const client = redisClient(options, { enableOfflineQueue: false, maxRetriesPerRequest: 0 });
+  const client = redisClient(options, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    // A command that timed out stays in the client's queue; a connection that is given up takes its queue along.
+    commandTimeout: undefined,
+    socketTimeout: COMMAND_MS,
+  });
   const send = client.sendCommand.bind(client);
   let corked: Redis['stream'] | undefined;
   client.sendCommand = (command, stream) => {

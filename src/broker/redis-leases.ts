@@ -38,6 +38,22 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')`;
 const COUNT_MS = 3_600_000;
 const ANNOUNCE_MS = COUNT_MS / 6;
 
+/** Addresses that are remembered through an outage. */
+const MAX_UNWRITTEN = 100_000;
+
+type ScriptedRedis = Redis & {
+  acquireLease(
+    addressKey: string,
+    nodesKey: string,
+    node: string,
+    count: number,
+    limit: number,
+    ms: number,
+  ): Promise<number>;
+  renewLease(nodesKey: string, node: string, ms: number): Promise<unknown>;
+  liveLeases(nodesKey: string): Promise<string[]>;
+};
+
 interface LeaseOptions {
   readonly prefix: string;
   readonly nodeId: string;
@@ -53,14 +69,23 @@ interface LeaseOptions {
 export class RedisLeases {
   private readonly counts = new Map<string, number>();
   private readonly dirty = new Set<string>();
+  /** Addresses whose counts the server did not take, as far as they are remembered. */
+  private readonly unwritten = new Set<string>();
+  private readonly redis: ScriptedRedis;
   private renewal: NodeJS.Timeout | undefined;
   private announcedAt = 0;
   private stopped = false;
 
   constructor(
-    private readonly redis: Redis,
+    redis: Redis,
     private readonly options: LeaseOptions,
-  ) {}
+  ) {
+    // By their hash: the texts are sent once.
+    redis.defineCommand('acquireLease', { numberOfKeys: 2, lua: ACQUIRE });
+    redis.defineCommand('renewLease', { numberOfKeys: 1, lua: RENEW });
+    redis.defineCommand('liveLeases', { numberOfKeys: 1, lua: LIVE });
+    this.redis = redis as ScriptedRedis;
+  }
 
   start(): void {
     this.renewal = setInterval(() => void this.renew(), this.options.leaseMs / 3);
@@ -71,9 +96,7 @@ export class RedisLeases {
     this.counts.set(address, mine);
     let taken: boolean;
     try {
-      const answer = await this.redis.eval(
-        ACQUIRE,
-        2,
+      const answer = await this.redis.acquireLease(
         this.addressKey(address),
         this.nodesKey,
         this.options.nodeId,
@@ -100,16 +123,17 @@ export class RedisLeases {
   }
 
   async liveNodes(): Promise<string[]> {
-    return (await this.redis.eval(LIVE, 1, this.nodesKey)) as string[];
+    return this.redis.liveLeases(this.nodesKey);
   }
 
   /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
   async announce(): Promise<void> {
     this.announcedAt = Date.now();
     await this.renew();
-    for (const address of this.counts.keys()) {
+    for (const address of [...this.counts.keys(), ...this.unwritten]) {
       this.dirty.add(address);
     }
+    this.unwritten.clear();
     this.flush();
   }
 
@@ -126,7 +150,7 @@ export class RedisLeases {
   private async renew(): Promise<void> {
     const { nodeId, leaseMs, logger } = this.options;
     try {
-      await this.redis.eval(RENEW, 1, this.nodesKey, nodeId, leaseMs);
+      await this.redis.renewLease(this.nodesKey, nodeId, leaseMs);
     } catch (error) {
       logger.debug('lease not renewed', { error: (error as Error).message });
       return;
@@ -163,9 +187,19 @@ export class RedisLeases {
         pipeline.hset(key, this.options.nodeId, count).pexpire(key, COUNT_MS);
       }
     }
+    const addresses = [...this.dirty];
     this.dirty.clear();
-    // What is not written now is announced at the reconnect.
-    pipeline.exec().catch(() => {});
+    const remember = (): void => {
+      // Written again at the reconnect, those that have no connection any more too.
+      for (const address of addresses.slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
+        this.unwritten.add(address);
+      }
+    };
+    pipeline.exec().then((results) => {
+      if (results === null || results.some(([error]) => error !== null)) {
+        remember();
+      }
+    }, remember);
   }
 
   private addressKey(address: string): string {

@@ -22,6 +22,8 @@ const BACKLOG = 4_096;
 /** How long the database may stay away at the start, in milliseconds. */
 const DATABASE_PATIENCE_MS = 60_000;
 const DATABASE_RETRY_MS = 500;
+/** A terminal and npm both pass a Ctrl-C on: what comes within so long of the first is the same one, in milliseconds. */
+const SAME_SIGNAL_MS = 1_000;
 /** What a worker may need to end beside DRAIN_SECONDS, in milliseconds. */
 const END_MS = 15_000;
 
@@ -41,6 +43,7 @@ export async function runPrimary({
 }): Promise<void> {
   let embedded: EmbeddedDatabase | undefined;
   let ending: Promise<void> | undefined;
+  let endingSince = Number.NEGATIVE_INFINITY;
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
   const urlFile = embeddedUrlFile(config.DATA_DIR);
 
@@ -71,11 +74,15 @@ export async function runPrimary({
   }
 
   function end(signal: string): void {
+    if (performance.now() - endingSince < SAME_SIGNAL_MS) {
+      return;
+    }
     if (ending !== undefined) {
       logger.warn('ending at once', { signal });
       pool.kill();
       process.exit(1);
     }
+    endingSince = performance.now();
     logger.info('ending', { signal, drain_seconds: config.DRAIN_SECONDS });
     listener.close();
     ending = pool.drain().then(() => finish(0));

@@ -74,13 +74,15 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
     }
   }
   // One after the other: a request holds one connection to the database, whatever is in it.
+  let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
-    const written = await ports.write(
-      owner,
-      entries.map(({ item }) => item),
+    const items = entries.map(({ item }) => item);
+    const written = unavailable === undefined ? await ports.write(owner, items) : [];
+    unavailable ??= written.find(
+      (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
     for (const [place, { index }] of entries.entries()) {
-      outcomes[index] = written[place]!;
+      outcomes[index] = written[place] ?? unavailable!;
     }
   }
   return answer(outcomes, status);

@@ -246,6 +246,12 @@ export class TaskRepository {
         }
       }
       pending = later;
+      if (rows instanceof TaskwireError && rows.code === 'DATABASE_UNAVAILABLE') {
+        // The rest would come late, and after what is missing now.
+        for (const { index } of pending.splice(0)) {
+          outcomes[index] = rows;
+        }
+      }
     }
     return outcomes;
   }
