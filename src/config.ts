@@ -4,7 +4,8 @@ import { z } from 'zod';
 
 const port = z.coerce.number().int().min(0).max(65535);
 const count = z.coerce.number().int().min(1);
-const milliseconds = z.coerce.number().int().min(1);
+/** A timer's time; Node.js takes a longer one for none. */
+const milliseconds = z.coerce.number().int().min(1).max(2_147_483_647);
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 const list = z.string().transform((text) =>
   text
@@ -75,6 +76,8 @@ const schema = z.object({
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */
   MAX_SNAPSHOT_TASKS: count.default(5_000),
+  /** Bytes of one snapshot's tasks; a larger one says `truncated`. */
+  MAX_SNAPSHOT_BYTES: count.default(8_388_608),
   /** Bytes that wait for a connection before it is closed with SLOW_CONSUMER. */
   MAX_BUFFERED_BYTES: count.default(1_048_576),
   /** Recent events of a stream that a worker keeps for short absences. */

@@ -18,7 +18,7 @@ export interface HubLog {
   heads(userIds: readonly string[]): Promise<ReadonlyMap<string, Position>>;
   read(query: ReplayQuery): Promise<ReplayPage>;
   state(userId: string): Promise<ReplayState | undefined>;
-  snapshot(room: Room, limit: number): Promise<Snapshot | undefined>;
+  snapshot(room: Room, limit: number, bytes: number): Promise<Snapshot | undefined>;
 }
 
 export interface HubOptions {
@@ -29,6 +29,7 @@ export interface HubOptions {
   readonly REPLAY_PAGE: number;
   readonly REPLAY_CONCURRENCY: number;
   readonly MAX_SNAPSHOT_TASKS: number;
+  readonly MAX_SNAPSHOT_BYTES: number;
   readonly MAX_BUFFERED_BYTES: number;
   readonly POSITION_INTERVAL_MS: number;
 }
@@ -240,7 +241,7 @@ export class Hub {
   };
 
   private async snapshot(room: Room): Promise<RoomSnapshot> {
-    const snapshot = await this.log.snapshot(room, this.options.MAX_SNAPSHOT_TASKS);
+    const snapshot = await this.log.snapshot(room, this.options.MAX_SNAPSHOT_TASKS, this.options.MAX_SNAPSHOT_BYTES);
     if (snapshot === undefined) {
       throw new TaskwireError('NOT_FOUND');
     }

@@ -31,6 +31,8 @@ const STATE = `s.epoch, s.seq AS head,
 const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes,
   ${isoText('e.created_at')} AS timestamp`;
 
+/** Bytes of what the events of one page say, of which the first event may have more. */
+const PAGE_BYTES = 4_194_304;
 /** Streams looked at in one statement when the log is trimmed. */
 const TRIM_CHUNK = 500;
 /** Events removed in one statement. */
@@ -64,7 +66,7 @@ export class EventLog {
 
   /**
    * Events of some rooms of one stream, each room after a position of its own. Reads by each room's index, so it costs
-   * what it returns; head, floor and events are of one snapshot.
+   * what it returns; head, floor and events are of one snapshot. A page also ends at some megabytes.
    * @throws TaskwireError NOT_FOUND when there is no such stream
    */
   async read({ userId, rooms, limit }: ReplayQuery): Promise<ReplayPage> {
@@ -96,12 +98,17 @@ export class EventLog {
       }
     }
     const events = parts.length === 0 ? 'SELECT * FROM task_events WHERE false' : parts.join(' UNION ALL ');
-    const rows = await query<StateRow & Partial<EventRow>>(
+    const rows = await query<StateRow & Partial<EventRow> & { total: number | null }>(
       this.db,
       `WITH state AS MATERIALIZED (SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?),
-       found AS (SELECT DISTINCT ON (e.seq) e.* FROM (${events}) e ORDER BY e.seq LIMIT ?)
-       SELECT state.*, ${EVENT} FROM state LEFT JOIN found e ON true ORDER BY e.seq`,
-      [userId, ...bindings, take],
+       found AS (SELECT DISTINCT ON (e.seq) e.* FROM (${events}) e ORDER BY e.seq LIMIT ?),
+       sized AS (
+         SELECT found.*, count(*) OVER () AS total,
+           row_number() OVER oldest = 1 OR sum(octet_length(changes::text)) OVER oldest <= ? AS fits
+         FROM found WINDOW oldest AS (ORDER BY seq)
+       )
+       SELECT state.*, ${EVENT}, e.total::int FROM state LEFT JOIN sized e ON e.fits ORDER BY e.seq`,
+      [userId, ...bindings, take, PAGE_BYTES],
     );
     const [first] = rows;
     if (first === undefined) {
@@ -109,33 +116,39 @@ export class EventLog {
     }
     const state = stateOf(first);
     const found = rows.flatMap((row) => (row.seq == null ? [] : [eventOf(userId, state.epoch, row as EventRow)]));
-    return { ...state, events: found.slice(0, limit), complete: found.length <= limit };
+    return { ...state, events: found.slice(0, limit), complete: (first.total ?? 0) <= Math.min(limit, found.length) };
   }
 
   /**
    * The tasks of a room, consistent with the stream's head that comes with them: one statement, one snapshot.
    * @param limit most tasks; of more, the newest are taken
+   * @param bytes most bytes of their JSON, of which the newest task may have more
    * @returns undefined when the room does not exist
    */
-  async snapshot(room: Room, limit: number): Promise<Snapshot | undefined> {
+  async snapshot(room: Room, limit: number, bytes: number = Number.MAX_SAFE_INTEGER): Promise<Snapshot | undefined> {
     const [owner, filter] = {
       job: ['(SELECT user_id FROM jobs WHERE job_id = ?::numeric)', 't.job_id = ?::numeric'],
       task: ['(SELECT user_id FROM tasks WHERE task_id = ?::bigint)', 't.task_id = ?::bigint'],
       user: ['?', 't.user_id = ?'],
     }[room.kind] as [string, string];
-    const [row] = await query<{ user_id: string; epoch: string; seq: string; tasks: string | null; count: number }>(
+    const [row] = await query<{ user_id: string; epoch: string; seq: string; tasks: string | null; complete: boolean }>(
       this.db,
-      `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.count::int AS count
+      `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.complete
        FROM event_streams s, LATERAL (
-         SELECT json_agg(${taskJson('t')} ORDER BY t.task_id) FILTER (WHERE t.rank <= ?)::text AS tasks,
-           count(*) AS count
+         SELECT string_agg(t.json, ',' ORDER BY t.task_id) FILTER (WHERE t.fits) AS tasks,
+           coalesce(bool_and(t.fits), true) AS complete
          FROM (
-           SELECT *, row_number() OVER (ORDER BY t.task_id DESC) AS rank
-           FROM tasks t WHERE ${filter} ORDER BY t.task_id DESC LIMIT ?
+           SELECT r.task_id, r.json, row_number() OVER newest = 1
+             OR (row_number() OVER newest <= ? AND sum(octet_length(r.json)) OVER newest <= ?) AS fits
+           FROM (
+             SELECT t.task_id, ${taskJson('t')}::text AS json FROM tasks t WHERE ${filter}
+             ORDER BY t.task_id DESC LIMIT ?
+           ) r
+           WINDOW newest AS (ORDER BY r.task_id DESC)
          ) t
        ) found
        WHERE s.user_id = ${owner}`,
-      [limit, room.id, limit + 1, room.id],
+      [limit, bytes, room.id, limit + 1, room.id],
     );
     if (row === undefined) {
       return undefined;
@@ -144,8 +157,8 @@ export class EventLog {
       userId: row.user_id,
       seq: Number(row.seq),
       epoch: row.epoch,
-      tasks: row.tasks ?? '[]',
-      truncated: row.count > limit,
+      tasks: `[${row.tasks ?? ''}]`,
+      truncated: !row.complete,
     };
   }
 

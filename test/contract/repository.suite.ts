@@ -317,6 +317,38 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(await refusal(log.read({ userId: 'nobody', rooms: [], limit: 10 }))).to.equal('NOT_FOUND');
     });
 
+    it('ends pages and snapshots at a number of bytes, after one event or task at least', async () => {
+      const ids: number[] = [];
+      for (let count = 0; count < 3; count += 1) {
+        ids.push((await tasks.createTaskData({ job_id: job, task_definition_id: 1, is_imua: false })).task_id);
+      }
+      const large = 'x'.repeat(60_000);
+      for (let round = 0; round < 80; round += 1) {
+        const converted_arguments = [large.slice(0, 50_000)];
+        await tasks.updateTaskExecutionData(ids[round % 3]!, { proof_of_task: large, converted_arguments });
+      }
+      const seen: number[] = [];
+      let pages = 0;
+      for (let after = 0, complete = false; !complete; pages += 1) {
+        const page = await log.read({ userId: user, rooms: [{ kind: 'job', id: job, after }], limit: 500 });
+        expect(page.events.length).to.be.greaterThan(0);
+        expect(page.events.reduce((sum, { changes }) => sum + changes.length, 0)).to.be.below(5_000_000);
+        seen.push(...page.events.map(({ seq }) => seq));
+        after = seen.at(-1)!;
+        complete = page.complete;
+      }
+      expect(seen).to.deep.equal(Array.from({ length: 83 }, (_, index) => index + 1));
+      expect(pages).to.be.greaterThan(1);
+
+      const whole = (await log.snapshot(parseRoom(jobRoom(job)), 10))!;
+      const some = (await log.snapshot(parseRoom(jobRoom(job)), 10, 250_000))!;
+      const one = (await log.snapshot(parseRoom(jobRoom(job)), 10, 1))!;
+      const idsOf = ({ tasks: text }: { tasks: string }) => JSON.parse(text).map((task: TaskRow) => task.task_id);
+      expect([idsOf(whole), whole.truncated]).to.deep.equal([ids, false]);
+      expect([idsOf(some), some.truncated]).to.deep.equal([ids.slice(1), true]);
+      expect([idsOf(one), one.truncated]).to.deep.equal([ids.slice(2), true]);
+    });
+
     it('knows heads and owners', async () => {
       const id = await task();
       const heads = await log.heads([user, 'nobody']);

@@ -69,6 +69,7 @@ export class World {
         REPLAY_PAGE: 3,
         REPLAY_CONCURRENCY: 2,
         MAX_SNAPSHOT_TASKS: 10,
+        MAX_SNAPSHOT_BYTES: 1_000_000,
         MAX_BUFFERED_BYTES: 1_000_000,
         POSITION_INTERVAL_MS: 1_000_000,
       },

@@ -73,6 +73,7 @@ describe('hub and a connection that takes its time', () => {
         REPLAY_PAGE: 3,
         REPLAY_CONCURRENCY: 2,
         MAX_SNAPSHOT_TASKS: 10,
+        MAX_SNAPSHOT_BYTES: 1_000_000,
         MAX_BUFFERED_BYTES,
         POSITION_INTERVAL_MS: 3_600_000,
       },
