@@ -4,7 +4,7 @@
  *     node dist/bench/run.js [scenario...] [--variants ours,plain,plain-ws] [--wire socketio|plain|both] [--repeats 3]
  *                            [--settle 120] [--load 1] [--fsync] [--env NAME=VALUE]... [--out bench/results] [--smoke]
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -58,6 +58,24 @@ for (const name of values.variants?.split(',') ?? DEFAULT_VARIANTS) {
   }
 }
 
+/** Figures that are drawn, and compared with the peers'. */
+const CHARTED = new Map([
+  ['server_cpu_us_per_delivery', 'lower'],
+  ['deliveries_per_s', 'higher'],
+  ['latency_p99_ms', 'lower'],
+  ['pss_kb_per_connection', 'lower'],
+  ['settled_kb_per_connection', 'lower'],
+  ['setup_cpu_us_per_connection', 'lower'],
+  ['all_back_ms', 'lower'],
+  ['server_cpu_us_per_connection', 'lower'],
+  ['bare_p50_ms', 'lower'],
+  ['repository_p50_ms', 'lower'],
+  ['single_per_s', 'higher'],
+  ['batch_per_s', 'higher'],
+  ['public_port_per_s', 'higher'],
+  ['rest_port_per_s', 'higher'],
+]);
+
 endOnSignals();
 const cores = smoke ? {} : pinning();
 pinSelf(cores.load);
@@ -93,6 +111,10 @@ try {
 }
 for (const scenario of results.scenarios) {
   console.log(`\n${results.text(scenario)}`);
+  const ratios = results.ratios(scenario, [...CHARTED.keys()]);
+  if (ratios !== undefined) {
+    console.log(`\n${ratios}`);
+  }
 }
 writeCharts();
 process.exit(failed ? 1 : 0);
@@ -116,17 +138,11 @@ async function runOnce(scenario: (typeof SCENARIOS)[number], subject: Subject, r
 
 /** A picture of each scenario: the figures that this project is about, one group each. */
 function writeCharts(): void {
-  const figures = [
-    'server_cpu_us_per_delivery',
-    'latency_p99_ms',
-    'pss_kb_per_connection',
-    'settled_kb_per_connection',
-  ];
   for (const scenario of results.scenarios) {
     const summaries = [...results.summaries(scenario)];
-    const groups = figures
-      .map((title) => ({
-        title,
+    const groups = [...CHARTED]
+      .map(([title, better]) => ({
+        title: `${title}, ${better} is better`,
         bars: summaries.flatMap(([label, summary]) => {
           const figure = summary.get(title);
           return figure === undefined || figure.count === 0
@@ -136,9 +152,8 @@ function writeCharts(): void {
       }))
       .filter(({ bars }) => bars.length > 0);
     if (groups.length > 0) {
-      mkdirSync(out, { recursive: true });
       const file = `${stamp}-${scenario.toLowerCase().replace(/[^a-z0-9]+/g, '-')}.svg`;
-      writeFileSync(join(out, file), barChart(scenario, 'lower is better', groups));
+      writeFileSync(join(out, file), barChart(scenario, groups));
     }
   }
 }

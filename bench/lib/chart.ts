@@ -21,7 +21,7 @@ const COLORS = ['#2563eb', '#d97706', '#059669', '#7c3aed', '#dc2626', '#475569'
 const escaped = (text: string): string => text.replace(/[<&>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 /** SVG of horizontal bars, each group on its own scale, with a line from the smallest to the largest run. */
-export function barChart(title: string, unit: string, groups: readonly BarGroup[]): string {
+export function barChart(title: string, groups: readonly BarGroup[]): string {
   const labels = [...new Set(groups.flatMap(({ bars }) => bars.map(({ label }) => label)))];
   const space = WIDTH - LABEL - VALUE;
   const parts: string[] = [];
@@ -48,7 +48,7 @@ export function barChart(title: string, unit: string, groups: readonly BarGroup[
 <style>text{fill:#111}.title{font-size:15px;font-weight:600}.group{font-weight:600}.unit{fill:#555}</style>
 <rect width="${WIDTH}" height="${y}" fill="#fff"/>
 <text x="12" y="22" class="title">${escaped(title)}</text>
-<text x="12" y="38" class="unit">${escaped(unit)}; median, line from minimum to maximum</text>
+<text x="12" y="38" class="unit">median, line from minimum to maximum</text>
 ${parts.join('\n')}
 </svg>
 `;

@@ -65,7 +65,28 @@ export class Results {
     const body = table([scenario, ...summaries.keys()], [...rows, ['valid runs', ...counts]]);
     return [body, ...problems].join('\n');
   }
+
+  /** A table of our medians divided by those of each peer: a row per figure that both have; undefined when there is none. */
+  ratios(scenario: string, figures: readonly string[]): string | undefined {
+    const summaries = [...this.summaries(scenario)];
+    const pairs = summaries
+      .filter(([name]) => isOurs(name))
+      .flatMap((ours) => summaries.filter(([name]) => !isOurs(name)).map((peer) => [ours, peer] as const));
+    const median = (summary: Map<string, Summary>, figure: string) => summary.get(figure)?.median ?? Number.NaN;
+    const rows = figures
+      .map((figure) => [
+        figure,
+        ...pairs.map(([[, ours], [, peer]]) => short(median(ours, figure) / median(peer, figure))),
+      ])
+      .filter((row) => row.slice(1).some((cell) => cell !== '-'));
+    return rows.length === 0
+      ? undefined
+      : table([`${scenario}, ratios`, ...pairs.map(([[ours], [peer]]) => `${ours} / ${peer}`)], rows);
+  }
 }
+
+/** Whether it is taskwire that a column is of. */
+const isOurs = (name: string): boolean => name.startsWith('ours');
 
 const nameOf = (run: Run): string => `${run.variant} ${run.wire}`;
 
