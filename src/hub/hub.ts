@@ -100,11 +100,7 @@ export class Hub {
   }
 
   connect(connection: Connection): HubClient {
-    const client = new HubClient(connection, {
-      join: (membership) => this.work(membership),
-      follow: (userId) => this.follow(userId),
-      forget: (closed) => this.clients.delete(closed),
-    });
+    const client = new HubClient(connection, this.clientPorts);
     this.clients.add(client);
     return client;
   }
@@ -204,6 +200,12 @@ export class Hub {
       this.logger.warn('unsubscribe failed', { user: stream.userId, error });
     });
   }
+
+  private readonly clientPorts: ClientPorts = {
+    join: (membership) => this.work(membership),
+    follow: (userId) => this.follow(userId),
+    forget: (client) => this.clients.delete(client),
+  };
 
   private readonly streamPorts: StreamPorts = {
     read: (userId, after) =>
