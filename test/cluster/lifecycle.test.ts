@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -7,9 +7,15 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
+import { embeddedUrlFile } from '../../src/embedded/url-file.js';
+import { errorEntry } from '../../src/protocol/errors.js';
+import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
 import { freePort } from '../support/programs.js';
+import { RestWrites, Scene } from '../support/scene.js';
+import { Subscriber } from '../support/subscriber.js';
+import { random, Writer } from '../support/writers.js';
 
 const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
   new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
@@ -248,76 +254,92 @@ describe('an instance on embedded defaults', function () {
   });
 
   it('replaces its workers one by one on SIGHUP; clients come back by themselves and miss nothing', async () => {
-    const instance = await Instance.start();
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const instance = await Instance.start({ env: { DATA_DIR: dir } });
+    const scene = await Scene.make(readFileSync(embeddedUrlFile(dir), 'utf8'), { users: 1, jobsPerUser: 2 });
+    const rooms = ['user:user_1', ...scene.jobs.map(({ jobId }) => `job:${jobId}`)];
+    const subscribers = (['websocket', 'websocket', 'socket.io', 'socket.io'] as const).map(
+      (wire) => new Subscriber(wire, instance.url, scene.keys.get('user_1')!, rooms),
+    );
     try {
-      await greeted(instance);
+      const live = () =>
+        eventually(() => expect(subscribers.every((one) => one.live)).to.equal(true), { timeoutMs: 30_000 });
+      await live();
       const before = new Set(instance.workers);
-      const answers: number[] = [];
-      let asking = true;
-      const asker = (async () => {
-        while (asking) {
-          answers.push((await instance.get('/api/ws/health')).status);
+      const writer = new Writer(new RestWrites(() => [instance.url], scene.serviceKey), scene.jobs, random(1));
+      const statuses = new Set<number>();
+      let rolling = true;
+      // Somebody serves all the time: no write and no question is refused.
+      const writing = (async () => {
+        let count = 0;
+        for (; rolling; count += 1) {
+          await writer.write();
+          statuses.add((await instance.get('/api/ws/health')).status);
         }
+        return count;
       })();
-      const socket = io(`${instance.url}/api/ws/tasks`, {
-        auth: { api_key: keyOf(instance, 'user') },
-        transports: ['websocket'],
-        forceNew: true,
-        reconnectionDelay: 20,
-      });
-      await new Promise((resolve) => socket.once('connect', () => resolve(undefined)));
-      const plain = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, {
-        headers: { 'x-api-key': keyOf(instance, 'user') },
-      });
-      await once(plain, 'open');
-      const closed = once(plain, 'close');
-      const left = new Promise((resolve) => socket.once('disconnect', resolve));
-      const back = new Promise((resolve) =>
-        socket.once('disconnect', () => socket.once('connect', () => resolve(true))),
-      );
       instance.signal('SIGHUP');
-      expect((await closed)[0]).to.equal(1012);
-      expect(await left).to.equal('transport close');
-      expect(await back).to.equal(true);
-      await eventually(
+      const rolled = eventually(
         () => {
           expect(instance.log.map(({ message }) => message)).to.include('workers replaced');
           expect(instance.workers.size).to.equal(2);
           expect([...instance.workers].filter((pid) => before.has(pid))).to.deep.equal([]);
         },
-        { timeoutMs: 30_000 },
+        { timeoutMs: 60_000 },
       );
-      asking = false;
-      await asker;
-      // Somebody served all the time.
-      expect(answers.filter((status) => status !== 200)).to.deep.equal([]);
-      socket.disconnect();
+      await Promise.race([rolled, writing]);
+      await rolled;
+      await live();
+      rolling = false;
+      expect(await writing).to.be.greaterThan(1);
+      expect([...statuses]).to.deep.equal([200]);
+      const account = new Account(scene.db);
+      for (const subscriber of subscribers) {
+        await account.settle(subscriber);
+        await account.compareState(subscriber);
+        expect(subscriber.connections).to.be.greaterThan(1);
+        expect(subscriber.unrecovered).to.equal(0);
+      }
     } finally {
+      for (const subscriber of subscribers) {
+        subscriber.close();
+      }
+      await scene.close();
       expect(await instance.stop()).to.equal(0);
+      rmSync(dir, { recursive: true, force: true });
     }
   });
 
-  it('lets a request in flight finish when it ends', async () => {
-    const instance = await Instance.start({ workers: 1 });
-    await greeted(instance);
-    const call = request(`${instance.url}/api/tasks`, {
-      method: 'POST',
-      headers: {
-        'x-api-key': keyOf(instance, 'service'),
-        'content-type': 'application/json',
-        'content-length': '53',
-      },
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
+    it(`lets a request in flight finish on ${signal}`, async () => {
+      const instance = await Instance.start({ workers: 1 });
+      try {
+        await greeted(instance);
+        const headers = { 'x-api-key': keyOf(instance, 'service'), 'content-type': 'application/json' };
+        const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, { headers });
+        await once(socket, 'open');
+        const call = request(`${instance.url}/api/tasks`, {
+          method: 'POST',
+          headers: { ...headers, 'content-length': '53' },
+        });
+        call.write('{"job_id":"1","task_definition_id":7,');
+        // The worker has it when another request that came later has been answered.
+        await instance.get('/api/ws/health');
+        const answered = once(call, 'response') as Promise<[IncomingMessage]>;
+        instance.signal(signal);
+        // The worker sends its connections away when it has been told to end.
+        expect((await once(socket, 'close'))[0]).to.equal(errorEntry('SERVER_DRAINING').close);
+        call.end('"is_imua":false}');
+        const [response] = await answered;
+        response.resume();
+        expect(response.statusCode).to.equal(201);
+        if (signal === 'SIGHUP') {
+          instance.signal('SIGTERM');
+        }
+        expect(await instance.end()).to.equal(0);
+      } finally {
+        await instance.kill();
+      }
     });
-    call.write('{"job_id":"1","task_definition_id":7,');
-    // The worker has it when another request that came later has been answered.
-    await instance.get('/api/ws/health');
-    const answered = once(call, 'response') as Promise<[{ statusCode: number; resume(): void }]>;
-    instance.signal('SIGTERM');
-    await eventually(() => expect(instance.log.map(({ message }) => message)).to.include('ending'));
-    call.end('"is_imua":false}');
-    const [response] = await answered;
-    response.resume();
-    expect(response.statusCode).to.equal(201);
-    expect(await instance.end()).to.equal(0);
-  });
+  }
 });
