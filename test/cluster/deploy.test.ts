@@ -39,7 +39,8 @@ class Nginx {
       .replaceAll('taskwire-1:9002', `127.0.0.1:${upstreams[0]}`)
       .replaceAll('taskwire-2:9002', `127.0.0.1:${upstreams[1]}`)
       .replace('listen 80;', `listen 127.0.0.1:${port};`)
-      .replace('/var/log/nginx/access.log', join(dir, 'access.log'));
+      .replace('/var/log/nginx/access.log', join(dir, 'access.log'))
+      .replace('/var/log/nginx/error.log', join(dir, 'error.log'));
     const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
       (name) => `${name}_temp_path ${dir}/${name};`,
     );
@@ -285,8 +286,9 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
     }
   });
 
-  it('keeps API keys out of its log', async () => {
-    const log = readFileSync(join(nginx.dir, 'access.log'), 'utf8');
-    expect(log).to.contain('GET /api/ws/tasks').and.not.contain('tw_');
+  it('keeps API keys out of its logs', async () => {
+    const [access, error] = ['access.log', 'error.log'].map((name) => readFileSync(join(nginx.dir, name), 'utf8'));
+    expect(access).to.contain('GET /api/ws/tasks').and.not.contain('tw_');
+    expect(error).not.to.contain('tw_');
   });
 });
