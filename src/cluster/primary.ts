@@ -109,12 +109,13 @@ export async function runPrimary({
 }
 
 /**
- * Options of Node.js for the workers: those of this process. A small young generation suits what a worker does: of what
- * an event leaves behind nothing lives on, and a storm of connections would make it, and keep it, tens of megabytes.
+ * Options of Node.js for the workers: those of this process, and two for their memory. A small young generation suits what
+ * a worker does: of what an event leaves behind nothing lives on, and a storm of connections would make it, and keep it,
+ * tens of megabytes. What the storm leaves in the old one is collected when it is over (`tidyAfterStorms`).
  */
 function workerOptions(own: readonly string[]): string[] {
   const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));
-  return chosen ? [...own] : [...own, '--max-semi-space-size=1'];
+  return [...own, ...(chosen ? [] : ['--max-semi-space-size=1']), '--expose-gc'];
 }
 
 async function listen(listener: Server, config: Config, variable: 'PORT' | 'REST_PORT'): Promise<void> {

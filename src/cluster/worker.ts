@@ -8,6 +8,7 @@ import type { Config } from '../config.js';
 import type { Logger } from '../logger.js';
 import { createServer } from '../server.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
+import { tidyAfterStorms } from './tidy.js';
 
 /** A worker process: serves the connections that the primary gives it until it is told to end. */
 export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
@@ -25,6 +26,7 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     onClose: (id) => tell({ type: 'sticky:disconnection', data: id }),
   });
   setupWorker(server.io);
+  tidyAfterStorms(server.http);
 
   let draining = false;
   const end = async (): Promise<void> => {
