@@ -50,10 +50,12 @@ export async function runStorm({ clients, writes }: { clients: number; writes: n
       const wire = index % 2 === 0 ? 'websocket' : 'socket.io';
       subscribers.push(new Subscriber(wire, url, scene.keys.get(userId)!, [`job:${jobId}`]));
     }
+    const had = new Map<Subscriber, number>();
+    /** Resolves when every client has all of its rooms on a connection that it had not before. */
     const live = (): Promise<void> =>
       eventually(
         () => {
-          const missing = subscribers.filter((subscriber) => !subscriber.live).length;
+          const missing = subscribers.filter((one) => !one.live || one.connections <= (had.get(one) ?? 0)).length;
           if (missing > 0) {
             throw new Error(`${missing} of ${clients} clients are not live`);
           }
@@ -72,6 +74,9 @@ export async function runStorm({ clients, writes }: { clients: number; writes: n
     await Promise.all(subscribers.map((subscriber) => account.settle(subscriber)));
 
     heir = await Instance.start({ env, preload: PRELOAD });
+    for (const subscriber of subscribers) {
+      had.set(subscriber, subscriber.connections);
+    }
     balancer.setMode('refuse');
     await doomed.kill();
     await write(writes);
