@@ -1,5 +1,5 @@
 import { createAdapter } from '@socket.io/redis-adapter';
-import type { Redis } from 'ioredis';
+import { type Redis, ReplyError } from 'ioredis';
 import type { Logger } from '../logger.js';
 import { connectOnce, redisClient } from './redis-client.js';
 
@@ -24,7 +24,7 @@ export class RedisSocketAdapter {
   private readonly names: Record<Kind, Set<string>> = { subscribe: new Set(), psubscribe: new Set() };
   private stopped = false;
 
-  constructor(options: SocketAdapterOptions) {
+  constructor(private readonly options: SocketAdapterOptions) {
     this.publisher = redisClient(options, { enableOfflineQueue: false, maxRetriesPerRequest: 0 });
     const publish = this.publisher.publish.bind(this.publisher) as (
       channel: string,
@@ -86,8 +86,16 @@ export class RedisSocketAdapter {
 
   private async put(kind: Kind, names: readonly string[]): Promise<void> {
     if (names.length > 0) {
-      // When this fails the connection does too, and the next one has them all.
-      await this.send[kind](...names).catch(() => this.reconnect());
+      try {
+        await this.send[kind](...names);
+      } catch (error) {
+        if (error instanceof ReplyError) {
+          this.options.logger.warn('redis refuses channels of Socket.IO', { error: (error as Error).message });
+        } else {
+          // The connection fails too, and the next one has them all.
+          this.reconnect();
+        }
+      }
     }
   }
 }

@@ -268,17 +268,18 @@ describeWith(['nginx', ...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'deploy behind 
     await live();
     const jobs = scene.jobs.filter(({ userId }) => userId === 'user_2');
     const writer = new Writer(new RestWrites(() => [url], scene.serviceKey), jobs, random(1));
-    await writeAll([writer], 20);
+    // For fail_timeout nginx still believes that an instance which came back is away, and may have none left.
+    const write = () => eventually(() => writeAll([writer], 20), { timeoutMs: 30_000 });
+    await write();
     // All come from one address, so one of the instances has them, and then the other.
     for (const index of [0, 1]) {
       const { port } = instances[index]!;
       await instances[index]!.kill();
-      // nginx may for a moment still believe that the one which came back is away.
-      await eventually(() => writeAll([writer], 20), { timeoutMs: 30_000 });
+      await write();
       await live();
       instances[index] = await Instance.start({ env, port });
     }
-    await writeAll([writer], 20);
+    await write();
     const account = new Account(scene.db);
     for (const subscriber of subscribers) {
       await account.settle(subscriber);

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import WebSocket from 'ws';
@@ -153,17 +154,19 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     });
     expect(write1.status).to.equal(503);
     expect(((await write1.json()) as { error: { code: string } }).error.code).to.equal('DATABASE_UNAVAILABLE');
+    for (const path of [`/api/tasks/job/${scene.jobs[0]!.jobId}`, '/api/tasks/1']) {
+      const { status, body } = await instance.get(path, { 'x-api-key': scene.serviceKey });
+      expect([path, status, body.error.code]).to.deep.equal([path, 503, 'DATABASE_UNAVAILABLE']);
+    }
     socket.send(JSON.stringify({ type: 'SUBSCRIBE', data: { room: 'user:user_2' }, request_id: 'r' }));
     await eventually(() => expect(answers).to.have.length(1), { timeoutMs: 20_000 });
     expect(answers[0]).to.have.property('type', 'ERROR');
     expect(answers[0]!.data).to.have.property('code', 'DATABASE_UNAVAILABLE');
     const down = { database: 'down', broker: 'up' };
-    await eventually(
-      async () => expect((await health()).map((one) => (one as unknown[])[2])).to.deep.equal([down, down]),
-      {
-        timeoutMs: 20_000,
-      },
-    );
+    // It stays in its balancer: connections live on, and there is no better instance.
+    await eventually(async () => expect(await health()).to.deep.equal(Array(2).fill([200, 'degraded', down])), {
+      timeoutMs: 20_000,
+    });
 
     await postgres.start();
     await eventually(() => write(1, 2), { timeoutMs: 30_000 });
@@ -174,5 +177,71 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     expect(subscribers.map(({ connections }) => connections)).to.deep.equal(Array(4).fill(1));
     expect(socket.readyState).to.equal(WebSocket.OPEN);
     socket.terminate();
+  });
+
+  it('of Postgres at the start is waited out', async () => {
+    await postgres.halt('immediate');
+    const late = await Instance.launch({ env, workers: 1 });
+    instances.push(late);
+    await eventually(() => expect(late.log.map(({ message }) => message)).to.include('waiting for the database'), {
+      timeoutMs: 30_000,
+    });
+    const { status, body } = await late.get('/api/ws/health');
+    expect([status, body.error.code]).to.deep.equal([503, 'SERVER_DRAINING']);
+    await postgres.start();
+    await late.ready(1);
+    await subscribe();
+    await write(20, 1);
+    await everybodyHasEverything();
+  });
+
+  it('of a worker, killed, is in the statistics until its lease is over, and so are the places of its clients', async () => {
+    const alone = { ...env, REDIS_PREFIX: 'alone', MAX_CONNECTIONS_PER_IP: '4' };
+    const instance = await Instance.start({ env: alone, workers: 2 });
+    instances.push(instance);
+    const sockets: WebSocket[] = [];
+    /** @returns the code of the refusal, undefined when it may stay */
+    const connect = async (): Promise<string | undefined> => {
+      const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, {
+        headers: { 'x-api-key': scene.keys.get('user_1')! },
+      });
+      socket.once('open', () => socket.send('{"type":"PING"}'));
+      const [text] = (await once(socket, 'message')) as [Buffer];
+      const { type, data } = JSON.parse(String(text)) as { type: string; data: { code?: string } };
+      if (type === 'ERROR') {
+        return data.code;
+      }
+      sockets.push(socket);
+      return undefined;
+    };
+    const stats = async () => (await instance.get('/api/ws/stats')).body.data;
+    const places = async (count: number): Promise<void> => {
+      for (let place = 0; place < count; place += 1) {
+        await eventually(async () => expect(await connect()).to.equal(undefined), {
+          timeoutMs: 40_000,
+          intervalMs: 200,
+        });
+      }
+      expect(await connect()).to.equal('RATE_LIMIT_EXCEEDED');
+      await eventually(
+        async () => expect(await stats()).to.deep.include({ total_clients: 4, nodes: 2, partial: false }),
+        { timeoutMs: 30_000 },
+      );
+    };
+    const open = () => sockets.filter(({ readyState }) => readyState === WebSocket.OPEN).length;
+
+    await places(4);
+    instance.killWorker();
+    await eventually(() => expect(open()).to.be.lessThan(4));
+    await instance.ready(2);
+    // As far as anybody knows, the dead one may only be slow.
+    await eventually(async () =>
+      expect(await stats()).to.deep.include({ total_clients: open(), nodes: 2, partial: true }),
+    );
+    expect(await connect()).to.equal('RATE_LIMIT_EXCEEDED');
+    await places(4 - open());
+    for (const socket of sockets) {
+      socket.terminate();
+    }
   });
 });

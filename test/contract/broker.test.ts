@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { Redis } from 'ioredis';
 import { Server, type ServerOptions } from 'socket.io';
 import type { Broker } from '../../src/broker/broker.js';
 import { LocalBroker } from '../../src/broker/local-broker.js';
@@ -175,6 +177,39 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
       await redis.launch();
       await eventually(() => expect(late.up).to.equal(true), { timeoutMs: 10_000 });
       await late.stop();
+    });
+
+    it('needs no more of the server than deploy/README.md asks for', async () => {
+      const readme = readFileSync(new URL('../../../deploy/README.md', import.meta.url), 'utf8');
+      const rule = /ACL SETUSER (taskwire on >\S+ .+)/.exec(readme)![1]!.replaceAll('"', '').split(' ');
+      const admin = new Redis(redis.url);
+      await admin.call('ACL', 'SETUSER', ...rule);
+      const log: string[] = [];
+      const logger = { ...silentLogger, warn: (message: string, fields: unknown) => log.push(message, String(fields)) };
+      const broker = new RedisBroker({
+        ...options('taskwire'),
+        url: redis.url.replace('//', '//taskwire:secret@'),
+        logger: logger as never,
+      });
+      const server = new Server({ adapter: broker.socketAdapter() as ServerOptions['adapter'] });
+      server.of('/api/ws/tasks');
+      try {
+        await broker.start();
+        const heard: string[] = [];
+        await broker.subscribe('a', (batch) => heard.push(...batch.map(String)));
+        await broker.publish('a', Buffer.from('one'));
+        await eventually(() => expect(heard).to.deep.equal(['one']));
+        expect(await broker.consume('key', 1)).to.include({ allowed: true, remaining: 0 });
+        (await broker.acquireConnection('10.0.0.1', 1))!();
+        await eventually(async () => expect(await broker.liveNodes()).to.deep.equal([broker.nodeId]));
+        const patterns = ['taskwire:socket.io#/#*', 'taskwire:socket.io#/api/ws/tasks#*'];
+        await eventually(async () => expect(await admin.call('PUBSUB', 'NUMPAT')).to.equal(patterns.length));
+        expect(await admin.call('ACL', 'LOG')).to.deep.equal([]);
+        expect(log).to.deep.equal([]);
+      } finally {
+        await broker.stop();
+        admin.disconnect();
+      }
     });
 
     it('gives Socket.IO an adapter that no outage breaks, from before the first connection on', async () => {
