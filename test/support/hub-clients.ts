@@ -251,7 +251,11 @@ export class FreeClient extends HubConnection {
     for (const { room, askedAt, leftAt, result } of this.subscriptions) {
       const at = this.got.findLastIndex((message, index) => message.room === room && index >= askedAt);
       const granted = result !== undefined && !(result instanceof TaskwireError);
-      if (at >= 0 && granted && leftAt === NEVER && this.closedWith === undefined) {
+      // Who was refused it again had said what it had, true or not.
+      const said = this.subscriptions.some(
+        (again) => again.room === room && again.since !== undefined && again.result instanceof TaskwireError,
+      );
+      if (at >= 0 && granted && !said && leftAt === NEVER && this.closedWith === undefined) {
         const rows = new Map(this.got[at]!.rows);
         let position = this.got[at]!.seq;
         for (const message of this.got.slice(at + 1)) {
