@@ -20,5 +20,5 @@ EXPOSE 9002
 # Up while it takes work, also without Redis.
 HEALTHCHECK --interval=10s --timeout=12s --start-period=90s CMD ["node", "dist/src/cli/main.js", "health"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["node", "--max-semi-space-size=1", "dist/src/cli/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=4", "dist/src/cli/main.js"]
 CMD ["start"]

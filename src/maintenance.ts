@@ -65,7 +65,7 @@ export class Maintenance {
   }
 
   private every(ms: number, work: () => Promise<void>): NodeJS.Timeout {
-    // Workers that started together should not come together.
-    return setInterval(() => void work(), ms * (0.75 + Math.random() / 2)).unref();
+    // Workers that started together should not come together. Never later than asked: a timer has a longest time.
+    return setInterval(() => void work(), ms * (0.75 + Math.random() / 4)).unref();
   }
 }

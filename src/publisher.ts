@@ -35,12 +35,17 @@ export class Publisher {
       return;
     }
     for (const event of events) {
-      transport.publish(streamChannel(event.userId), encodeStreamMessage(event)).then(
-        () => {
-          this.published += 1;
-        },
-        (error: unknown) => this.complain(error),
-      );
+      try {
+        transport.publish(streamChannel(event.userId), encodeStreamMessage(event)).then(
+          () => {
+            this.published += 1;
+          },
+          (error: unknown) => this.complain(error),
+        );
+      } catch (error) {
+        // A transport of another program may throw at once.
+        this.complain(error);
+      }
     }
   }
 

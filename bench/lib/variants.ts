@@ -24,7 +24,7 @@ export interface Variant {
 const script = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url));
 
 /** What `npm start` gives Node.js. */
-const START_OPTIONS = ['--max-semi-space-size=1'];
+const START_OPTIONS = ['--max-semi-space-size=4'];
 
 function ours(name: string, environment: Readonly<Record<string, string>> = {}): Variant {
   const path = process.env['BENCH_SERVER'] ?? script('../cluster.js');

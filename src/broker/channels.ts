@@ -9,10 +9,6 @@ export class Channels {
     return [...this.states.keys()];
   }
 
-  has(channel: string): boolean {
-    return this.states.has(channel);
-  }
-
   set(channel: string, listener: ChannelListener): void {
     this.states.set(channel, { listener, batch: [] });
   }

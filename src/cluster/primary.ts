@@ -115,7 +115,7 @@ export async function runPrimary({
  */
 function workerOptions(own: readonly string[]): string[] {
   const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));
-  return [...own, ...(chosen ? [] : ['--max-semi-space-size=1']), '--expose-gc'];
+  return [...own, ...(chosen ? [] : ['--max-semi-space-size=4']), '--expose-gc'];
 }
 
 async function listen(listener: Server, config: Config, variable: 'PORT' | 'REST_PORT'): Promise<void> {

@@ -3,6 +3,7 @@ import type { Logger } from '../logger.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { controlText, type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
+import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
 import { SingleFlight } from '../single-flight.js';
 import { TurnReader } from '../turn-reader.js';
@@ -10,7 +11,7 @@ import type { Connection } from './client.js';
 import { type CatchUpPorts, catchUp, type RoomSnapshot } from './join.js';
 import { type Join, Membership } from './membership.js';
 import { RingBudget } from './ring.js';
-import { Stream, type StreamCounters, type StreamPorts } from './stream.js';
+import { type EventPage, Stream, type StreamCounters, type StreamPorts } from './stream.js';
 import { Turns } from './turns.js';
 
 /** What the hub asks of the event log; a database that is away shows as a rejection. */
@@ -57,7 +58,7 @@ export class Hub {
   /** Connections that are live do not wait for those that come back. */
   private readonly repairTurns: Turns;
   private readonly budget: RingBudget;
-  private readonly reads = new SingleFlight<ReplayPage>();
+  private readonly reads = new SingleFlight<EventPage>();
   private readonly states = new SingleFlight<ReplayState>();
   private readonly snapshots = new SingleFlight<RoomSnapshot>();
   private reconcileTimer: NodeJS.Timeout | undefined;
@@ -210,7 +211,7 @@ export class Hub {
   private readonly streamPorts: StreamPorts = {
     read: (userId, after) =>
       this.repairTurns.run(() =>
-        this.log.read({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),
+        this.page({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),
       ),
     onReset: (members) => {
       for (const member of [...members]) {
@@ -221,9 +222,14 @@ export class Hub {
     counters: this.counters,
   };
 
-  private read(query: ReplayQuery): Promise<ReplayPage> {
+  private async page(query: ReplayQuery): Promise<EventPage> {
+    const page = await this.log.read(query);
+    return { ...page, events: page.events.map(streamMessageOf) };
+  }
+
+  private read(query: ReplayQuery): Promise<EventPage> {
     const rooms = query.rooms.map(({ kind, id, after }) => `${kind}:${id} ${after}`).join(',');
-    return this.reads.run(`${query.userId} ${query.limit} ${rooms}`, () => this.turns.run(() => this.log.read(query)));
+    return this.reads.run(`${query.userId} ${query.limit} ${rooms}`, () => this.turns.run(() => this.page(query)));
   }
 
   private readonly catchUpPorts: CatchUpPorts = {

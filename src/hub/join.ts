@@ -1,11 +1,10 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import { streamMessageOf } from '../protocol/stream-message.js';
-import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
+import type { ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
 import type { Outgoing } from './client.js';
 import { belongs, type Join, type Membership, type Place } from './membership.js';
-import type { HubEvent } from './stream.js';
+import type { EventPage, HubEvent } from './stream.js';
 
 export interface RoomSnapshot {
   readonly seq: number;
@@ -17,7 +16,7 @@ export interface RoomSnapshot {
 export interface CatchUpPorts {
   /** Resolves when the stream is followed and its head is known. */
   started(membership: Membership): Promise<void>;
-  read(query: ReplayQuery): Promise<ReplayPage>;
+  read(query: ReplayQuery): Promise<EventPage>;
   state(userId: string): Promise<ReplayState>;
   snapshot(room: Room): Promise<RoomSnapshot>;
   /** Resolves when the connection can take another page. */
@@ -253,7 +252,7 @@ class CatchUp {
     ];
   }
 
-  private async take(page: ReplayPage): Promise<void> {
+  private async take(page: EventPage): Promise<void> {
     this.checkEpoch(page);
     // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
     if (this.joined().length > 0 && page.floor > this.served) {
@@ -267,7 +266,7 @@ class CatchUp {
       return;
     }
     for (const event of page.events) {
-      this.send(streamMessageOf(event));
+      this.send(event);
     }
     const reached = page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0);
     this.reach(reached);

@@ -1,6 +1,6 @@
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import { decodeStreamMessage, type StreamMessage, streamMessageOf } from '../protocol/stream-message.js';
+import { decodeStreamMessage, type StreamMessage } from '../protocol/stream-message.js';
 import type { ReplayPage } from '../repository/log.js';
 import type { Outgoing } from './client.js';
 import { type Membership, RoomEntry } from './membership.js';
@@ -8,10 +8,13 @@ import { Ring, type RingBudget } from './ring.js';
 
 export type HubEvent = StreamMessage & Outgoing;
 
+/** A page of the log as it is sent: whoever asks for the same at the same time shares its events and their frames. */
+export type EventPage = Omit<ReplayPage, 'events'> & { readonly events: readonly HubEvent[] };
+
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
   /** Events of the whole stream after a position, from the log. */
-  read(userId: string, after: number): Promise<ReplayPage>;
+  read(userId: string, after: number): Promise<EventPage>;
   /** What the members have seen is not a beginning of the log any more; they have to subscribe again. */
   onReset(members: ReadonlySet<Membership>): void;
   /** The log could not be read; the next reconcile tries again. */
@@ -244,7 +247,7 @@ export class Stream {
           return;
         }
         this.ports.counters.repairs += 1;
-        this.accept(page.events.map(streamMessageOf));
+        this.accept(page.events);
         if (this.last === before && page.complete) {
           // What was said to exist does not: a head of another database.
           this.highest = this.last;

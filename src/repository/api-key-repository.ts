@@ -102,11 +102,13 @@ export class ApiKeyRepository {
 
   /** Notes when keys were used last; an earlier time never replaces a later one. */
   async touch(uses: ReadonlyMap<string, Date>): Promise<void> {
+    // Workers that note the same keys at the same time lock them in the same order.
+    const sorted = [...uses].sort(([one], [other]) => (one < other ? -1 : 1));
     await query(
       this.db,
       `UPDATE api_keys SET last_used_at = greatest(last_used_at, used.at)
        FROM unnest(?::text[], ?::timestamptz[]) AS used (key_id, at) WHERE api_keys.key_id = used.key_id`,
-      [[...uses.keys()], [...uses.values()].map((date) => date.toISOString())],
+      [sorted.map(([keyId]) => keyId), sorted.map(([, date]) => date.toISOString())],
     );
   }
 }
