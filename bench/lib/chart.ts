@@ -45,6 +45,7 @@ export function barChart(title: string, groups: readonly BarGroup[]): string {
     y += 20;
   }
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${y}" width="${WIDTH}" height="${y}" font-family="system-ui, sans-serif" font-size="12">
+<title>${escaped(title)}</title>
 <style>text{fill:#111}.title{font-size:15px;font-weight:600}.group{font-weight:600}.unit{fill:#555}</style>
 <rect width="${WIDTH}" height="${y}" fill="#fff"/>
 <text x="12" y="22" class="title">${escaped(title)}</text>
