@@ -54,10 +54,12 @@ async function run(): Promise<void> {
   }
   await mocha.loadFilesAsync();
   const counts = { passed: 0, failed: 0, skipped: 0 };
-  process.once('exit', () => {
-    process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
-  });
   const runner = mocha.run(() => {
+    // The last of the handlers: it ends the process whatever a test has left to be torn down.
+    process.once('exit', () => {
+      process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
+      process.exit();
+    });
     // A test that leaves something open has not ended what it started.
     setTimeout(() => {
       process.stderr.write(`Still open after the last test: ${process.getActiveResourcesInfo().join(', ')}\n`);
