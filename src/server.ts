@@ -56,6 +56,8 @@ export interface TaskServer {
   stop(): Promise<void>;
 }
 
+/** How long a request may take to arrive, in milliseconds, and how often that is looked at. */
+const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 5_000 };
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
 
@@ -135,8 +137,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   });
 
   // Express before Socket.IO, which takes the requests of its own path away from it.
-  const http = createHttpServer(app);
-  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(app);
+  const http = createHttpServer(HTTP_LIMITS, app);
+  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
   // Kept-alive connections are told to go, so that none has a request under way when the worker ends.
   rest?.prependListener('request', (_request, response) => {
     if (readiness === 'draining') {

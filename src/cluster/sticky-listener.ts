@@ -12,10 +12,10 @@ interface CountedWorker extends Worker {
 
 /** How long somebody who was turned away has to take the answer, in milliseconds. */
 const FAREWELL_MS = 2_000;
-/** A connection that says nothing for so long is ended, in milliseconds. */
-const SILENCE_MS = 60_000;
-/** Bytes of answers that may wait for one connection that passes through here: more than the largest answer has. */
-const MAX_WAITING_BYTES = 16_777_216;
+/** How long a connection may take to say what it asks for, in milliseconds. */
+const PATIENCE_MS = 10_000;
+/** A request line is not longer, in bytes: whoever sends more gets the answer of a worker. */
+const MAX_LINE_BYTES = 16_384;
 
 /** Whether new connections may go to a worker. Sticky gives them to the one with the fewest. */
 export function setEligible(worker: Worker, eligible: boolean): void {
@@ -24,7 +24,7 @@ export function setEligible(worker: Worker, eligible: boolean): void {
 
 /**
  * The public listener: gives each connection to a worker by way of `@socket.io/sticky`, which sees to it that requests of one
- * session reach the same one. It reads no HTTP itself, so that nothing is kept of a connection that was handed over.
+ * session reach the same one. It reads no more than the request line, and keeps nothing of a connection that was handed over.
  * @param available whether any worker takes connections
  */
 export function createStickyListener(available: () => boolean): Server {
@@ -34,48 +34,47 @@ export function createStickyListener(available: () => boolean): Server {
   return createServer((socket) => {
     socket.on('error', () => socket.destroy());
     if (available()) {
-      socket.setTimeout(SILENCE_MS, () => socket.destroy());
-      socket.once('data', (chunk: Buffer) => route(socket, chunk));
+      readLine(socket, (bytes, length) => route(socket, bytes, length));
     } else {
       turnAway(socket, new TaskwireError('SERVER_DRAINING'));
     }
   });
 
-  function route(socket: Socket, chunk: Buffer): void {
-    const head = chunk.subarray(0, chunk.indexOf('\r\n\r\n')).toString('latin1').toLowerCase();
-    const body = hasBody(head);
-    if (body && head.includes('\r\nupgrade:')) {
-      // It would stay here for as long as the connection lives, with all that the connection is sent.
-      turnAway(socket, new TaskwireError('INVALID_REQUEST', { message: 'An upgrade has no body' }));
+  function route(socket: Socket, bytes: Buffer, lineLength: number): void {
+    const line = bytes.toString('latin1', 0, lineLength).toLowerCase();
+    if (KEPT_BACK.some((header) => line.includes(header))) {
+      turnAway(socket, new TaskwireError('INVALID_REQUEST', { message: 'No address here has such a word in it' }));
       return;
     }
-    const { _handle: handle } = socket as Socket & { _handle: { readStop(): void } | null };
+    // The handle is to be a worker's, but goes on reading here until that worker has confirmed it: what the client says
+    // meanwhile would be lost.
+    (socket as Socket & { _handle: { readStop(): void } | null })._handle?.readStop();
+    // Sticky keeps a connection whose head tells of a body, and passes it on in chunks that nothing bounds. Here it finds the
+    // end of the head at the end of the request line, where the session is.
+    bytes.indexOf = () => lineLength;
     routed.emit('connection', socket);
-    if (body) {
-      boundAnswers(socket);
-    }
-    socket.emit('data', chunk);
-    // The handle is a worker's now, but goes on reading here until that worker has confirmed it: what the client says
-    // meanwhile would be lost. A request with a body stays here and is passed on in chunks.
-    if (!body) {
-      handle?.readStop();
-    }
+    socket.emit('data', bytes);
   }
 }
 
-/** By the rule that sticky has. */
-const hasBody = (head: string): boolean => head.includes('content-length:') || head.includes('transfer-encoding:');
+/** What sticky keeps a connection for. */
+const KEPT_BACK = ['content-length:', 'transfer-encoding:'];
 
-/** Sticky writes what a worker answers whatever waits already: somebody who does not read it is cut off. */
-function boundAnswers(socket: Socket): void {
-  const write = socket.write.bind(socket) as (...args: unknown[]) => boolean;
-  socket.write = (...args: unknown[]): boolean => {
-    if (socket.writableLength > MAX_WAITING_BYTES) {
-      socket.destroy();
-      return false;
+/** Calls back once, with all bytes read so far and the length of the request line in them. */
+function readLine(socket: Socket, done: (bytes: Buffer, length: number) => void): void {
+  const timer = setTimeout(() => socket.destroy(), PATIENCE_MS).unref();
+  let bytes: Buffer | undefined;
+  const onData = (chunk: Buffer): void => {
+    bytes = bytes === undefined ? chunk : Buffer.concat([bytes, chunk]);
+    const end = bytes.indexOf('\r\n');
+    if (end !== -1 || bytes.length > MAX_LINE_BYTES) {
+      clearTimeout(timer);
+      socket.off('data', onData);
+      done(bytes, end === -1 ? bytes.length : end);
     }
-    return write(...args);
   };
+  socket.on('data', onData);
+  socket.once('close', () => clearTimeout(timer));
 }
 
 function turnAway(socket: Socket, { body: error }: TaskwireError): void {

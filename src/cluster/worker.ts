@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { createAdapter } from '@socket.io/cluster-adapter';
 import { setupWorker } from '@socket.io/sticky';
 import type { Broker } from '../broker/broker.js';
@@ -7,6 +8,7 @@ import { RedisBroker } from '../broker/redis-broker.js';
 import type { Config } from '../config.js';
 import type { Logger } from '../logger.js';
 import { createServer } from '../server.js';
+import { serveHandedOver } from './handed-over.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
 import { tidyAfterStorms } from './tidy.js';
 
@@ -26,12 +28,15 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     onClose: (id) => tell({ type: 'sticky:disconnection', data: id }),
   });
   setupWorker(server.io);
+  serveHandedOver(server.http, server.io.path());
   tidyAfterStorms(server.http);
 
   let draining = false;
   const end = async (): Promise<void> => {
     if (!draining) {
       draining = true;
+      // Requests that were handed over before are taken first.
+      await setImmediate();
       await server.drain(config.DRAIN_SECONDS);
       await server.stop();
       process.exit(0);

@@ -55,9 +55,10 @@ export class Health {
 
   /** Takes at most a little more than a second; never rejects. */
   async report(): Promise<HealthReport> {
+    // As it was when it was asked: whoever asks a worker that is then replaced is not told that there is no service.
+    const readiness = this.options.readiness();
     const { database, report } = await this.find();
     const broker = this.options.brokerUp() ? 'up' : 'down';
-    const readiness = this.options.readiness();
     const whole = database === 'up' && broker === 'up';
     return {
       status: readiness === 'ready' ? (whole ? 'healthy' : 'degraded') : readiness,

@@ -123,6 +123,28 @@ describe('an instance on embedded defaults', function () {
     }
   });
 
+  it('knows a polling session before its client comes back, however quick that is', async () => {
+    const instance = await Instance.start({ env: { MAX_CONNECTIONS_PER_IP: '10000' } });
+    try {
+      const polls = `${instance.url}/socket.io/?EIO=4&transport=polling`;
+      const comeBack = async (): Promise<number[]> => {
+        const statuses: number[] = [];
+        for (let round = 0; round < 100; round += 1) {
+          const opened = await fetch(polls);
+          const { sid } = JSON.parse((await opened.text()).slice(1)) as { sid: string };
+          const answer = await fetch(`${polls}&sid=${sid}`, { method: 'POST', body: '1' });
+          statuses.push(answer.status);
+          await answer.text();
+        }
+        return statuses;
+      };
+      const statuses = await Promise.all(Array.from({ length: 8 }, comeBack));
+      expect(new Set(statuses.flat())).to.deep.equal(new Set([200]));
+    } finally {
+      await instance.stop();
+    }
+  });
+
   it('shows the keys once, and keeps the data', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
     const env = { DATA_DIR: dir };

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const UPGRADE = [
   'Host: 127.0.0.1',
@@ -63,6 +64,18 @@ export class HostileClient {
         await Promise.allSettled(heard);
       }
     }
+  }
+
+  /** Resolves when nothing of what waits to be sent was taken for two seconds. */
+  async stuck(): Promise<void> {
+    for (let sent = -1; sent !== this.sent; ) {
+      sent = this.sent;
+      await sleep(2_000);
+    }
+  }
+
+  private get sent(): number {
+    return this.socket.bytesWritten - this.socket.writableLength;
   }
 
   /** Ends with a reset instead of a farewell. */
