@@ -69,9 +69,10 @@ export class ControlBus {
       this.logger.warn('control message is not a JSON object', { bytes: bytes.length });
       return;
     }
-    for (const handler of this.handlers.get(String(message['type'])) ?? []) {
+    const { type } = message;
+    for (const handler of (typeof type === 'string' && this.handlers.get(type)) || []) {
       this.run(handler, message).catch((error) => {
-        this.logger.error('control message failed', { type: message['type'], error });
+        this.logger.error('control message failed', { type, error });
       });
     }
   }

@@ -173,7 +173,8 @@ export class ClusterStats {
 
   private receive(bytes: Buffer): void {
     const answer = parseObject(bytes);
-    const gathering = this.gatherings.get(String(answer?.['id']));
+    const id = answer?.['id'];
+    const gathering = typeof id === 'string' ? this.gatherings.get(id) : undefined;
     if (answer === undefined || gathering === undefined) {
       // Too late, or of a question of this process's predecessor.
       return;

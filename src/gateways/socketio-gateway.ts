@@ -22,6 +22,7 @@ export interface SocketioGatewayOptions {
   readonly limits: {
     readonly MAX_MESSAGE_BYTES: number;
     readonly MAX_BUFFERED_BYTES: number;
+    readonly MAX_SNAPSHOT_BYTES: number;
     readonly PING_INTERVAL_MS: number;
     readonly PING_TIMEOUT_MS: number;
     readonly DIRECT_FRAMES: boolean;
@@ -52,6 +53,9 @@ interface EngineConnection {
   close(discard?: boolean): void;
   once(event: 'close', listener: () => void): void;
   on(event: 'packet', listener: () => void): void;
+  on(event: 'packetCreate', listener: (packet: { readonly data?: { readonly length: number } }) => void): void;
+  /** Kept here: characters of the packets in `writeBuffer`. */
+  waitingBytes: number;
 }
 
 interface WsSocket {
@@ -97,13 +101,34 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   });
 
   io.engine.use(releaseUpgrade);
-  io.engine.on('connection', (engine: EngineConnection) => engine.on('packet', boundAnswers));
+  // A client that reads may have a snapshot, and what came before it, on its way.
+  const mostWaiting = limits.MAX_BUFFERED_BYTES + limits.MAX_SNAPSHOT_BYTES;
+  io.engine.on('connection', (engine: EngineConnection) => {
+    engine.on('packet', boundAnswers);
+    engine.on('packetCreate', countWaiting);
+  });
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
 
+  /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
+  function boundAnswers(this: EngineConnection): void {
+    const { length } = this.writeBuffer;
+    if (length > MAX_WAITING_PACKETS || (length > 0 && this.waitingBytes > mostWaiting)) {
+      cutOff(this);
+    }
+  }
+
   const namespace = io.of(NAMESPACE);
+  /** Connections that have asked for the namespace, and are in it or about to be sent away. */
+  const entering = new WeakSet<object>();
   namespace.use((socket, next) => {
+    if (entering.has(socket.conn)) {
+      // Nobody asks twice for what is not decided yet; each time would be a look-up and a place.
+      cutOff(socket.conn as unknown as EngineConnection);
+      return;
+    }
+    entering.add(socket.conn);
     enter(socket as unknown as TaskSocket).then(
       () => next(),
       (error) => {
@@ -153,17 +178,14 @@ function closeEngine(engine: EngineConnection): void {
   setTimeout(() => cutOff(engine), CLOSE_MS).unref();
 }
 
+function countWaiting(this: EngineConnection, { data }: { readonly data?: { readonly length: number } }): void {
+  this.waitingBytes = (this.writeBuffer.length === 0 ? 0 : this.waitingBytes) + (data?.length ?? 0);
+}
+
 function cutOff(engine: EngineConnection): void {
   if (engine.readyState !== 'closed') {
     engine.transport.socket?.terminate();
     engine.close(true);
-  }
-}
-
-/** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
-function boundAnswers(this: EngineConnection): void {
-  if (this.writeBuffer.length > MAX_WAITING_PACKETS) {
-    cutOff(this);
   }
 }
 

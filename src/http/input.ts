@@ -47,7 +47,8 @@ export function objectOf(body: unknown): Readonly<Record<string, unknown>> {
  */
 export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, unknown>> {
   const object = objectOf(body);
-  if (object['task_id'] !== undefined && String(object['task_id']) !== id) {
+  const { task_id: repeated } = object;
+  if (repeated !== undefined && repeated !== id && repeated !== Number(id)) {
     throw invalidField('task_id', 'differs from the id in the path');
   }
   return object;

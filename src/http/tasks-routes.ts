@@ -20,6 +20,9 @@ export interface TaskRoutePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
+/** Most bytes of the tasks of one page. */
+const PAGE_BYTES = 4_194_304;
+
 /** Tasks: the five writes, and what was written. A 2xx says that the write is committed. */
 export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }: TaskRoutePorts): void {
   /** A write to the task that the path names, made when the key may see the task. */
@@ -53,9 +56,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
       const room = jobRoomOf(params['job_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      const found = await tasks.getTasksByJob(room.id, page);
-      const next = found.length < page.limit ? null : found.at(-1)!.task_id;
-      return { body: { job_id: room.id, tasks: found, next } };
+      return { body: { job_id: room.id, ...(await tasks.getTaskPage(room.id, { ...page, bytes: PAGE_BYTES })) } };
     }),
   });
 

@@ -76,7 +76,7 @@ function request(data: unknown): SubscribeRequest {
     const field = `${kind}_id`;
     const id = data[field];
     check(
-      id === undefined || !String(room).startsWith(`${kind}:`) || (isId(id) && `${kind}:${id}` === room),
+      id === undefined || !(room as string).startsWith(`${kind}:`) || (isId(id) && `${kind}:${id}` === room),
       field,
       'the same id as the room',
     );

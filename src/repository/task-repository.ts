@@ -175,6 +175,36 @@ export class TaskRepository {
     return rows.map(({ task }) => task);
   }
 
+  /**
+   * A page of a job's tasks, in order of their ids.
+   * @param page `after`: id of the last task that was seen; `limit`: most tasks, at most 1,000; `bytes`: most bytes of their
+   * JSON, of which the first task may have more
+   * @returns `next`: what to give as `after` for the next page; null when there is none
+   */
+  async getTaskPage(
+    jobId: string | number | bigint,
+    page: { readonly after: number; readonly limit: number; readonly bytes: number },
+  ): Promise<{ tasks: TaskRow[]; next: number | null }> {
+    const limit = Math.min(page.limit, MAX_PAGE);
+    const rows = await query<{ task: TaskRow; total: string }>(
+      this.db,
+      `SELECT p.task, p.total FROM (
+         SELECT r.task_id, r.task, count(*) OVER () AS total, row_number() OVER listed AS number,
+           sum(octet_length(r.task::text)) OVER listed AS bytes
+         FROM (
+           SELECT t.task_id, ${taskJson('t')} AS task FROM tasks t WHERE t.job_id = ?::numeric AND t.task_id > ?
+           ORDER BY t.task_id LIMIT ?
+         ) r
+         WINDOW listed AS (ORDER BY r.task_id)
+       ) p
+       WHERE p.number = 1 OR (p.number <= ? AND p.bytes <= ?)
+       ORDER BY p.task_id`,
+      [parseInput(jobIdInput, jobId), page.after, limit + 1, limit, page.bytes],
+    );
+    const tasks = rows.map(({ task }) => task);
+    return { tasks, next: tasks.length < Number(rows[0]?.total ?? 0) ? tasks.at(-1)!.task_id : null };
+  }
+
   private async owners(sql: string, ids: readonly string[]): Promise<Map<string, string>> {
     if (ids.length === 0) {
       return new Map();

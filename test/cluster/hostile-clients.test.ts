@@ -188,6 +188,12 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
       ['on Socket.IO', () => silentEngine(true), clientFrame(`42${NAMESPACE},["PING"]`)],
       ['to pings of Socket.IO', () => silentEngine(true), clientFrame('x'.repeat(125), 'ping')],
       ['when a namespace is refused', () => silentEngine(false), clientFrame(`40/${'x'.repeat(1_000)},`)],
+      [
+        'when large namespaces are refused',
+        () => silentEngine(false),
+        Buffer.concat([clientFrame(`40/${'x'.repeat(30_000)},`), clientFrame('3')]),
+      ],
+      ['when the key is wrong', () => silentEngine(false), clientFrame(`40${NAMESPACE},{"api_key":"wrong"}`)],
       ['when no namespace is asked for', () => silentEngine(false), clientFrame('40')],
       [
         'when a second namespace is refused',
@@ -219,7 +225,6 @@ describeWith(POSTGRES_PROGRAMS, 'hostile clients', function () {
         () => silentEngine(true),
         Buffer.concat([clientFrame(`42${NAMESPACE},1["PING"]`), clientFrame('3')]),
       ],
-      ['when the key is wrong', () => silentEngine(false), clientFrame(`40${NAMESPACE},{"api_key":"wrong"}`)],
     ];
     for (const [title, open, frame] of bounded) {
       it(`${title} take a bounded amount of memory`, async () => {

@@ -458,6 +458,16 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(await page({})).to.deep.equal(ids);
       expect(await page({ limit: 2 })).to.deep.equal(ids.slice(0, 2));
       expect(await page({ after: ids[1]! })).to.deep.equal(ids.slice(2));
+      const bounded = (after: number, limit: number, bytes: number) =>
+        tasks
+          .getTaskPage(job, { after, limit, bytes })
+          .then((found) => [found.tasks.map((row) => row.task_id), found.next]);
+      expect(await bounded(0, 2, 1_000_000)).to.deep.equal([ids.slice(0, 2), ids[1]]);
+      expect(await bounded(0, 3, 1_000_000)).to.deep.equal([ids, null]);
+      // One at least, however large it is.
+      expect(await bounded(0, 3, 1)).to.deep.equal([ids.slice(0, 1), ids[0]]);
+      expect(await bounded(ids[1]!, 3, 1)).to.deep.equal([ids.slice(2), null]);
+      expect(await bounded(ids[2]!, 3, 1)).to.deep.equal([[], null]);
       expect(await tasks.getTask(999_999_999)).to.equal(undefined);
       expect(await tasks.getTasksByJob('31337')).to.deep.equal([]);
     });

@@ -219,6 +219,24 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       }
     });
 
+    it('repeat the id of the path or none', async () => {
+      const id = await makeTask(await makeJob());
+      for (const task_id of [id, String(id)]) {
+        const put = await rest.request('PUT', `/api/tasks/${id}/fee`, {
+          key: ada,
+          body: { task_id, fee: 2 },
+        });
+        expect(put.status).to.equal(200);
+      }
+      for (const task_id of [id + 1, 'x', null, [id], { toString: 1 }]) {
+        const put = await rest.request('PUT', `/api/tasks/${id}/fee`, {
+          key: ada,
+          body: { task_id, fee: 3 },
+        });
+        expectError(put, 400, 'INVALID_REQUEST');
+      }
+    });
+
     it('of a job come in pages', async () => {
       const job_id = await makeJob();
       const ids = [await makeTask(job_id), await makeTask(job_id), await makeTask(job_id)];
