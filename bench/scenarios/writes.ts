@@ -7,7 +7,9 @@ import { preparedQuery } from '../../src/repository/query.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { freePort } from '../../test/support/programs.js';
 import { pinSelf } from '../lib/machine.js';
+import { cpuMicros } from '../lib/proc.js';
 import { quiet } from '../lib/quiet.js';
+import type { Services } from '../lib/services.js';
 import { quantile } from '../lib/stats.js';
 import type { World } from '../lib/world.js';
 import type { Context, Outcome, Scenario, Subject } from './context.js';
@@ -31,11 +33,17 @@ const BATCH = 50;
 class Clocked {
   private readonly latencies: number[] = [];
   private busyMs = 0;
+  /** Processor time of the services, in microseconds. */
+  private cpu = { redis: 0, postgres: 0 };
 
-  constructor(private readonly way: Way) {}
+  constructor(
+    private readonly way: Way,
+    private readonly services: Services,
+  ) {}
 
   async turn(ms: number): Promise<void> {
     const { write, writers } = this.way;
+    const before = this.readCpu();
     const start = performance.now();
     await Promise.all(
       Array.from({ length: writers }, async (_, writer) => {
@@ -47,11 +55,19 @@ class Clocked {
       }),
     );
     this.busyMs += performance.now() - start;
+    const after = this.readCpu();
+    this.cpu.redis += after.redis - before.redis;
+    this.cpu.postgres += after.postgres - before.postgres;
   }
 
   forget(): void {
     this.latencies.length = 0;
     this.busyMs = 0;
+    this.cpu = { redis: 0, postgres: 0 };
+  }
+
+  private readCpu(): { redis: number; postgres: number } {
+    return { redis: cpuMicros(this.services.redis.pid), postgres: cpuMicros(this.services.postgres.pid) };
   }
 
   get figures(): Record<string, number> {
@@ -62,13 +78,15 @@ class Clocked {
       [`${name}_mean_ms`]: sorted.reduce((sum, ms) => sum + ms, 0) / sorted.length,
       [`${name}_p50_ms`]: quantile(sorted, 0.5),
       [`${name}_p99_ms`]: quantile(sorted, 0.99),
+      [`${name}_redis_cpu_us`]: this.cpu.redis / (sorted.length * events),
+      [`${name}_postgres_cpu_us`]: this.cpu.postgres / (sorted.length * events),
     };
   }
 }
 
 /** Has ways take turns and gives the figures of each. */
 async function sideBySide(context: Context, ways: readonly Way[]): Promise<Record<string, number>> {
-  const clocked = ways.map((way) => new Clocked(way));
+  const clocked = ways.map((way) => new Clocked(way, context.services));
   const turns = context.size(8, 1);
   for (const clock of clocked) {
     await clock.turn(context.size(TURN_MS, 50));

@@ -1,7 +1,7 @@
 import type { Worker } from 'node:cluster';
 import { EventEmitter } from 'node:events';
 import { type Server as HttpServer, STATUS_CODES } from 'node:http';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, Socket } from 'node:net';
 import { setupMaster } from '@socket.io/sticky';
 import { errorEntry, TaskwireError } from '../protocol/errors.js';
 
@@ -9,6 +9,14 @@ import { errorEntry, TaskwireError } from '../protocol/errors.js';
 interface CountedWorker extends Worker {
   clientsCount?: number;
 }
+
+/** The system's side of a socket; a socket that was sent to another process has none. */
+interface SystemHandle {
+  readStop(): void;
+  close(): void;
+}
+
+type HeldSocket = Socket & { readonly _handle: SystemHandle | null };
 
 /** How long somebody who was turned away has to take the answer, in milliseconds. */
 const FAREWELL_MS = 2_000;
@@ -20,6 +28,37 @@ const MAX_LINE_BYTES = 16_384;
 /** Whether new connections may go to a worker. Sticky gives them to the one with the fewest. */
 export function setEligible(worker: Worker, eligible: boolean): void {
   (worker as CountedWorker).clientsCount = eligible ? 0 : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Ends connections that wait to be handed to a worker when that worker is gone. A channel passes them on one by one; those
+ * that still wait when it breaks would stay open, and nobody would ever answer them.
+ */
+export function endWaitingWith(worker: Worker): void {
+  const waiting = new Set<Socket>();
+  /** The last one that was sent; its worker may not have taken it. */
+  let sent: SystemHandle | null = null;
+  const send = worker.send.bind(worker) as (...args: unknown[]) => boolean;
+  worker.send = ((message: unknown, ...rest: unknown[]): boolean => {
+    const [socket, done] = rest;
+    if (!(socket instanceof Socket)) {
+      return send(message, ...rest);
+    }
+    const { _handle: handle } = socket as HeldSocket;
+    waiting.add(socket);
+    return send(message, socket, (error: Error | null) => {
+      waiting.delete(socket);
+      sent = handle;
+      (done as (error: Error | null) => void)(error);
+    });
+  }) as Worker['send'];
+  worker.once('exit', () => {
+    for (const socket of waiting) {
+      socket.destroy();
+    }
+    // Closing one that was taken, and is closed here, changes nothing.
+    sent?.close();
+  });
 }
 
 /**
@@ -48,7 +87,7 @@ export function createStickyListener(available: () => boolean): Server {
     }
     // The handle is to be a worker's, but goes on reading here until that worker has confirmed it: what the client says
     // meanwhile would be lost.
-    (socket as Socket & { _handle: { readStop(): void } | null })._handle?.readStop();
+    (socket as HeldSocket)._handle?.readStop();
     // Sticky keeps a connection whose head tells of a body, and passes it on in chunks that nothing bounds. Here it finds the
     // end of the head at the end of the request line, where the session is.
     bytes.indexOf = () => lineLength;

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EXIT_CONFIG } from '../config.js';
 import type { Logger } from '../logger.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
-import { setEligible } from './sticky-listener.js';
+import { endWaitingWith, setEligible } from './sticky-listener.js';
 
 export interface WorkerPoolOptions {
   readonly size: number;
@@ -128,6 +128,7 @@ export class WorkerPool {
 
   private spawn(): Member {
     const worker = this.options.fork();
+    endWaitingWith(worker);
     setEligible(worker, false);
     const ended = new Promise<void>((resolve) => {
       worker.once('exit', () => resolve());

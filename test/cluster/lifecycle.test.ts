@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
-import { createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
@@ -255,6 +256,31 @@ describe('an instance on embedded defaults', function () {
         const { body } = await instance.get('/api/ws/stats');
         expect(body.data).to.deep.include({ nodes: 2, partial: false });
       });
+    } finally {
+      await instance.stop();
+    }
+  });
+
+  it('ends the connections that a worker was about to be given when it was killed', async () => {
+    const instance = await Instance.start({ workers: 1 });
+    const clients: Socket[] = [];
+    try {
+      const [worker] = instance.workers as unknown as [number];
+      process.kill(worker, 'SIGSTOP');
+      for (let count = 0; count < 20; count += 1) {
+        const client = connect(instance.port, '127.0.0.1');
+        client.on('error', () => {});
+        client.write('GET /api/ws/health HTTP/1.1\r\nHost: a\r\n\r\n');
+        client.resume();
+        clients.push(client);
+        await once(client, 'connect');
+      }
+      // Time for the primary to take them: what it has not taken yet would end by itself.
+      await sleep(500);
+      expect(clients.every(({ destroyed }) => !destroyed)).to.equal(true);
+      process.kill(worker, 'SIGKILL');
+      await eventually(() => expect(clients.filter(({ destroyed }) => !destroyed)).to.have.length(0));
+      await instance.ready(1);
     } finally {
       await instance.stop();
     }
