@@ -51,11 +51,7 @@ export class RedisBroker implements Broker {
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
     this.commands = commandClient(options);
     // Subscriptions are this class's to restore, so that it knows when they are.
-    this.subscriber = redisClient(options, {
-      enableOfflineQueue: false,
-      autoResubscribe: false,
-      maxRetriesPerRequest: 0,
-    });
+    this.subscriber = redisClient(options, { autoResubscribe: false });
     this.leases = new RedisLeases(this.commands, {
       prefix,
       nodeId: this.nodeId,

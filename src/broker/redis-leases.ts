@@ -22,12 +22,12 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`;
 
+/** Tells whether the server knew no lease of the node. */
 const RENEW = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)`;
+return redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])`;
 
 const LIVE = `
 local time = redis.call('TIME')
@@ -50,7 +50,7 @@ type ScriptedRedis = Redis & {
     limit: number,
     ms: number,
   ): Promise<number>;
-  renewLease(nodesKey: string, node: string, ms: number): Promise<unknown>;
+  renewLease(nodesKey: string, node: string, ms: number): Promise<number>;
   liveLeases(nodesKey: string): Promise<string[]>;
 };
 
@@ -73,7 +73,8 @@ export class RedisLeases {
   private readonly unwritten = new Set<string>();
   private readonly redis: ScriptedRedis;
   private renewal: NodeJS.Timeout | undefined;
-  private announcedAt = 0;
+  /** When all counts were written, as far as is known. */
+  private announcedAt = Number.NEGATIVE_INFINITY;
   private stopped = false;
 
   constructor(
@@ -128,13 +129,8 @@ export class RedisLeases {
 
   /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
   async announce(): Promise<void> {
-    this.announcedAt = Date.now();
+    this.announcedAt = Number.NEGATIVE_INFINITY;
     await this.renew();
-    for (const address of [...this.counts.keys(), ...this.unwritten]) {
-      this.dirty.add(address);
-    }
-    this.unwritten.clear();
-    this.flush();
   }
 
   async stop(): Promise<void> {
@@ -149,15 +145,26 @@ export class RedisLeases {
 
   private async renew(): Promise<void> {
     const { nodeId, leaseMs, logger } = this.options;
+    let forgotten: boolean;
     try {
-      await this.redis.renewLease(this.nodesKey, nodeId, leaseMs);
+      forgotten = (await this.redis.renewLease(this.nodesKey, nodeId, leaseMs)) === 1;
     } catch (error) {
       logger.debug('lease not renewed', { error: (error as Error).message });
       return;
     }
-    if (Date.now() - this.announcedAt > ANNOUNCE_MS) {
-      await this.announce();
+    // With the lease went the counts: others drop those of a node that has none.
+    if (forgotten || performance.now() - this.announcedAt > ANNOUNCE_MS) {
+      this.writeAll();
     }
+  }
+
+  private writeAll(): void {
+    this.announcedAt = performance.now();
+    for (const address of [...this.counts.keys(), ...this.unwritten]) {
+      this.dirty.add(address);
+    }
+    this.unwritten.clear();
+    this.flush();
   }
 
   private lower(address: string): void {
@@ -190,7 +197,8 @@ export class RedisLeases {
     const addresses = [...this.dirty];
     this.dirty.clear();
     const remember = (): void => {
-      // Written again at the reconnect, those that have no connection any more too.
+      // Written again with the next lease, those that have no connection any more too.
+      this.announcedAt = Number.NEGATIVE_INFINITY;
       for (const address of addresses.slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
         this.unwritten.add(address);
       }

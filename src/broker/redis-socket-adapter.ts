@@ -25,7 +25,7 @@ export class RedisSocketAdapter {
   private stopped = false;
 
   constructor(private readonly options: SocketAdapterOptions) {
-    this.publisher = redisClient(options, { enableOfflineQueue: false, maxRetriesPerRequest: 0 });
+    this.publisher = redisClient(options);
     const publish = this.publisher.publish.bind(this.publisher) as (
       channel: string,
       message: string | Buffer,
@@ -35,11 +35,7 @@ export class RedisSocketAdapter {
     });
 
     // The client's own queue and its own way to restore subscriptions would reject as well.
-    this.subscriber = redisClient(options, {
-      enableOfflineQueue: false,
-      autoResubscribe: false,
-      maxRetriesPerRequest: 0,
-    });
+    this.subscriber = redisClient(options, { autoResubscribe: false });
     this.send = {
       subscribe: this.subscriber.subscribe.bind(this.subscriber),
       psubscribe: this.subscriber.psubscribe.bind(this.subscriber),

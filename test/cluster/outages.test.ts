@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { Redis } from 'ioredis';
 import WebSocket from 'ws';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
@@ -66,6 +67,26 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
       await account.compareState(subscriber);
     }
   };
+
+  /**
+   * A client that is let in stays, in `sockets`.
+   * @returns the code of the refusal, undefined when it may stay
+   */
+  async function connect(instance: Instance, sockets: WebSocket[]): Promise<string | undefined> {
+    const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, {
+      headers: { 'x-api-key': scene.keys.get('user_1')! },
+    });
+    socket.once('open', () => socket.send('{"type":"PING"}'));
+    const [text] = (await once(socket, 'message')) as [Buffer];
+    const { type, data } = JSON.parse(String(text)) as { type: string; data: { code?: string } };
+    if (type === 'ERROR') {
+      return data.code;
+    }
+    sockets.push(socket);
+    return undefined;
+  }
+
+  const statsOf = async (instance: Instance) => (await instance.get('/api/ws/stats')).body.data;
 
   const health = async (): Promise<unknown[]> =>
     Promise.all(
@@ -133,6 +154,98 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     await everybodyHasEverything();
     const messages = late.log.map(({ message }) => message);
     expect(messages.filter((message) => /unexpected/.test(message))).to.deep.equal([]);
+  });
+
+  it('of Redis in which it forgot everything leaves places of addresses and statistics as they are by then', async () => {
+    const limited = { ...env, REDIS_PREFIX: 'limited', MAX_CONNECTIONS_PER_IP: '4' };
+    const [one, other] = await Promise.all([
+      Instance.start({ env: limited, workers: 1 }),
+      Instance.start({ env: limited, workers: 1 }),
+    ]);
+    instances.push(one, other);
+    const [ofOne, ofOther, extra]: WebSocket[][] = [[], [], []];
+    /** Holds that both come to refuse, and count those that are there and no more. */
+    const full = async (): Promise<void> => {
+      for (const instance of [one, other]) {
+        await eventually(
+          async () => {
+            const refusal = await connect(instance, extra!);
+            for (const socket of extra!.splice(0)) {
+              socket.terminate();
+            }
+            expect(refusal).to.equal('RATE_LIMIT_EXCEEDED');
+          },
+          { timeoutMs: 20_000, intervalMs: 100 },
+        );
+        await eventually(
+          async () => expect(await statsOf(instance)).to.deep.include({ total_clients: 4, nodes: 2, partial: false }),
+          { timeoutMs: 20_000, intervalMs: 100 },
+        );
+      }
+    };
+    const brokers = async (): Promise<unknown[]> =>
+      Promise.all([one, other].map(async (instance) => (await instance.get('/api/ws/health')).body.components.broker));
+    for (const [instance, sockets] of [
+      [one, ofOne!],
+      [other, ofOther!],
+    ] as const) {
+      expect([await connect(instance, sockets), await connect(instance, sockets)]).to.deep.equal([
+        undefined,
+        undefined,
+      ]);
+    }
+    await full();
+
+    await redis.kill();
+    await eventually(async () => expect(await brokers()).to.deep.equal(['down', 'down']), { timeoutMs: 20_000 });
+    ofOne!.pop()!.terminate();
+    expect(await connect(other, ofOther!)).to.equal(undefined);
+    await redis.launch();
+    await eventually(async () => expect(await brokers()).to.deep.equal(['up', 'up']), { timeoutMs: 20_000 });
+    await full();
+    ofOther!.pop()!.terminate();
+    await eventually(async () => expect(await connect(one, ofOne!)).to.equal(undefined));
+    await full();
+    for (const socket of [...ofOne!, ...ofOther!]) {
+      expect(socket.readyState).to.equal(WebSocket.OPEN);
+      socket.terminate();
+    }
+  });
+
+  it('of Redis is not what a worker sees that was held up itself', async () => {
+    const never = String(3_600_000);
+    const late = await Instance.start({
+      env: { ...env, RECONCILE_MS: never, RECONCILE_IDLE_MS: never },
+      workers: 1,
+      preload: new URL('../support/held-up-worker.js', import.meta.url).href,
+    });
+    const others = instances.map(({ url }) => url);
+    instances.push(late);
+    const admin = new Redis(redis.url);
+    const connections = async (): Promise<string[]> =>
+      [...String(await admin.client('LIST')).matchAll(/^id=(\d+) /gm)].map((match) => match[1]!).sort();
+    const said = () => late.log.map(({ message }) => message);
+    try {
+      await subscribe();
+      const up = { database: 'up', broker: 'up' };
+      await eventually(async () => expect(await health()).to.deep.equal(Array(3).fill([200, 'healthy', up])));
+      const before = await connections();
+      process.kill([...late.workers][0]!, 'SIGUSR2');
+      await eventually(() => expect(said()).to.include('held up'));
+      const jobs = scene.jobs.filter(({ userId }) => userId === 'user_1');
+      await writeAll([new Writer(new RestWrites(() => others, scene.serviceKey), jobs, random(1))], 20);
+      await eventually(() => expect(said()).to.include('going on'));
+      // Nor does it look into the log: Redis has kept these for it.
+      await everybodyHasEverything();
+      await write(20, 2);
+      await everybodyHasEverything();
+      expect(await health()).to.deep.equal(Array(3).fill([200, 'healthy', up]));
+      expect(late.log.filter(({ level }) => level === 'warn' || level === 'error')).to.deep.equal([]);
+      expect(await connections()).to.deep.equal(before);
+      expect(subscribers.map((one) => one.connections)).to.deep.equal(Array(6).fill(1));
+    } finally {
+      admin.disconnect();
+    }
   });
 
   it('of Postgres refuses writes with 503 and subscriptions with a code, and closes nothing', async () => {
@@ -203,31 +316,17 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     const instance = await Instance.start({ env: alone, workers: 2 });
     instances.push(instance);
     const sockets: WebSocket[] = [];
-    /** @returns the code of the refusal, undefined when it may stay */
-    const connect = async (): Promise<string | undefined> => {
-      const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks`, {
-        headers: { 'x-api-key': scene.keys.get('user_1')! },
-      });
-      socket.once('open', () => socket.send('{"type":"PING"}'));
-      const [text] = (await once(socket, 'message')) as [Buffer];
-      const { type, data } = JSON.parse(String(text)) as { type: string; data: { code?: string } };
-      if (type === 'ERROR') {
-        return data.code;
-      }
-      sockets.push(socket);
-      return undefined;
-    };
-    const stats = async () => (await instance.get('/api/ws/stats')).body.data;
+    const connectHere = () => connect(instance, sockets);
     const places = async (count: number): Promise<void> => {
       for (let place = 0; place < count; place += 1) {
-        await eventually(async () => expect(await connect()).to.equal(undefined), {
+        await eventually(async () => expect(await connectHere()).to.equal(undefined), {
           timeoutMs: 40_000,
           intervalMs: 200,
         });
       }
-      expect(await connect()).to.equal('RATE_LIMIT_EXCEEDED');
+      expect(await connectHere()).to.equal('RATE_LIMIT_EXCEEDED');
       await eventually(
-        async () => expect(await stats()).to.deep.include({ total_clients: 4, nodes: 2, partial: false }),
+        async () => expect(await statsOf(instance)).to.deep.include({ total_clients: 4, nodes: 2, partial: false }),
         { timeoutMs: 30_000 },
       );
     };
@@ -239,9 +338,9 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     await instance.ready(2);
     // As far as anybody knows, the dead one may only be slow.
     await eventually(async () =>
-      expect(await stats()).to.deep.include({ total_clients: open(), nodes: 2, partial: true }),
+      expect(await statsOf(instance)).to.deep.include({ total_clients: open(), nodes: 2, partial: true }),
     );
-    expect(await connect()).to.equal('RATE_LIMIT_EXCEEDED');
+    expect(await connectHere()).to.equal('RATE_LIMIT_EXCEEDED');
     await places(4 - open());
     for (const socket of sockets) {
       socket.terminate();

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import { Server, type ServerOptions } from 'socket.io';
@@ -8,6 +8,7 @@ import { LocalBroker } from '../../src/broker/local-broker.js';
 import type { PrimaryLink, ToPrimary, ToWorker, WorkerLink } from '../../src/broker/local-link.js';
 import { LocalPrimary } from '../../src/broker/local-primary.js';
 import { RedisBroker } from '../../src/broker/redis-broker.js';
+import { commandClient, MAX_WAITING } from '../../src/broker/redis-client.js';
 import { silentLogger } from '../../src/logger.js';
 import { eventually } from '../support/eventually.js';
 import { describeWith } from '../support/programs.js';
@@ -79,6 +80,26 @@ async function localVariant(): Promise<BrokerVariant> {
 
 describe('local broker', () => brokerContract(localVariant));
 
+/** Holds that a node comes to get `count` of an address' `limit` places, and no more. Gives them back. */
+async function expectPlaces(node: Broker, address: string, { limit, count }: { limit: number; count: number }) {
+  await eventually(
+    async () => {
+      const taken: Array<() => void> = [];
+      for (let place: (() => void) | undefined; taken.length <= limit; taken.push(place)) {
+        place = await node.acquireConnection(address, limit);
+        if (place === undefined) {
+          break;
+        }
+      }
+      for (const give of taken) {
+        give();
+      }
+      expect(taken, address).to.have.length(count);
+    },
+    { timeoutMs: 10_000, intervalMs: 100 },
+  );
+}
+
 describeWith(REDIS_PROGRAMS, 'redis broker', () => {
   let redis: RedisServer;
   let prefixes = 0;
@@ -120,6 +141,56 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
   }
 
   brokerContract(redisVariant);
+
+  describe('in a process that is held up for longer than a command may take', function () {
+    this.timeout(30_000);
+
+    for (const [state, reach] of [
+      ['have been sent', () => turn()],
+      ['are about to be sent', () => undefined],
+    ] as const) {
+      it(`does not take the server for dead (commands ${state})`, async () => {
+        const log: string[] = [];
+        const { heartbeatMs, ...others } = options('busy');
+        const broker = new RedisBroker({
+          ...others,
+          logger: { ...silentLogger, warn: (message: string) => log.push(message) } as never,
+        });
+        let downs = 0;
+        broker.onDown(() => {
+          downs += 1;
+        });
+        const admin = new Redis(redis.url);
+        const connections = async (): Promise<string[]> => {
+          const clients = String(await admin.client('LIST'));
+          return [...clients.matchAll(/^id=(\d+) /gm)].map((match) => match[1]!).sort();
+        };
+        try {
+          await broker.start();
+          await eventually(() => expect(broker.up).to.equal(true));
+          const before = await connections();
+          const heard: string[] = [];
+          const work = Promise.all([
+            broker.publish('a', Buffer.from('one')),
+            broker.subscribe('b', (batch) => heard.push(...batch.map(String))),
+            broker.acquireConnection('10.2.0.1', 1),
+          ]);
+          await reach();
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000);
+          await work;
+          await broker.publish('b', Buffer.from('two'));
+          await eventually(() => expect(heard).to.deep.equal(['two']));
+          expect(broker.up).to.equal(true);
+          expect(downs).to.equal(0);
+          expect(log).to.deep.equal([]);
+          expect(await connections()).to.deep.equal(before);
+        } finally {
+          await broker.stop();
+          admin.disconnect();
+        }
+      });
+    }
+  });
 
   describe('without its server', function () {
     this.timeout(30_000);
@@ -168,6 +239,82 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
         place!();
       });
     }
+
+    it('has a bounded number of commands wait while it is silent', async () => {
+      const client = commandClient({ url: redis.url, logger: silentLogger });
+      await client.connect();
+      let waiting = 0;
+      let most = 0;
+      /** Goes on with commands at a rate that no server could stand, until `done`. */
+      const press = async (done: () => boolean): Promise<void> => {
+        while (!done()) {
+          for (let count = 0; count < 1_000; count += 1) {
+            waiting += 1;
+            const settled = (): void => {
+              waiting -= 1;
+            };
+            client.publish('elsewhere', Buffer.alloc(100)).then(settled, settled);
+          }
+          await turn();
+          most = Math.max(most, waiting);
+        }
+      };
+      try {
+        redis.pause();
+        await press(() => client.status !== 'ready');
+        expect(most).to.be.within(1_000, MAX_WAITING);
+        most = 0;
+        // A server that is stopped takes connections too, and says nothing on them.
+        let connects = 0;
+        client.on('connect', () => {
+          connects += 1;
+        });
+        await press(() => connects > 1);
+        expect(most).to.equal(0);
+        redis.resume();
+        await eventually(() => expect(client.status).to.equal('ready'), { timeoutMs: 10_000 });
+        expect(await client.publish('elsewhere', '')).to.equal(0);
+        expect(waiting).to.equal(0);
+      } finally {
+        client.disconnect();
+      }
+    });
+
+    it('writes its lease and the places of addresses again, as they are by then', async () => {
+      const other = new RedisBroker(options('outage'));
+      const admin = new Redis(redis.url);
+      admin.on('error', () => {});
+      await other.start();
+      try {
+        const nodes = [broker.nodeId, other.nodeId];
+        const forgetting: Array<[string, () => Promise<unknown>, () => Promise<unknown>]> = [
+          ['10.1.0.1', () => redis.kill(), () => redis.launch()],
+          ['10.1.0.2', async () => redis.pause(), async () => redis.resume()],
+        ];
+        for (const [address, begin, end] of forgetting) {
+          await eventually(async () => expect(await other.liveNodes()).to.have.members(nodes));
+          const places = [await broker.acquireConnection(address, 3), await broker.acquireConnection(address, 3)];
+          places.push(await other.acquireConnection(address, 3));
+          expect(await other.acquireConnection(address, 3), address).to.equal(undefined);
+          await begin();
+          await eventually(() => expect([broker.up, other.up]).to.deep.equal([false, false]), { timeoutMs: 10_000 });
+          places[0]!();
+          await end();
+          await eventually(() => expect([broker.up, other.up]).to.deep.equal([true, true]), { timeoutMs: 10_000 });
+          await expectPlaces(other, address, { limit: 3, count: 1 });
+        }
+        // A server may forget without an outage that anybody sees.
+        const address = '10.1.0.3';
+        await broker.acquireConnection(address, 3);
+        await broker.acquireConnection(address, 3);
+        await admin.flushall();
+        await expectPlaces(other, address, { limit: 3, count: 1 });
+        await eventually(async () => expect(await other.liveNodes()).to.have.members(nodes));
+      } finally {
+        admin.disconnect();
+        await other.stop();
+      }
+    });
 
     it('starts though the server is not there', async () => {
       await redis.kill();
