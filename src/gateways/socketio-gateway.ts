@@ -51,7 +51,10 @@ interface EngineConnection {
   write(packet: string, options: { compress: boolean }): void;
   close(discard?: boolean): void;
   once(event: 'close', listener: () => void): void;
+  /** A packet came. */
   on(event: 'packet', listener: () => void): void;
+  /** A packet is about to join the queue. */
+  on(event: 'packetCreate', listener: (packet: { readonly data?: unknown }) => void): void;
 }
 
 interface WsSocket {
@@ -65,6 +68,8 @@ const WS_OPEN = 1;
 
 /** Packets that may wait for a client that goes on talking. */
 const MAX_WAITING_PACKETS = 4_096;
+/** How a CONNECT_ERROR of Socket.IO begins. */
+const REFUSAL = '4';
 /** About the bytes of an acknowledgement, and of each room in it. */
 const ACK_BYTES = 200;
 const ACK_ROOM_BYTES = 250;
@@ -97,7 +102,30 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   });
 
   io.engine.use(releaseUpgrade);
-  io.engine.on('connection', (engine: EngineConnection) => engine.on('packet', boundAnswers));
+  /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
+  const refusals = new WeakMap<EngineConnection, number>();
+
+  function countRefusal(this: EngineConnection, { data }: { readonly data?: unknown }): void {
+    if (typeof data === 'string' && data.startsWith(REFUSAL)) {
+      const before = this.writeBuffer.length === 0 ? 0 : (refusals.get(this) ?? 0);
+      refusals.set(this, before + Buffer.byteLength(data));
+    }
+  }
+
+  /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
+  function boundAnswers(this: EngineConnection): void {
+    const waiting = this.writeBuffer.length;
+    if (waiting === 0) {
+      refusals.delete(this);
+    } else if (waiting > MAX_WAITING_PACKETS || (refusals.get(this) ?? 0) > limits.MAX_BUFFERED_BYTES) {
+      cutOff(this);
+    }
+  }
+
+  io.engine.on('connection', (engine: EngineConnection) => {
+    engine.on('packetCreate', countRefusal);
+    engine.on('packet', boundAnswers);
+  });
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
@@ -157,13 +185,6 @@ function cutOff(engine: EngineConnection): void {
   if (engine.readyState !== 'closed') {
     engine.transport.socket?.terminate();
     engine.close(true);
-  }
-}
-
-/** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
-function boundAnswers(this: EngineConnection): void {
-  if (this.writeBuffer.length > MAX_WAITING_PACKETS) {
-    cutOff(this);
   }
 }
 
