@@ -131,7 +131,18 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   );
 
   const namespace = io.of(NAMESPACE);
+  /** Connections that have asked for the namespace. */
+  const asked = new WeakSet<EngineConnection>();
   namespace.use((socket, next) => {
+    const engine = socket.conn as unknown as EngineConnection;
+    if (asked.has(engine)) {
+      // Each would be a look-up of its own key. Socket.IO ends a connection that asks again when it is in; so does this
+      // while it is asked for.
+      engine.close(true);
+      next(refusal(new TaskwireError('INVALID_REQUEST')));
+      return;
+    }
+    asked.add(engine);
     enter(socket as unknown as TaskSocket).then(
       () => next(),
       (error) => {
@@ -139,12 +150,13 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
         if (refused.code === 'SERVER_DRAINING') {
           // A client that is refused does not come back by itself; one whose transport was closed does. There is nothing
           // that it would have to fetch first.
-          socket.conn.close(true);
+          engine.close(true);
         } else {
-          next(refusal(refused));
           // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
-          setImmediate(() => closeEngine(socket.conn as unknown as EngineConnection));
+          setImmediate(() => closeEngine(engine));
         }
+        // On a closed connection too: Socket.IO keeps the socket until it is told.
+        next(refusal(refused));
       },
     );
   });

@@ -3,11 +3,14 @@ import { createServer, type Server as HttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect } from 'chai';
 import type { Server } from 'socket.io';
+import type { Admission } from '../../src/broker/broker.js';
 import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
 import { NAMESPACE } from '../../src/gateways/frame.js';
 import { FrameWriter } from '../../src/gateways/frame-writer.js';
 import { createSocketioGateway } from '../../src/gateways/socketio-gateway.js';
 import type { Admit } from '../../src/middleware/door.js';
+import { TaskwireError } from '../../src/protocol/errors.js';
+import { eventually } from '../support/eventually.js';
 
 const BUFFERED_BYTES = 100_000;
 /** Of what is asked for and refused: a few of them are more than may wait. */
@@ -37,6 +40,11 @@ class PollingClient {
     } catch {
       return false;
     }
+  }
+
+  /** Ends the transport. */
+  async leave(): Promise<void> {
+    await fetch(this.url, { method: 'POST', body: '1' }).catch(() => {});
   }
 
   async fetch(): Promise<string> {
@@ -131,5 +139,57 @@ describe('Socket.IO gateway', () => {
       }
       expect(await client.fetch()).to.have.length.above(payload.length);
     });
+  });
+
+  describe('who asks for the namespace', () => {
+    interface Asked {
+      readonly apiKey: unknown;
+      answer(admission: Admission | Error): void;
+    }
+    let asked: Asked[];
+
+    beforeEach(() => {
+      asked = [];
+      admit = ({ apiKey }) =>
+        new Promise((resolve, reject) => {
+          asked.push({
+            apiKey,
+            answer: (admission) => (admission instanceof Error ? reject(admission) : resolve(admission)),
+          });
+        });
+    });
+
+    const connect = (key: string): string => `40${NAMESPACE},{"api_key":"${key}"}`;
+
+    /** Sockets that Socket.IO keeps although they are not in the namespace. */
+    const waiting = (): number =>
+      (io.of(NAMESPACE) as unknown as { _preConnectSockets: Map<string, unknown> })._preConnectSockets.size;
+
+    it('is looked up once, and cut off when it asks again meanwhile', async () => {
+      const client = await PollingClient.open(url);
+      await client.send(connect('1'), ...Array.from({ length: 100 }, (_, n) => connect(String(n + 2))));
+      await eventually(() => expect(io.engine.clientsCount).to.equal(0));
+      expect(asked.map(({ apiKey }) => apiKey)).to.deep.equal(['1']);
+      let released = 0;
+      asked[0]!.answer({ ...ADMISSION, release: () => (released += 1) });
+      await eventually(() => expect(released).to.equal(1));
+      expect(entered).to.deep.equal([]);
+      await eventually(() => expect(waiting()).to.equal(0));
+    });
+
+    for (const [title, answer] of [
+      ['admitted', ADMISSION],
+      ['refused', new TaskwireError('INVALID_API_KEY')],
+    ] as const) {
+      it(`leaves nothing behind when it is gone before it is ${title}`, async () => {
+        const client = await PollingClient.open(url);
+        await client.send(connect('1'));
+        expect(waiting()).to.equal(1);
+        await client.leave();
+        await eventually(() => expect(io.engine.clientsCount).to.equal(0));
+        asked[0]!.answer(answer);
+        await eventually(() => expect(waiting()).to.equal(0));
+      });
+    }
   });
 });
