@@ -65,12 +65,12 @@ export class ControlBus {
 
   private receive(bytes: Buffer): void {
     const message = parseObject(bytes);
-    if (message === undefined) {
-      this.logger.warn('control message is not a JSON object', { bytes: bytes.length });
+    const type = message?.['type'];
+    if (message === undefined || typeof type !== 'string') {
+      this.logger.warn('control message is not a JSON object with a type', { bytes: bytes.length });
       return;
     }
-    const { type } = message;
-    for (const handler of (typeof type === 'string' && this.handlers.get(type)) || []) {
+    for (const handler of this.handlers.get(type) ?? []) {
       this.run(handler, message).catch((error) => {
         this.logger.error('control message failed', { type, error });
       });

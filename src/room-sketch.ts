@@ -35,7 +35,9 @@ export class RoomSketch {
     hashes.forEach((_, index) => {
       hashes[index] = bytes.readDoubleLE(index * 8);
     });
-    return new RoomSketch(hashes, hashes.length < SIZE);
+    return hashes.every((value) => value >= 0 && value < RANGE)
+      ? new RoomSketch(hashes, hashes.length < SIZE)
+      : undefined;
   }
 
   encode(): string {

@@ -172,17 +172,17 @@ export class ClusterStats {
   }
 
   private receive(bytes: Buffer): void {
-    const answer = parseObject(bytes);
-    const id = answer?.['id'];
-    const gathering = typeof id === 'string' ? this.gatherings.get(id) : undefined;
-    if (answer === undefined || gathering === undefined) {
+    const answer = parseObject(bytes) ?? {};
+    const { id, node, clients, rooms, complete } = answer;
+    const gathering = this.gatherings.get(id as string);
+    if (typeof id === 'string' && gathering === undefined) {
       // Too late, or of a question of this process's predecessor.
       return;
     }
-    const { node, clients, rooms, complete } = answer;
     const sketch = RoomSketch.decode(answer['sketch']);
-    if (typeof node !== 'string' || typeof clients !== 'number' || !isCounts(rooms) || sketch === undefined) {
-      this.options.logger.warn('answer about statistics not understood', { node });
+    const whole = gathering !== undefined && sketch !== undefined;
+    if (!whole || typeof node !== 'string' || !isCount(clients) || !isCounts(rooms)) {
+      this.options.logger.warn('answer about statistics not understood', { node, bytes: bytes.length });
       return;
     }
     const counts = new Map(rooms);
@@ -192,15 +192,21 @@ export class ClusterStats {
   }
 }
 
+/** JSON has numbers that are read as infinity. */
+const isCount = (value: unknown): value is number => Number.isFinite(value);
+
 const isCounts = (value: unknown): value is Array<[string, number]> =>
-  Array.isArray(value) && value.every((pair) => Array.isArray(pair) && typeof pair[1] === 'number');
+  Array.isArray(value) && value.every((pair) => Array.isArray(pair) && typeof pair[0] === 'string' && isCount(pair[1]));
 
 const largestFirst = ([, a]: readonly [string, number], [, b]: readonly [string, number]): number => b - a;
 
 /** Counts of an answer; what a worker of another version does not count is 0. */
 function countsOf(value: unknown): MessageCounts {
   const given = (typeof value === 'object' && value !== null ? value : {}) as Readonly<Record<string, unknown>>;
-  return countEach((count) => (Number.isFinite(given[count]) ? (given[count] as number) : 0));
+  return countEach((count) => {
+    const counted = given[count];
+    return isCount(counted) ? counted : 0;
+  });
 }
 
 const countEach = (value: (count: MessageCount) => number): MessageCounts =>

@@ -52,10 +52,10 @@ interface EngineConnection {
   write(packet: string, options: { compress: boolean }): void;
   close(discard?: boolean): void;
   once(event: 'close', listener: () => void): void;
+  /** A packet came. */
   on(event: 'packet', listener: () => void): void;
-  on(event: 'packetCreate', listener: (packet: { readonly data?: { readonly length: number } }) => void): void;
-  /** Kept here: characters of the packets in `writeBuffer`. */
-  waitingBytes: number;
+  /** A packet is about to join the queue. */
+  on(event: 'packetCreate', listener: (packet: { readonly data?: unknown }) => void): void;
 }
 
 interface WsSocket {
@@ -69,6 +69,8 @@ const WS_OPEN = 1;
 
 /** Packets that may wait for a client that goes on talking. */
 const MAX_WAITING_PACKETS = 4_096;
+/** How a CONNECT_ERROR of Socket.IO begins. */
+const REFUSAL = '4';
 /** About the bytes of an acknowledgement, and of each room in it. */
 const ACK_BYTES = 200;
 const ACK_ROOM_BYTES = 250;
@@ -101,11 +103,29 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   });
 
   io.engine.use(releaseUpgrade);
-  // A client that reads may have a snapshot, and what came before it, on its way.
-  const mostWaiting = limits.MAX_BUFFERED_BYTES + limits.MAX_SNAPSHOT_BYTES;
+  /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
+  const refusals = new WeakMap<EngineConnection, number>();
+
+  function countRefusal(this: EngineConnection, { data }: { readonly data?: unknown }): void {
+    if (typeof data === 'string' && data.startsWith(REFUSAL)) {
+      const before = this.writeBuffer.length === 0 ? 0 : (refusals.get(this) ?? 0);
+      refusals.set(this, before + Buffer.byteLength(data));
+    }
+  }
+
+  /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
+  function boundAnswers(this: EngineConnection): void {
+    const waiting = this.writeBuffer.length;
+    if (waiting === 0) {
+      refusals.delete(this);
+    } else if (waiting > MAX_WAITING_PACKETS || (refusals.get(this) ?? 0) > limits.MAX_BUFFERED_BYTES) {
+      cutOff(this);
+    }
+  }
+
   io.engine.on('connection', (engine: EngineConnection) => {
+    engine.on('packetCreate', countRefusal);
     engine.on('packet', boundAnswers);
-    engine.on('packetCreate', countWaiting);
   });
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
@@ -120,15 +140,18 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   }
 
   const namespace = io.of(NAMESPACE);
-  /** Connections that have asked for the namespace, and are in it or about to be sent away. */
-  const entering = new WeakSet<object>();
+  /** Connections that have asked for the namespace. */
+  const asked = new WeakSet<EngineConnection>();
   namespace.use((socket, next) => {
-    if (entering.has(socket.conn)) {
-      // Nobody asks twice for what is not decided yet; each time would be a look-up and a place.
-      cutOff(socket.conn as unknown as EngineConnection);
+    const engine = socket.conn as unknown as EngineConnection;
+    if (asked.has(engine)) {
+      // Each would be a look-up of its own key. Socket.IO ends a connection that asks again when it is in; so does this
+      // while it is asked for.
+      engine.close(true);
+      next(refusal(new TaskwireError('INVALID_REQUEST')));
       return;
     }
-    entering.add(socket.conn);
+    asked.add(engine);
     enter(socket as unknown as TaskSocket).then(
       () => next(),
       (error) => {
@@ -136,12 +159,13 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
         if (refused.code === 'SERVER_DRAINING') {
           // A client that is refused does not come back by itself; one whose transport was closed does. There is nothing
           // that it would have to fetch first.
-          socket.conn.close(true);
+          engine.close(true);
         } else {
-          next(refusal(refused));
           // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
-          setImmediate(() => closeEngine(socket.conn as unknown as EngineConnection));
+          setImmediate(() => closeEngine(engine));
         }
+        // On a closed connection too: Socket.IO keeps the socket until it is told.
+        next(refusal(refused));
       },
     );
   });

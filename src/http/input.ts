@@ -47,12 +47,16 @@ export function objectOf(body: unknown): Readonly<Record<string, unknown>> {
  */
 export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, unknown>> {
   const object = objectOf(body);
-  const { task_id: repeated } = object;
-  if (repeated !== undefined && repeated !== id && repeated !== Number(id)) {
+  const repeated = object['task_id'];
+  if (repeated !== undefined && textOf(repeated) !== id) {
     throw invalidField('task_id', 'differs from the id in the path');
   }
   return object;
 }
+
+/** An id as text. What else may stand there is not made text of: an object says itself how, and may fail at it. */
+const textOf = (id: unknown): string | undefined =>
+  typeof id === 'string' || typeof id === 'number' ? String(id) : undefined;
 
 /** Tasks of a page that names no limit, and most tasks of any. */
 const PAGE = 100;

@@ -292,6 +292,61 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
     });
   });
 
+  it('refuses whatever else stands where a value belongs', async () => {
+    const job_id = await makeJob();
+    const id = await makeTask(job_id);
+    rest.events.length = 0;
+    // Arrays that are deep are made text of by recursion.
+    const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+    const hostile = ['{"toString":1}', '{"toString":1,"valueOf":1}', '{"toJSON":1}', '[{"toString":1}]', deep, 'true'];
+    const create = { job_id, task_definition_id: 1, is_imua: false };
+    const execution = {
+      task_id: id,
+      task_performer_id: 4,
+      execution_timestamp: '2024-01-01T00:00:00Z',
+      task_error: '',
+    };
+    const attestation = { task_id: id, task_number: 12, task_attester_ids: [1], tx_url: '' };
+    const status = { task_id: id, task_status: 'completed', task_submission_tx_hash: '0x' };
+    const cases: Array<[string, string, Record<string, unknown>]> = [
+      ['POST', '/api/tasks', create],
+      ['PUT', `/api/tasks/execution/${id}`, execution],
+      ['PUT', `/api/tasks/attestation/${id}`, attestation],
+      ['PUT', `/api/tasks/${id}/fee`, { task_id: id, fee: 1 }],
+      ['PUT', `/api/tasks/${id}/status`, status],
+      ['POST', '/api/jobs', { job_id: '1', user_id: 'ada' }],
+      ['POST', '/api/keys', { owner: 'ada', role: 'user', rate_limit: 1, name: '' }],
+    ];
+    for (const [method, path, good] of cases) {
+      for (const field of Object.keys(good).filter((name) => name !== 'is_imua')) {
+        for (const value of hostile) {
+          const body = JSON.stringify({ ...good, [field]: '?' }).replace('"?"', value);
+          const answer = await rest.request(method, path, { key: admin, body });
+          expectError(answer, 400, 'INVALID_REQUEST');
+          expect(answer.body.error.details[0].field, `${path} ${field} ${value.slice(0, 40)}`).to.match(
+            new RegExp(`^${field}\\b`),
+          );
+        }
+      }
+    }
+    const updates = [
+      { ...execution, kind: 'execution' },
+      { ...attestation, kind: 'attestation' },
+      { kind: 'fee', task_id: id, fee: 1 },
+      { ...status, kind: 'status' },
+    ];
+    for (const [method, good] of [['POST', create], ...updates.map((update) => ['PUT', update] as const)] as const) {
+      for (const field of Object.keys(good).filter((name) => name !== 'is_imua')) {
+        const items = hostile.map((value) => JSON.stringify({ ...good, [field]: '?' }).replace('"?"', value));
+        const answer = await rest.request(method, '/api/tasks', { key: admin, body: `[${items.join()}]` });
+        expect(answer.status, field).to.equal(207);
+        const codes = answer.body.results.map(({ error }: { error?: { code: string } }) => error?.code);
+        expect(codes, field).to.deep.equal(hostile.map(() => 'INVALID_REQUEST'));
+      }
+    }
+    expect(rest.events).to.deep.equal([]);
+  });
+
   describe('who may what', () => {
     it("a user is told the same of what is another's and of what does not exist", async () => {
       const job_id = await makeJob();

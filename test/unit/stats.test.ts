@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { CONTROL_CHANNEL } from '../../src/broker/broker.js';
+import { type ChannelListener, CONTROL_CHANNEL } from '../../src/broker/broker.js';
 import { ControlBus } from '../../src/control-bus.js';
 import { silentLogger } from '../../src/logger.js';
 import { RoomSketch } from '../../src/room-sketch.js';
@@ -33,8 +33,24 @@ describe('room sketch', () => {
     }
     expect(RoomSketch.decode('AAAA')).to.equal(undefined);
     expect(RoomSketch.decode(17)).to.equal(undefined);
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, -1]) {
+      const bytes = Buffer.alloc(8);
+      bytes.writeDoubleLE(value);
+      expect(RoomSketch.decode(bytes.toString('base64'))).to.equal(undefined);
+    }
   });
 });
+
+/** JSON that is neither text nor a number, some of which says itself how it is made text of, and fails at it. */
+const HOSTILE: readonly unknown[] = [
+  null,
+  true,
+  [],
+  {},
+  { toString: 1 },
+  { toString: 1, valueOf: 1 },
+  [[{ toString: 1 }]],
+];
 
 /** Counts that are all different: `first` and those after it. */
 const counts = (first: number): MessageCounts =>
@@ -182,6 +198,60 @@ describe('statistics of the cluster', () => {
       await broker.publish('node:a', Buffer.from(text));
     }
     expect((await stats.collect({ rooms: true })).nodes).to.equal(1);
+  });
+
+  it('logs messages of other processes that are none, and goes on', async () => {
+    const warnings: string[] = [];
+    const logger = { ...silentLogger, warn: (message: string) => warnings.push(message) };
+    const listeners = new Map<string, ChannelListener>();
+    const broker = Object.assign(brokers.add('a'), {
+      subscribe: async (channel: string, listener: ChannelListener) => void listeners.set(channel, listener),
+      publish: async () => {},
+    });
+    const bus = new ControlBus(broker, logger);
+    const report = () => ({ clients: 0, rooms: new Map(), messages: counts(0) });
+    const stats = new ClusterStats({ broker, bus, report, logger });
+    const revoked: unknown[] = [];
+    bus.on('key-revoked', ({ keyId }) => {
+      revoked.push(keyId);
+    });
+    await bus.start();
+    await stats.start();
+    const hear = (channel: string, ...messages: unknown[]): void =>
+      listeners.get(channel)!(messages.map((message) => Buffer.from(JSON.stringify(message))));
+
+    const type = HOSTILE.map((value) => ({ type: value }));
+    hear(CONTROL_CHANNEL, ...type, { type: 'key-revoked', keyId: 'k' });
+    expect(revoked).to.deep.equal(['k']);
+    expect(warnings.splice(0)).to.have.length(type.length);
+
+    const id = HOSTILE.map((value) => ({ id: value }));
+    hear('node:a', ...HOSTILE, ...id);
+    expect(warnings.splice(0)).to.have.length(HOSTILE.length + id.length);
+  });
+
+  it('takes no answer that it could not tell of', async () => {
+    const { stats, broker } = await addNode('a', { 'job:1': 2 }, 60_000);
+    const other = brokers.add('b');
+    const good = { node: 'b', clients: 1, rooms: [['job:1', 1]], sketch: RoomSketch.of(['job:1']).encode() };
+    await other.subscribe(CONTROL_CHANNEL, ([question]) => {
+      const { id, replyTo } = JSON.parse(question!.toString()) as { id: string; replyTo: string };
+      const bad = HOSTILE.flatMap((value) => [
+        { ...good, id, node: value },
+        { ...good, id, clients: value },
+        { ...good, id, rooms: [[value, 1]] },
+        { ...good, id, rooms: [['job:1', value]] },
+        { ...good, id, rooms: [value] },
+        { ...good, id, sketch: value },
+      ]);
+      const infinite = JSON.stringify({ ...good, id, clients: 0 }).replace('"clients":0', '"clients":1e999');
+      for (const text of [...bad.map((answer) => JSON.stringify(answer)), infinite, JSON.stringify({ ...good, id })]) {
+        void broker.publish(replyTo, Buffer.from(text));
+      }
+    });
+    const report = await stats.collect({ rooms: true });
+    expect(report).to.include({ clients: 3, totalRooms: 1, nodes: 2 });
+    expect([...report.rooms]).to.deep.equal([['job:1', 3]]);
   });
 });
 

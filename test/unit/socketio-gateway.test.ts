@@ -1,0 +1,195 @@
+import { once } from 'node:events';
+import { createServer, type Server as HttpServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { expect } from 'chai';
+import type { Server } from 'socket.io';
+import type { Admission } from '../../src/broker/broker.js';
+import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
+import { NAMESPACE } from '../../src/gateways/frame.js';
+import { FrameWriter } from '../../src/gateways/frame-writer.js';
+import { createSocketioGateway } from '../../src/gateways/socketio-gateway.js';
+import type { Admit } from '../../src/middleware/door.js';
+import { TaskwireError } from '../../src/protocol/errors.js';
+import { eventually } from '../support/eventually.js';
+
+const BUFFERED_BYTES = 100_000;
+/** Of what is asked for and refused: a few of them are more than may wait. */
+const LONG_NAMESPACE = `/${'x'.repeat(30_000)}`;
+
+const ADMISSION = {
+  identity: { keyId: 'k', owner: 'ada', role: 'user', rateLimit: 600 },
+  address: '127.0.0.1',
+  release() {},
+} as const;
+
+/** A client that fetches what it is sent only when it wants to. */
+class PollingClient {
+  private constructor(private readonly url: string) {}
+
+  static async open(base: string): Promise<PollingClient> {
+    const url = `${base}/socket.io/?EIO=4&transport=polling`;
+    const hello = await (await fetch(url)).text();
+    return new PollingClient(`${url}&sid=${JSON.parse(hello.slice(1)).sid}`);
+  }
+
+  /** @returns whether the server took it */
+  async send(...packets: string[]): Promise<boolean> {
+    try {
+      const response = await fetch(this.url, { method: 'POST', body: packets.join('\x1e') });
+      return (await response.text()) === 'ok';
+    } catch {
+      return false;
+    }
+  }
+
+  /** Ends the transport. */
+  async leave(): Promise<void> {
+    await fetch(this.url, { method: 'POST', body: '1' }).catch(() => {});
+  }
+
+  async fetch(): Promise<string> {
+    return (await fetch(this.url)).text();
+  }
+}
+
+describe('Socket.IO gateway', () => {
+  let http: HttpServer;
+  let io: Server;
+  let url: string;
+  let entered: GatewayConnection[];
+  let admit: Admit;
+
+  beforeEach(async () => {
+    entered = [];
+    admit = async () => ADMISSION;
+    http = createServer();
+    const connections: Pick<Connections, 'draining' | 'enter'> = {
+      draining: false,
+      enter(connection, admission) {
+        entered.push(connection);
+        return { session: { handle() {}, close() {} }, leave: () => admission.release() };
+      },
+    };
+    io = createSocketioGateway({
+      server: http,
+      adapter: undefined,
+      connections: connections as Connections,
+      admit: (visitor) => admit(visitor),
+      writer: new FrameWriter(),
+      limits: {
+        MAX_MESSAGE_BYTES: 32_768,
+        MAX_BUFFERED_BYTES: BUFFERED_BYTES,
+        PING_INTERVAL_MS: 60_000,
+        PING_TIMEOUT_MS: 60_000,
+        DIRECT_FRAMES: false,
+      },
+    });
+    http.listen(0, '127.0.0.1');
+    await once(http, 'listening');
+    url = `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
+  });
+
+  afterEach(async () => {
+    io.engine.close();
+    http.closeAllConnections();
+    http.close();
+    await once(http, 'close');
+  });
+
+  async function enter(): Promise<PollingClient> {
+    const client = await PollingClient.open(url);
+    await client.send(`40${NAMESPACE},{}`);
+    expect(await client.fetch()).to.match(/^40/);
+    return client;
+  }
+
+  describe('refusals that nobody reads', () => {
+    const ROUNDS = 20;
+
+    for (const [title, open] of [
+      ['before the namespace is entered', () => PollingClient.open(url)],
+      ['in the namespace', enter],
+    ] as const) {
+      it(`end the connection when they are too many bytes, ${title}`, async () => {
+        const client = await open();
+        const taken: boolean[] = [];
+        for (let round = 0; round < ROUNDS; round += 1) {
+          taken.push(await client.send(`40${LONG_NAMESPACE},`));
+        }
+        expect(taken.slice(0, 3)).to.deep.equal([true, true, true]);
+        expect(taken.slice(6)).to.not.include(true);
+        expect(io.engine.clientsCount).to.equal(0);
+      });
+    }
+
+    it('are not those of a client that reads', async () => {
+      const client = await PollingClient.open(url);
+      for (let round = 0; round < ROUNDS; round += 1) {
+        expect(await client.send(`40${LONG_NAMESPACE},`)).to.equal(true);
+        expect(await client.fetch()).to.match(/^44.*Invalid namespace/);
+      }
+    });
+
+    it('are not what the client is sent beside them, which may be large', async () => {
+      const client = await enter();
+      const payload = Buffer.from(JSON.stringify('x'.repeat(10 * BUFFERED_BYTES)));
+      entered[0]!.deliver({ type: 'JOB_TASKS_SNAPSHOT', payload });
+      for (let round = 0; round < ROUNDS; round += 1) {
+        expect(await client.send('40/other,')).to.equal(true);
+      }
+      expect(await client.fetch()).to.have.length.above(payload.length);
+    });
+  });
+
+  describe('who asks for the namespace', () => {
+    interface Asked {
+      readonly apiKey: unknown;
+      answer(admission: Admission | Error): void;
+    }
+    let asked: Asked[];
+
+    beforeEach(() => {
+      asked = [];
+      admit = ({ apiKey }) =>
+        new Promise((resolve, reject) => {
+          asked.push({
+            apiKey,
+            answer: (admission) => (admission instanceof Error ? reject(admission) : resolve(admission)),
+          });
+        });
+    });
+
+    const connect = (key: string): string => `40${NAMESPACE},{"api_key":"${key}"}`;
+
+    /** Sockets that Socket.IO keeps although they are not in the namespace. */
+    const waiting = (): number =>
+      (io.of(NAMESPACE) as unknown as { _preConnectSockets: Map<string, unknown> })._preConnectSockets.size;
+
+    it('is looked up once, and cut off when it asks again meanwhile', async () => {
+      const client = await PollingClient.open(url);
+      await client.send(connect('1'), ...Array.from({ length: 100 }, (_, n) => connect(String(n + 2))));
+      await eventually(() => expect(io.engine.clientsCount).to.equal(0));
+      expect(asked.map(({ apiKey }) => apiKey)).to.deep.equal(['1']);
+      let released = 0;
+      asked[0]!.answer({ ...ADMISSION, release: () => (released += 1) });
+      await eventually(() => expect(released).to.equal(1));
+      expect(entered).to.deep.equal([]);
+      await eventually(() => expect(waiting()).to.equal(0));
+    });
+
+    for (const [title, answer] of [
+      ['admitted', ADMISSION],
+      ['refused', new TaskwireError('INVALID_API_KEY')],
+    ] as const) {
+      it(`leaves nothing behind when it is gone before it is ${title}`, async () => {
+        const client = await PollingClient.open(url);
+        await client.send(connect('1'));
+        expect(waiting()).to.equal(1);
+        await client.leave();
+        await eventually(() => expect(io.engine.clientsCount).to.equal(0));
+        asked[0]!.answer(answer);
+        await eventually(() => expect(waiting()).to.equal(0));
+      });
+    }
+  });
+});
