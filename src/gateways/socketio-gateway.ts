@@ -22,7 +22,6 @@ export interface SocketioGatewayOptions {
   readonly limits: {
     readonly MAX_MESSAGE_BYTES: number;
     readonly MAX_BUFFERED_BYTES: number;
-    readonly MAX_SNAPSHOT_BYTES: number;
     readonly PING_INTERVAL_MS: number;
     readonly PING_TIMEOUT_MS: number;
     readonly DIRECT_FRAMES: boolean;
@@ -131,14 +130,6 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
 
-  /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
-  function boundAnswers(this: EngineConnection): void {
-    const { length } = this.writeBuffer;
-    if (length > MAX_WAITING_PACKETS || (length > 0 && this.waitingBytes > mostWaiting)) {
-      cutOff(this);
-    }
-  }
-
   const namespace = io.of(NAMESPACE);
   /** Connections that have asked for the namespace. */
   const asked = new WeakSet<EngineConnection>();
@@ -200,10 +191,6 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
 function closeEngine(engine: EngineConnection): void {
   engine.close();
   setTimeout(() => cutOff(engine), CLOSE_MS).unref();
-}
-
-function countWaiting(this: EngineConnection, { data }: { readonly data?: { readonly length: number } }): void {
-  this.waitingBytes = (this.writeBuffer.length === 0 ? 0 : this.waitingBytes) + (data?.length ?? 0);
 }
 
 function cutOff(engine: EngineConnection): void {
