@@ -33,12 +33,19 @@ export function createStickyListener(available: () => boolean): Server {
   setupMaster(routed as HttpServer, { loadBalancingMethod: 'least-connection' });
   return createServer((socket) => {
     socket.on('error', () => socket.destroy());
-    if (available()) {
-      socket.setTimeout(SILENCE_MS, () => socket.destroy());
-      socket.once('data', (chunk: Buffer) => route(socket, chunk));
-    } else {
+    if (!available()) {
       turnAway(socket, new TaskwireError('SERVER_DRAINING'));
+      return;
     }
+    socket.setTimeout(SILENCE_MS, () => socket.destroy());
+    socket.once('data', (chunk: Buffer) => {
+      if (available()) {
+        route(socket, chunk);
+      } else {
+        // The last worker began to drain before anything was said here.
+        turnAway(socket, new TaskwireError('SERVER_DRAINING'));
+      }
+    });
   });
 
   function route(socket: Socket, chunk: Buffer): void {
