@@ -139,13 +139,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   // Express before Socket.IO, which takes the requests of its own path away from it.
   const http = createHttpServer(HTTP_LIMITS, app);
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
-  // Kept-alive connections are told to go, so that none has a request under way when the worker ends.
-  rest?.prependListener('request', (_request, response) => {
-    if (readiness === 'draining') {
-      response.setHeader('Connection', 'close');
-    }
-  });
-  const requests = new RequestsInFlight([http, ...(rest === undefined ? [] : [rest])]);
+  const requests = new RequestsInFlight(http, rest);
   const connections = new Connections(
     sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
     logger,
@@ -242,7 +236,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     },
     async drain(seconds) {
       readiness = 'draining';
-      rest?.close();
+      requests.end();
       await connections.drain(seconds);
       await requests.drained(REQUEST_PATIENCE_MS);
     },

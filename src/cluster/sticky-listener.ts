@@ -72,11 +72,18 @@ export function createStickyListener(available: () => boolean): Server {
   setupMaster(routed as HttpServer, { loadBalancingMethod: 'least-connection' });
   return createServer((socket) => {
     socket.on('error', () => socket.destroy());
-    if (available()) {
-      readLine(socket, (bytes, length) => route(socket, bytes, length));
-    } else {
+    if (!available()) {
       turnAway(socket, new TaskwireError('SERVER_DRAINING'));
+      return;
     }
+    readLine(socket, (bytes, length) => {
+      if (available()) {
+        route(socket, bytes, length);
+      } else {
+        // The last worker began to drain before anything was said here.
+        turnAway(socket, new TaskwireError('SERVER_DRAINING'));
+      }
+    });
   });
 
   function route(socket: Socket, bytes: Buffer, lineLength: number): void {

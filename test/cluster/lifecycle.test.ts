@@ -358,7 +358,7 @@ describe('an instance on embedded defaults', function () {
     }
   });
 
-  for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     it(`lets a request in flight finish on ${signal}`, async () => {
       const instance = await Instance.start({ workers: 1 });
       try {
@@ -390,4 +390,129 @@ describe('an instance on embedded defaults', function () {
       }
     });
   }
+
+  it('drains on a Ctrl-C and ends at once on another one, with all of its processes', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const env = { DATA_DIR: dir, DRAIN_SECONDS: '600' };
+    const instance = await Instance.start({ env });
+    const workers = [...instance.workers];
+    const [hanging, other] = workers as [number, number];
+    const said = () => instance.log.map(({ message }) => message);
+    try {
+      // It ends by no request of anybody, so that the drain goes on.
+      process.kill(hanging, 'SIGSTOP');
+      // As a terminal does, to all processes; npm passes its own on to the primary.
+      process.kill(other, 'SIGINT');
+      instance.signal('SIGINT');
+      instance.signal('SIGINT');
+      await eventually(() => expect(instance.workers).to.deep.equal(new Set([hanging])), { timeoutMs: 30_000 });
+      expect(said()).to.include('ending').and.not.include('ending at once');
+      // What comes soon after the first is taken for the same.
+      await eventually(
+        () => {
+          instance.signal('SIGINT');
+          expect(instance.ended).to.equal(true);
+        },
+        { timeoutMs: 30_000, intervalMs: 200 },
+      );
+      expect(instance.exitCode).to.equal(1);
+      expect(said().filter((message) => message.startsWith('ending'))).to.deep.equal(['ending', 'ending at once']);
+      await eventually(() => expect(workers.filter(isAlive)).to.deep.equal([]));
+      // Nothing is in the way of the next start.
+      const next = await Instance.start({ env: { DATA_DIR: dir }, workers: 1 });
+      expect(await next.stop()).to.equal(0);
+    } finally {
+      await instance.kill();
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('answers all requests on connections that clients keep, and sends these away, on SIGTERM', async () => {
+    const restPort = await freePort();
+    const instance = await Instance.start({ env: { REST_PORT: String(restPort) }, workers: 1 });
+    const agents: Agent[] = [];
+    const client = (key: string) => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      agents.push(agent);
+      return { agent, call: caller(agent, restPort, key) };
+    };
+    const body = '{"job_id":"1","task_definition_id":7,"is_imua":false}';
+    try {
+      await greeted(instance);
+      const key = keyOf(instance, 'service');
+      const [slow, late, idle] = [client(key), client(key), client(key)];
+      const busy = Array.from({ length: 16 }, () => client(key));
+      const keep = async ({ call }: typeof slow): Promise<void> => {
+        expect(await call('GET', '/api/nothing')).to.include({ status: 404, connection: 'keep-alive' });
+      };
+      const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${key}`);
+      await once(socket, 'open');
+      // To the port that keeps no connections: one on which nothing has been said yet.
+      const silent = connect(instance.port, '127.0.0.1');
+      await once(silent, 'connect');
+
+      // Some send one request after the other for as long as they may.
+      await Promise.all(busy.map(keep));
+      const answers: string[] = [];
+      const loops = busy.map(async ({ call }, index) => {
+        for (;;) {
+          const write = index % 4 === 0;
+          const { status, reused, connection } = await (write
+            ? call('POST', '/api/tasks', body)
+            : call('GET', '/api/nothing'));
+          answers.push(`${status} ${reused ? 'on the same' : 'on another'}`);
+          if (connection === 'close') {
+            return;
+          }
+        }
+      });
+      const ended = Promise.allSettled(loops);
+      await eventually(() => expect(answers.length).to.be.greaterThan(busy.length));
+      // One is in the middle of a request.
+      await keep(slow);
+      const headers = { 'x-api-key': key, 'content-type': 'application/json', 'content-length': body.length };
+      const post = request({
+        agent: slow.agent,
+        host: '127.0.0.1',
+        port: restPort,
+        method: 'POST',
+        path: '/api/tasks',
+        headers,
+      });
+      post.write(body.slice(0, 20));
+      const answered = once(post, 'response') as Promise<[IncomingMessage]>;
+      // The worker has it when others that came later have been answered.
+      await Promise.all([keep(late), keep(idle)]);
+      const gone = Object.values(idle.agent.freeSockets).map((sockets) => once(sockets![0]!, 'close'));
+
+      instance.signal('SIGTERM');
+      expect((await once(socket, 'close'))[0]).to.equal(errorEntry('SERVER_DRAINING').close);
+      // Who has kept its connection cannot know yet.
+      expect(await late.call('POST', '/api/tasks', body)).to.include({
+        status: 201,
+        connection: 'close',
+        reused: true,
+      });
+      silent.write('GET /api/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n');
+      const [refusal] = (await once(silent, 'data')) as [Buffer];
+      expect(String(refusal))
+        .to.match(/^HTTP\/1\.1 503 /)
+        .and.include('SERVER_DRAINING');
+      post.end(body.slice(20));
+      const [response] = await answered;
+      response.resume();
+      expect([response.statusCode, response.headers.connection]).to.deep.equal([201, 'close']);
+      const failed = (await ended).flatMap((loop) => (loop.status === 'rejected' ? [String(loop.reason)] : []));
+      expect(failed).to.deep.equal([]);
+      expect([...new Set(answers)].sort()).to.deep.equal(['201 on the same', '404 on the same']);
+      expect(await instance.end()).to.equal(0);
+      expect(gone).to.have.length(1);
+      await Promise.all(gone);
+    } finally {
+      for (const agent of agents) {
+        agent.destroy();
+      }
+      await instance.kill();
+    }
+  });
 });
