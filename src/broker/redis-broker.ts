@@ -32,8 +32,8 @@ export class RedisBroker implements Broker {
   private readonly commands: Redis;
   private readonly subscriber: Redis;
   private readonly socketAdapters: RedisSocketAdapter[] = [];
-  private readonly channels = new Channels();
-  private readonly availability = new Availability();
+  private readonly channels: Channels;
+  private readonly availability: Availability;
   private readonly leases: RedisLeases;
   private readonly limiter: RateLimiterRedis;
   private readonly heartbeatChannel: string;
@@ -46,7 +46,9 @@ export class RedisBroker implements Broker {
   private stopping: Promise<void> | undefined;
 
   constructor(private readonly options: RedisBrokerOptions) {
-    const { prefix } = options;
+    const { prefix, logger } = options;
+    this.channels = new Channels(logger);
+    this.availability = new Availability(logger);
     this.heartbeatMs = options.heartbeatMs ?? 500;
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
     this.commands = commandClient(options);
@@ -60,7 +62,7 @@ export class RedisBroker implements Broker {
       prefix,
       nodeId: this.nodeId,
       leaseMs: options.leaseMs ?? 15_000,
-      logger: options.logger,
+      logger,
     });
     this.limiter = new RateLimiterRedis({
       storeClient: this.commands,

@@ -68,7 +68,7 @@ async function localVariant(): Promise<BrokerVariant> {
     node() {
       const link = linkPair();
       primary.attach(link.primary);
-      const broker = new LocalBroker(link.worker, () => undefined);
+      const broker = new LocalBroker(link.worker, () => undefined, silentLogger);
       cuts.set(broker, link.cut);
       return broker;
     },
