@@ -53,9 +53,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
       const room = jobRoomOf(params['job_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      const found = await tasks.getTasksByJob(room.id, page);
-      const next = found.length < page.limit ? null : found.at(-1)!.task_id;
-      return { body: { job_id: room.id, tasks: found, next } };
+      return { body: { job_id: room.id, ...(await tasks.getTasksByJob(room.id, page)) } };
     }),
   });
 
