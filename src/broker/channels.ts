@@ -1,9 +1,21 @@
+import type { Logger } from '../logger.js';
 import type { ChannelListener } from './broker.js';
+
+/** Runs a listener. One that fails keeps nothing from the others: what it throws is logged, with `fields`. */
+function guarded(logger: Pick<Logger, 'error'>, listener: () => void, fields: Record<string, unknown>): void {
+  try {
+    listener();
+  } catch (error) {
+    logger.error('listener of the broker failed', { ...fields, error });
+  }
+}
 
 /** Listeners by channel. What arrives within one turn is given to a channel's listener as one batch. */
 export class Channels {
   private readonly states = new Map<string, { listener: ChannelListener; batch: Buffer[] }>();
   private dirty: string[] = [];
+
+  constructor(private readonly logger: Pick<Logger, 'error'>) {}
 
   get names(): string[] {
     return [...this.states.keys()];
@@ -37,7 +49,7 @@ export class Channels {
       if (state !== undefined && state.batch.length > 0) {
         const { batch } = state;
         state.batch = [];
-        state.listener(batch);
+        guarded(this.logger, () => state.listener(batch), { channel });
       }
     }
   }
@@ -48,6 +60,8 @@ export class Availability {
   up = false;
   private readonly onUps: Array<() => void> = [];
   private readonly onDowns: Array<() => void> = [];
+
+  constructor(private readonly logger: Pick<Logger, 'error'>) {}
 
   onUp(listener: () => void): void {
     this.onUps.push(listener);
@@ -61,7 +75,7 @@ export class Availability {
     if (up !== this.up) {
       this.up = up;
       for (const listener of up ? this.onUps : this.onDowns) {
-        listener();
+        guarded(this.logger, listener, { up });
       }
     }
   }

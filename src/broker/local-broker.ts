@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
 import { Availability, Channels } from './channels.js';
 import type { ToPrimary, WorkerLink } from './local-link.js';
@@ -10,8 +11,8 @@ type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
 export class LocalBroker implements Broker {
   readonly kind = 'local';
   readonly nodeId = randomUUID();
-  private readonly channels = new Channels();
-  private readonly availability = new Availability();
+  private readonly channels: Channels;
+  private readonly availability: Availability;
   private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
   private lastCall = 0;
   private outgoing: Array<[string, Buffer]> = [];
@@ -23,7 +24,10 @@ export class LocalBroker implements Broker {
   constructor(
     private readonly link: WorkerLink,
     private readonly adapter: () => unknown,
+    logger: Pick<Logger, 'error'>,
   ) {
+    this.channels = new Channels(logger);
+    this.availability = new Availability(logger);
     link.onMessage((message) => {
       if (message.type === 'taskwire:messages') {
         for (const [channel, bytes] of message.items) {

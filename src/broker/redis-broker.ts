@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Redis } from 'ioredis';
+import { type Redis, ReplyError } from 'ioredis';
 import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
@@ -17,6 +17,8 @@ export interface RedisBrokerOptions {
   readonly leaseMs?: number;
   /** How often this node hears itself through the server, in milliseconds; three in a row missing: it is down. */
   readonly heartbeatMs?: number;
+  /** How long a server that has refused something is not asked again, in milliseconds (1,000); it doubles each time. */
+  readonly refusedMs?: number;
 }
 
 /** Channels of one SUBSCRIBE after a reconnect. */
@@ -24,6 +26,8 @@ const SUBSCRIBE_CHUNK = 1_000;
 const WINDOW_SECONDS = 60;
 /** A connection on which so many beats in a row are not heard is silent. */
 const UNHEARD_BEATS = 3;
+/** A server that goes on refusing is asked again so often, in milliseconds. */
+const MAX_REFUSED_MS = 30_000;
 
 /** The broker on Redis pub/sub: any number of hosts. */
 export class RedisBroker implements Broker {
@@ -32,8 +36,8 @@ export class RedisBroker implements Broker {
   private readonly commands: Redis;
   private readonly subscriber: Redis;
   private readonly socketAdapters: RedisSocketAdapter[] = [];
-  private readonly channels = new Channels();
-  private readonly availability = new Availability();
+  private readonly channels: Channels;
+  private readonly availability: Availability;
   private readonly leases: RedisLeases;
   private readonly limiter: RateLimiterRedis;
   private readonly heartbeatChannel: string;
@@ -43,10 +47,16 @@ export class RedisBroker implements Broker {
   private unheard = 0;
   /** All subscriptions are in place on the present connection. */
   private subscribed = false;
+  /** Times in a row that the server has answered, and refused what this needs. */
+  private refusals = 0;
+  /** Until it is asked again. */
+  private pardon: NodeJS.Timeout | undefined;
   private stopping: Promise<void> | undefined;
 
   constructor(private readonly options: RedisBrokerOptions) {
-    const { prefix } = options;
+    const { prefix, logger } = options;
+    this.channels = new Channels(logger);
+    this.availability = new Availability(logger);
     this.heartbeatMs = options.heartbeatMs ?? 500;
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
     this.commands = commandClient(options);
@@ -56,7 +66,7 @@ export class RedisBroker implements Broker {
       prefix,
       nodeId: this.nodeId,
       leaseMs: options.leaseMs ?? 15_000,
-      logger: options.logger,
+      logger,
     });
     this.limiter = new RateLimiterRedis({
       storeClient: this.commands,
@@ -70,6 +80,8 @@ export class RedisBroker implements Broker {
     this.subscriber.on('close', () => {
       this.subscribed = false;
       this.availability.set(false);
+      // The next connection asks by itself.
+      this.endPardon();
     });
     this.subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
       const name = channel.toString('latin1');
@@ -106,7 +118,7 @@ export class RedisBroker implements Broker {
     this.channels.set(name, listener);
     if (this.subscriber.status === 'ready') {
       // When this fails the connection does too, and the reconnect subscribes.
-      await this.subscriber.subscribe(name).catch(() => this.suspect());
+      await this.subscriber.subscribe(name).catch((error: unknown) => this.failed(error));
     }
   }
 
@@ -114,7 +126,7 @@ export class RedisBroker implements Broker {
     const name = this.name(channel);
     this.channels.delete(name);
     if (this.subscriber.status === 'ready') {
-      await this.subscriber.unsubscribe(name).catch(() => this.suspect());
+      await this.subscriber.unsubscribe(name).catch((error: unknown) => this.failed(error));
     }
   }
 
@@ -158,6 +170,7 @@ export class RedisBroker implements Broker {
 
   private async end(): Promise<void> {
     clearInterval(this.heartbeat);
+    this.endPardon();
     await this.leases.stop();
     this.commands.disconnect();
     this.subscriber.disconnect();
@@ -184,10 +197,14 @@ export class RedisBroker implements Broker {
       for (let start = 0; start < names.length; start += SUBSCRIBE_CHUNK) {
         await this.subscriber.subscribe(...names.slice(start, start + SUBSCRIBE_CHUNK));
       }
+      if (this.refusals > 0) {
+        await this.askToPublish();
+        this.forgive();
+      }
       this.subscribed = true;
       this.settle();
-    } catch {
-      this.suspect();
+    } catch (error) {
+      this.failed(error);
     }
   }
 
@@ -201,7 +218,7 @@ export class RedisBroker implements Broker {
 
   /** Hears itself: a connection that is open and silent looks well from everywhere else. */
   private beat(): void {
-    this.commands.publish(this.heartbeatChannel, '').catch(() => {});
+    this.askToPublish().catch((error: unknown) => this.failed(error));
     // Beats are counted, not time: a process that was held up has not heard its beats yet.
     this.unheard += 1;
     if (this.availability.up && this.unheard > UNHEARD_BEATS) {
@@ -213,6 +230,57 @@ export class RedisBroker implements Broker {
         adapter.reconnect();
       }
     }
+  }
+
+  /** What this needs was not done: the connection is not to be trusted, or the server does not want to. */
+  private failed(error: unknown): void {
+    if (!(error instanceof ReplyError)) {
+      this.suspect();
+      return;
+    }
+    // Another connection would be refused as well.
+    this.subscribed = false;
+    this.availability.set(false);
+    if (this.pardon === undefined && this.stopping === undefined) {
+      const retryMs = Math.min(MAX_REFUSED_MS, (this.options.refusedMs ?? 1_000) * 2 ** this.refusals);
+      this.refusals += 1;
+      this.options.logger.warn('redis refuses what the broker needs; until it allows that the broker is down', {
+        error: (error as Error).message,
+        retryMs,
+      });
+      this.pardon = setTimeout(() => {
+        this.pardon = undefined;
+        if (this.subscriber.status === 'ready') {
+          void this.restore();
+        }
+      }, retryMs);
+    }
+  }
+
+  /** @throws the server's answer, when it does not allow this user to publish; other failures show by themselves */
+  private async askToPublish(): Promise<void> {
+    try {
+      await this.commands.publish(this.heartbeatChannel, '');
+    } catch (error) {
+      if (error instanceof ReplyError && (error as Error).message.startsWith('NOPERM')) {
+        throw error;
+      }
+    }
+  }
+
+  /** Everything is allowed that was not. */
+  private forgive(): void {
+    this.refusals = 0;
+    this.options.logger.info('redis allows what the broker needs');
+    // Their channels may have been refused too, and are asked for by a new connection only.
+    for (const adapter of this.socketAdapters) {
+      adapter.reconnect();
+    }
+  }
+
+  private endPardon(): void {
+    clearTimeout(this.pardon);
+    this.pardon = undefined;
   }
 
   private suspect(): void {

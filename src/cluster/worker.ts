@@ -16,7 +16,7 @@ import { tidyAfterStorms } from './tidy.js';
 export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
   const broker: Broker =
     config.REDIS_URL === undefined
-      ? new LocalBroker(processLink(), createAdapter)
+      ? new LocalBroker(processLink(), createAdapter, logger)
       : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
   const server = createServer({
     config,

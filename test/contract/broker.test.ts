@@ -69,7 +69,7 @@ async function localVariant(): Promise<BrokerVariant> {
     node() {
       const link = linkPair();
       primary.attach(link.primary);
-      const broker = new LocalBroker(link.worker, () => undefined);
+      const broker = new LocalBroker(link.worker, () => undefined, silentLogger);
       cuts.set(broker, link.cut);
       return broker;
     },
@@ -403,6 +403,124 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
         await Promise.all(brokers.map((one) => one.stop()));
         await redis.launch();
       }
+    });
+  });
+
+  describe('refused by its server', function () {
+    this.timeout(30_000);
+    const ALLOWED = ['~*', 'allchannels', '+@all'];
+    let admin: Redis;
+    let log: Array<readonly [message: string, fields: Record<string, unknown>]>;
+    let refused: RedisBroker;
+    let heard: string[];
+    let states: string[];
+
+    const setUser = (...rules: string[]) => admin.call('ACL', 'SETUSER', 'limited', 'on', '>secret', ...rules);
+    /** Ids of its connections. */
+    const connections = async (): Promise<string[]> =>
+      String(await admin.call('CLIENT', 'LIST'))
+        .split('\n')
+        .filter((line) => line.includes(' user=limited '))
+        .map((line) => line.split(' ')[0]!)
+        .sort();
+
+    beforeEach(() => {
+      admin = new Redis(redis.url);
+      log = [];
+      heard = [];
+      states = [];
+      const note = (message: string, fields: Record<string, unknown> = {}): void => {
+        if (!message.includes('Socket.IO')) {
+          log.push([message, fields]);
+        }
+      };
+      refused = new RedisBroker({
+        ...options('refused'),
+        url: redis.url.replace('//', '//limited:secret@'),
+        heartbeatMs: 500,
+        refusedMs: 20,
+        logger: { ...silentLogger, warn: note, info: note },
+      });
+      refused.onUp(() => states.push('up'));
+      refused.onDown(() => states.push('down'));
+    });
+
+    afterEach(async () => {
+      await refused.stop();
+      await admin.call('ACL', 'DELUSER', 'limited');
+      admin.disconnect();
+    });
+
+    /** Waits until the server has refused so many times; it must have been asked more and more rarely. */
+    async function refusals(count: number, permission: RegExp): Promise<void> {
+      await eventually(() => expect(log).to.have.length.at.least(count));
+      for (const [index, [message, { error, retryMs }]] of log.slice(0, count).entries()) {
+        expect(message).to.contain('redis refuses what the broker needs');
+        expect(error).to.match(permission);
+        expect(retryMs).to.equal(20 * 2 ** index);
+      }
+      expect(refused.up).to.equal(false);
+    }
+
+    async function hears(): Promise<void> {
+      await eventually(() => expect(refused.up).to.equal(true));
+      await refused.publish('a', Buffer.from('one'));
+      await eventually(() => expect(heard).to.include('one'));
+      expect(log.at(-1)![0]).to.equal('redis allows what the broker needs');
+    }
+
+    const refusedRules: Array<[string, string[], RegExp]> = [
+      ['to subscribe', ['-subscribe'], /^NOPERM.*subscribe/],
+      ['its channels', ['resetchannels'], /^NOPERM.*channel/],
+    ];
+    for (const [what, rules, permission] of refusedRules) {
+      it(`${what}, it is down and asks on one connection, more and more rarely`, async () => {
+        await setUser(...ALLOWED, ...rules);
+        await refused.start();
+        await refused.subscribe('a', (batch) => heard.push(...batch.map(String)));
+        await refusals(2, permission);
+        const before = await connections();
+        await refusals(5, permission);
+        expect(await connections()).to.deep.equal(before);
+        expect(states).to.deep.equal([]);
+        await setUser(...ALLOWED);
+        await hears();
+        expect(states).to.deep.equal(['up']);
+      });
+    }
+
+    it('channels of Socket.IO too, it asks for those as well when it is allowed them', async () => {
+      await setUser(...ALLOWED, 'resetchannels');
+      const server = new Server({ adapter: refused.socketAdapter() as ServerOptions['adapter'] });
+      server.of('/api/ws/tasks');
+      await refused.start();
+      await refusals(3, /^NOPERM/);
+      expect(await admin.call('PUBSUB', 'NUMPAT')).to.equal(0);
+      await setUser(...ALLOWED);
+      await eventually(async () => expect(await admin.call('PUBSUB', 'NUMPAT')).to.equal(2));
+    });
+
+    it('one channel, it is down: it would not hear everything', async () => {
+      await setUser(...ALLOWED, 'resetchannels', '&refused:heartbeat:*');
+      await refused.start();
+      await eventually(() => expect(refused.up).to.equal(true));
+      await refused.subscribe('a', (batch) => heard.push(...batch.map(String)));
+      await refusals(3, /^NOPERM/);
+      await setUser(...ALLOWED);
+      await hears();
+      expect(states).to.deep.equal(['up', 'down', 'up']);
+    });
+
+    it('to publish, it is down: it cannot be heard', async () => {
+      await setUser(...ALLOWED);
+      await refused.start();
+      await refused.subscribe('a', (batch) => heard.push(...batch.map(String)));
+      await eventually(() => expect(refused.up).to.equal(true));
+      await setUser('-publish');
+      await refusals(3, /^NOPERM.*publish/);
+      await setUser(...ALLOWED);
+      await hears();
+      expect(states).to.deep.equal(['up', 'down', 'up']);
     });
   });
 });
