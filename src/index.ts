@@ -23,7 +23,6 @@ export type { TaskUpdate } from './repository/task-patch.js';
 export {
   type BatchOutcome,
   type EventPublisher,
-  type TaskPage,
   TaskRepository,
   type TaskWrite,
 } from './repository/task-repository.js';

@@ -38,16 +38,8 @@ export interface TaskWrite {
 /** What became of an item of a batch: what was written, or why it was not. */
 export type BatchOutcome = TaskWrite | TaskwireError;
 
-/** Some tasks of a list. */
-export interface TaskPage {
-  readonly tasks: TaskRow[];
-  /** Id of the last of them, after which the next page begins; null when there is none. */
-  readonly next: number | null;
-}
-
-/** Tasks of one page, and bytes of their JSON. */
+/** Tasks of one page. */
 const MAX_PAGE = 1_000;
-const PAGE_BYTES = 4_194_304;
 
 /** Items of one batch. */
 const MAX_BATCH = 500;
@@ -167,35 +159,20 @@ export class TaskRepository {
 
   /**
    * Tasks of a job in order of their ids.
-   * @param page `after`: id of the last task that was seen; `limit`: most tasks returned, at most 1,000 (the default);
-   * `bytes`: most bytes of their JSON (4 MiB), of which the first task may have more
+   * @param page `after`: id of the last task that was seen; `limit`: most tasks returned, at most 1,000 (the default)
    */
   async getTasksByJob(
     jobId: string | number | bigint,
-    page: { readonly after?: number; readonly limit?: number; readonly bytes?: number } = {},
-  ): Promise<TaskPage> {
-    const { after = 0, limit = MAX_PAGE, bytes = PAGE_BYTES } = page;
-    const most = Math.min(limit, MAX_PAGE);
-    // One task more than asked for shows that there are more.
-    const rows = await query<{ task: TaskRow; more: boolean }>(
+    page: { readonly after?: number; readonly limit?: number } = {},
+  ): Promise<TaskRow[]> {
+    const { after = 0, limit = MAX_PAGE } = page;
+    const rows = await query<{ task: TaskRow }>(
       this.db,
-      `SELECT sized.task, sized.total > count(*) OVER () AS more
-       FROM (
-         SELECT found.*, count(*) OVER () AS total,
-           row_number() OVER oldest = 1
-             OR (row_number() OVER oldest <= ? AND sum(octet_length(found.task::text)) OVER oldest <= ?) AS fits
-         FROM (
-           SELECT t.task_id, ${taskJson('t')} AS task FROM tasks t WHERE t.job_id = ?::numeric AND t.task_id > ?
-           ORDER BY t.task_id LIMIT ?
-         ) found
-         WINDOW oldest AS (ORDER BY found.task_id)
-       ) sized
-       WHERE sized.fits
-       ORDER BY sized.task_id`,
-      [most, bytes, parseInput(jobIdInput, jobId), after, most + 1],
+      `SELECT ${taskJson('t')} AS task FROM tasks t WHERE t.job_id = ?::numeric AND t.task_id > ?
+       ORDER BY t.task_id LIMIT ?`,
+      [parseInput(jobIdInput, jobId), after, Math.min(limit, MAX_PAGE)],
     );
-    const tasks = rows.map(({ task }) => task);
-    return { tasks, next: rows.at(-1)?.more === true ? tasks.at(-1)!.task_id : null };
+    return rows.map(({ task }) => task);
   }
 
   /**
