@@ -6,6 +6,8 @@ import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, sharedPostgres, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { type RestAnswer, RestServer } from '../support/rest.js';
+import { Statements } from '../support/statements.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 
 const expectError = ({ status, body }: RestAnswer, expected: number, code: string): void => {
   expect({ status, code: body.error.code }, JSON.stringify(body)).to.deep.equal({ status: expected, code });
@@ -654,6 +656,53 @@ describeWith(POSTGRES_PROGRAMS, 'REST without its database', function () {
       await eventually(async () => expect((await write()).status).to.equal(201));
     } finally {
       await rest.stop();
+      await postgres.stop();
+    }
+  });
+
+  it('gives a batch up with the first owner whose items find no database', async () => {
+    const postgres = await startPostgres();
+    const url = await postgres.createDatabase();
+    const proxy = await startTcpProxy({ port: postgres.port });
+    const db = connectDatabase({ url: url.replace(`:${postgres.port}/`, `:${proxy.port}/`), pool: 4 });
+    const rest = new RestServer(db);
+    try {
+      await rest.start();
+      const key = await rest.makeKey('scheduler', 'service');
+      const body = Array.from({ length: 20 }, (_, job) => ({ job_id: String(job), task_definition_id: 1 }));
+      for (const { job_id } of body) {
+        await rest.request('POST', '/api/jobs', { key, body: { job_id, user_id: `user_${job_id}` } });
+      }
+      const statements = new Statements(db);
+      /** Sends the batch; the database is away from a statement on, counted from 1. */
+      const send = (outage: number) => {
+        statements.count = 0;
+        statements.before = (count) => count === outage && proxy.setMode('refuse');
+        return rest.request('POST', '/api/tasks', { key, body });
+      };
+
+      const none = await send(1);
+      expectError(none, 503, 'DATABASE_UNAVAILABLE');
+      expect(none.headers.get('retry-after')).to.equal('1');
+      expect(statements.count).to.equal(1);
+
+      proxy.setMode('pass');
+      // The first asks for the owners, the others write the items of one each.
+      const some = await send(4);
+      expect(some.status).to.equal(207);
+      expect(statements.count).to.equal(4);
+      const results = some.body.results as Array<{ seq?: number; error?: { code: string } }>;
+      expect(results.map(({ seq, error }) => seq ?? error!.code)).to.deep.equal([
+        ...Array(2).fill(1),
+        ...Array(18).fill('DATABASE_UNAVAILABLE'),
+      ]);
+
+      proxy.setMode('pass');
+      const all = await send(0);
+      expect([all.status, statements.count]).to.deep.equal([201, 21]);
+    } finally {
+      await rest.stop();
+      await proxy.stop();
       await postgres.stop();
     }
   });

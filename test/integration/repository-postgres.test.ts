@@ -7,11 +7,14 @@ import { connectDatabase } from '../../src/repository/database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { migrate } from '../../src/repository/migrate.js';
+import type { TaskUpdate } from '../../src/repository/task-patch.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { expectChained } from '../contract/repository.suite.js';
 import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
+import { Statements } from '../support/statements.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 
 const WRITERS = 16;
 const WRITES = 3_200;
@@ -71,6 +74,49 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
       // Its connection is gone.
     });
   });
+
+  for (const mode of ['refuse', 'blackhole'] as const) {
+    it(`gives a batch up with the first statement that finds no database (${mode})`, async function () {
+      this.timeout(60_000);
+      const url = await server.createDatabase();
+      const jobs = new JobRepository(connect(url));
+      await jobs.create({ job_id: 1, user_id: 'owner' });
+      const log = new EventLog(connect(url));
+      const proxy = await startTcpProxy({ port: server.port });
+      try {
+        const db = connectDatabase({
+          url: url.replace(`:${server.port}/`, `:${proxy.port}/`),
+          pool: 4,
+          statementMs: 500,
+        });
+        open.push(db);
+        const statements = new Statements(db);
+        const tasks = new TaskRepository(db, { publish: () => {} });
+        const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+        // Each update of one task is a statement of its own.
+        const updates = Array.from({ length: 500 }, (_, fee): TaskUpdate => ({ kind: 'fee', task_id, fee }));
+        statements.count = 0;
+        statements.before = (count) => count === 3 && proxy.setMode(mode);
+        const outcomes = await tasks.updateManyTaskData('owner', updates);
+        expect(statements.count).to.equal(3);
+        expect(outcomes.slice(0, 2).map((outcome) => 'seq' in outcome && outcome.seq)).to.deep.equal([2, 3]);
+        const missing = new Set(outcomes.slice(2));
+        expect([...missing].map((outcome) => 'code' in outcome && outcome.code)).to.deep.equal([
+          'DATABASE_UNAVAILABLE',
+        ]);
+        expect(await log.state('owner')).to.include({ seq: 3 });
+
+        statements.before = () => {};
+        proxy.setMode('pass');
+        await eventually(async () => {
+          const [outcome] = await tasks.updateManyTaskData('owner', updates.slice(0, 1));
+          expect(outcome).to.have.property('seq');
+        });
+      } finally {
+        await proxy.stop();
+      }
+    });
+  }
 
   it(`keeps ${STREAMS} streams gapless and true under ${WRITERS} writers`, async function () {
     this.timeout(120_000);
