@@ -138,7 +138,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     if (asked.has(engine)) {
       // Each would be a look-up of its own key. Socket.IO ends a connection that asks again when it is in; so does this
       // while it is asked for.
-      engine.close(true);
+      cutOff(engine);
       next(refusal(new TaskwireError('INVALID_REQUEST')));
       return;
     }
