@@ -1,6 +1,7 @@
 import { POSTGRES_PROGRAMS, startPostgres } from '../../test/support/postgres.js';
 import { REDIS_PROGRAMS, startRedis } from '../../test/support/redis.js';
 import { goFirst } from './machine.js';
+import { cpuMicros } from './proc.js';
 
 /** Redis and Postgres of the bench's own. */
 export interface Services {
@@ -8,6 +9,12 @@ export interface Services {
   readonly postgres: { readonly pid: number; createDatabase(): Promise<string> };
   stop(): Promise<void>;
 }
+
+/** Processor time that both have taken so far, in microseconds. */
+export const servicesCpu = ({ redis, postgres }: Services): { redis: number; postgres: number } => ({
+  redis: cpuMicros(redis.pid),
+  postgres: cpuMicros(postgres.pid),
+});
 
 /** The programs that the bench cannot do without. */
 export const PROGRAMS: readonly string[] = [...REDIS_PROGRAMS, ...POSTGRES_PROGRAMS];

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Injector } from '../lib/injector.js';
 import { cpuMicros } from '../lib/proc.js';
 import type { Server } from '../lib/server.js';
+import { servicesCpu } from '../lib/services.js';
 import { latencyFigures } from '../lib/stats.js';
 import type { Tally } from '../lib/tally.js';
 import type { Fleet } from '../load/fleet.js';
@@ -68,8 +69,7 @@ function readCpu({ servers, context }: Stage): Record<(typeof CPU)[number], numb
   const { user, system } = process.cpuUsage();
   return {
     server: servers.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
-    redis: cpuMicros(context.services.redis.pid),
-    postgres: cpuMicros(context.services.postgres.pid),
+    ...servicesCpu(context.services),
     writer: user + system,
   };
 }

@@ -7,9 +7,8 @@ import { preparedQuery } from '../../src/repository/query.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { freePort } from '../../test/support/programs.js';
 import { pinSelf } from '../lib/machine.js';
-import { cpuMicros } from '../lib/proc.js';
 import { quiet } from '../lib/quiet.js';
-import type { Services } from '../lib/services.js';
+import { type Services, servicesCpu } from '../lib/services.js';
 import { quantile } from '../lib/stats.js';
 import type { World } from '../lib/world.js';
 import type { Context, Outcome, Scenario, Subject } from './context.js';
@@ -43,7 +42,7 @@ class Clocked {
 
   async turn(ms: number): Promise<void> {
     const { write, writers } = this.way;
-    const before = this.readCpu();
+    const before = servicesCpu(this.services);
     const start = performance.now();
     await Promise.all(
       Array.from({ length: writers }, async (_, writer) => {
@@ -55,7 +54,7 @@ class Clocked {
       }),
     );
     this.busyMs += performance.now() - start;
-    const after = this.readCpu();
+    const after = servicesCpu(this.services);
     this.cpu.redis += after.redis - before.redis;
     this.cpu.postgres += after.postgres - before.postgres;
   }
@@ -64,10 +63,6 @@ class Clocked {
     this.latencies.length = 0;
     this.busyMs = 0;
     this.cpu = { redis: 0, postgres: 0 };
-  }
-
-  private readCpu(): { redis: number; postgres: number } {
-    return { redis: cpuMicros(this.services.redis.pid), postgres: cpuMicros(this.services.postgres.pid) };
   }
 
   get figures(): Record<string, number> {

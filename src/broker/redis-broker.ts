@@ -117,7 +117,7 @@ export class RedisBroker implements Broker {
     const name = this.name(channel);
     this.channels.set(name, listener);
     if (this.subscriber.status === 'ready') {
-      // When this fails the connection does too, and the reconnect subscribes.
+      // When this fails, all subscriptions are put in place again: by the reconnect, or when the server is asked anew.
       await this.subscriber.subscribe(name).catch((error: unknown) => this.failed(error));
     }
   }

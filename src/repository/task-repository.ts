@@ -166,13 +166,8 @@ export class TaskRepository {
     page: { readonly after?: number; readonly limit?: number } = {},
   ): Promise<TaskRow[]> {
     const { after = 0, limit = MAX_PAGE } = page;
-    const rows = await query<{ task: TaskRow }>(
-      this.db,
-      `SELECT ${taskJson('t')} AS task FROM tasks t WHERE t.job_id = ?::numeric AND t.task_id > ?
-       ORDER BY t.task_id LIMIT ?`,
-      [parseInput(jobIdInput, jobId), after, Math.min(limit, MAX_PAGE)],
-    );
-    return rows.map(({ task }) => task);
+    const { tasks } = await this.getTaskPage(jobId, { after, limit, bytes: Number.MAX_SAFE_INTEGER });
+    return tasks;
   }
 
   /**
