@@ -18,6 +18,13 @@ export interface TaskEvent {
   readonly timestamp: string;
 }
 
+/**
+ * JSON text of the `changes` object: the ids, and what was said of the task.
+ * @param said JSON text of an object that is not empty, as the log keeps it
+ */
+export const changesText = (ids: Pick<TaskEvent, 'taskId' | 'jobId' | 'userId'>, said: string): string =>
+  `{"task_id": ${ids.taskId}, "job_id": "${ids.jobId}", "user_id": "${ids.userId}", ${said.slice(1)}`;
+
 /** The message that a client receives for an event. */
 export interface EventEnvelope {
   type: EventType;

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import type { EventType, TaskEvent } from '../protocol/events.js';
+import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
@@ -287,14 +287,7 @@ function stateOf({ epoch, head, floor }: StateRow): ReplayState {
 }
 
 function eventOf(userId: string, epoch: string, row: EventRow): TaskEvent {
-  return {
-    type: row.type,
-    userId,
-    seq: Number(row.seq),
-    epoch,
-    jobId: row.job_id,
-    taskId: Number(row.task_id),
-    changes: row.changes,
-    timestamp: row.timestamp,
-  };
+  const { type, seq, job_id: jobId, task_id: taskId, changes, timestamp } = row;
+  const ids = { userId, jobId, taskId: Number(taskId) };
+  return { type, seq: Number(seq), epoch, ...ids, changes: changesText(ids, changes), timestamp };
 }

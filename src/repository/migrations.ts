@@ -104,6 +104,14 @@ const STEPS: readonly Step[] = [
     ],
     down: ['DROP TABLE leases'],
   },
+  {
+    name: '0003_previous_values',
+    up: [
+      // What the last write replaced: an event says it, and a statement learns it from the row that it writes.
+      'ALTER TABLE tasks ADD COLUMN previous_status text, ADD COLUMN previous_opx_cost double precision',
+    ],
+    down: ['ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_opx_cost'],
+  },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

@@ -1,12 +1,13 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { isoText } from './task-json.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
-import { IDS, type Statement } from './task-writes.js';
+import { BESIDE, LOGGED_ROW, PREVIOUS, type Statement, UPDATED_ROW } from './task-writes.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. As in a single write
  * the counter comes first; it is raised by as many as there are items, which get the numbers in their order, all of them
- * with the time at which the counter was held. See task-writes.ts about the old rows and the division.
+ * with the time at which the counter was held. An item whose row went away meanwhile has no ids, which the log does not
+ * take (see task-writes.ts).
  */
 
 const LOGGED_STREAM = `stream AS (
@@ -19,17 +20,12 @@ const UNLOGGED_STREAM = `stream AS MATERIALIZED (
     SELECT ?::text AS user_id, NULL::text AS epoch, 0 AS base, clock_timestamp() AS written_at
   )`;
 
-const LOG = `, event AS (
-    INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at)
-    SELECT stream.user_id, stream.base + task.place, task.job_id, task.task_id, task.type, ${IDS} || task.said,
-      stream.written_at
-    FROM stream, task
-    RETURNING task_id, job_id, user_id, type, seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
-  )
-  SELECT event.task_id, event.job_id::text AS job_id, event.user_id, event.type, stream.epoch, event.seq, event.changes,
-    event.timestamp, 1 / ((SELECT count(*) FROM event) = (SELECT count(*) FROM input))::int AS logged
-  FROM stream LEFT JOIN event ON true
-  ORDER BY event.seq`;
+const LOG = `
+  INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at)
+  SELECT stream.user_id, stream.base + input.place, task.job_id, task.task_id, task.type, task.said, stream.written_at
+  FROM stream JOIN input ON true LEFT JOIN task ON task.place = input.place
+  ORDER BY input.place
+  RETURNING ${LOGGED_ROW}`;
 
 const ANSWER = `
   SELECT task_id, job_id::text AS job_id, user_id, type, NULL AS epoch, NULL AS seq, NULL AS changes, NULL AS timestamp
@@ -81,39 +77,50 @@ export function insertTasks(
   };
 }
 
-/** A column keeps its value in the items that do not name it, so that one text of SQL serves all updates. */
-const ASSIGNMENTS = Object.entries(COLUMN_TYPES)
-  .map(([column, type]) => {
-    const value = type === 'jsonb' ? `old.patch -> '${column}'` : `(old.patch ->> '${column}')::${type}`;
-    return `${column} = CASE WHEN old.patch -> '${column}' IS NULL THEN tasks.${column} ELSE ${value} END`;
-  })
-  .join(', ');
+/** SQL that sets columns from `input.patch`; where items differ in their columns, to what they were in those without. */
+function assignments(columns: readonly string[], uniform: boolean): string {
+  return columns
+    .flatMap((column) => {
+      const type = COLUMN_TYPES[column]!;
+      const value = type === 'jsonb' ? `input.patch -> '${column}'` : `(input.patch ->> '${column}')::${type}`;
+      const previous = PREVIOUS[column];
+      const set = (target: string, to: string): string =>
+        uniform
+          ? `${target} = ${to}`
+          : `${target} = CASE WHEN input.patch -> '${column}' IS NULL THEN tasks.${target} ELSE ${to} END`;
+      return [set(column, value), ...(previous === undefined ? [] : [set(previous, `tasks.${column}`)])];
+    })
+    .join(', ');
+}
 
 /**
  * Updates tasks of one owner; the rows are in order, items whose task is not the owner's are left out.
  * @param patches of different tasks
  */
 export function updateTasks(owner: string, patches: readonly Patch[], withEvents: boolean): Statement {
+  // The text of the SQL takes few forms: one for each set of columns that all items have, and one for the rest.
+  const [first] = patches;
+  const columns = Object.keys(COLUMN_TYPES).filter((column) => column in (first?.fields ?? {}));
+  const uniform = patches.every(
+    ({ fields }) => Object.keys(fields).length === columns.length && columns.every((column) => column in fields),
+  );
   return {
     sql: `
   WITH ${ownInput(
     `unnest(?::bigint[], ?::text[], ?::jsonb[]) WITH ORDINALITY AS item (task_id, type, patch, ord)`,
     'tasks',
     'task_id',
-  )}, ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, old AS (
-      SELECT input.task_id, input.type, input.patch, input.place,
-        tasks.task_status AS old_status, tasks.task_opx_cost AS old_fee
-      FROM stream, input JOIN tasks ON tasks.task_id = input.task_id
-      FOR UPDATE OF tasks
+  )}, ${withEvents ? LOGGED_STREAM : UNLOGGED_STREAM}, written AS (
+      UPDATE tasks SET ${assignments(uniform ? columns : Object.keys(COLUMN_TYPES), uniform)}
+      FROM stream, input WHERE tasks.task_id = input.task_id AND tasks.user_id = stream.user_id
+      RETURNING ${UPDATED_ROW}, input.type, input.place, input.patch
     ), task AS (
-      UPDATE tasks SET ${ASSIGNMENTS} FROM old WHERE tasks.task_id = old.task_id
-      RETURNING tasks.task_id, tasks.job_id, tasks.user_id, old.type, old.place,
-        old.patch || CASE old.type
-          WHEN 'TASK_FEE_UPDATED' THEN jsonb_build_object('old_fee', old.old_fee, 'new_fee', tasks.task_opx_cost)
-          WHEN 'TASK_STATUS_CHANGED'
-            THEN jsonb_build_object('old_status', old.old_status, 'new_status', tasks.task_status)
-          ELSE '{}'
+      SELECT task.*, CASE type
+          WHEN 'TASK_FEE_UPDATED' THEN patch ${BESIDE.TASK_FEE_UPDATED}
+          WHEN 'TASK_STATUS_CHANGED' THEN patch ${BESIDE.TASK_STATUS_CHANGED}
+          ELSE patch
         END AS said
+      FROM written task
     )${withEvents ? LOG : ANSWER}`,
     bindings: [
       patches.map(({ taskId }) => taskId),

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import type { TaskEvent } from '../protocol/events.js';
+import { changesText, type TaskEvent } from '../protocol/events.js';
 import type { TaskRow } from '../protocol/tasks.js';
 import { preparedQuery, query } from './query.js';
 import { insertTasks, updateTasks } from './task-batch.js';
@@ -15,7 +15,7 @@ import {
 } from './task-input.js';
 import { taskJson } from './task-json.js';
 import { patchOf, type TaskUpdate } from './task-patch.js';
-import { insertTask, type Statement, updateTask, VANISHED, type WriteRow } from './task-writes.js';
+import { insertTask, isVanished, type Statement, updateTask, type WriteRow } from './task-writes.js';
 
 /**
  * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what
@@ -300,7 +300,7 @@ export class TaskRepository {
     try {
       return await preparedQuery<WriteRow>(this.db, sql, bindings);
     } catch (error) {
-      if ((error as { code?: unknown }).code === VANISHED) {
+      if (isVanished(error)) {
         return undefined;
       }
       throw error;
@@ -316,7 +316,8 @@ export class TaskRepository {
         return write;
       }
       const place = { seq: Number(seq), epoch };
-      events.push({ type, userId: user_id, ...place, jobId: job_id, taskId: write.task_id, changes, timestamp });
+      const ids = { userId: user_id, jobId: job_id, taskId: write.task_id };
+      events.push({ type, ...ids, ...place, changes: changesText(ids, changes), timestamp });
       return { ...write, ...place };
     });
     if (events.length > 0) {

@@ -24,27 +24,30 @@ export interface WriteRow {
 /** The counter row first: it stays locked until commit, so `seq` order is commit order, and all locks are taken in one order. */
 const RAISE = 'UPDATE event_streams SET seq = seq + 1';
 
-/** SQLSTATE of a statement that raised the counter for a row that went away meanwhile; it has changed nothing. */
-export const VANISHED = '22012';
+/**
+ * Whether a statement failed because the row that it wrote went away meanwhile; it has changed nothing. A counter that is
+ * raised without an event would be a hole that readers wait at for ever, so such an event is made without ids, which the
+ * log does not take.
+ */
+export function isVanished(error: unknown): boolean {
+  const { code, table } = error as { code?: unknown; table?: unknown };
+  return code === '23502' && table === 'task_events';
+}
 
-/** SQL of what every event says: the ids of the written row. */
-export const IDS = `jsonb_build_object('task_id', task.task_id, 'job_id', task.job_id::text, 'user_id', task.user_id)`;
+/** What the log gives back of a written event. */
+export const LOGGED_ROW = `task_id, job_id::text AS job_id, user_id, type, (SELECT epoch FROM stream) AS epoch, seq,
+    changes::text AS changes, ${isoText('created_at')} AS timestamp`;
 
 /**
- * Logs the written row and answers. A counter that was raised without an event would be a hole that readers wait at for
- * ever, so the statement then divides by zero and fails as a whole.
+ * Logs the written row and answers.
  * @param said SQL of what the event says beside the ids: jsonb
+ * @param at SQL of its time
  */
-const logged = (type: EventType, said: string): string => `
-  event AS (
-    INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at)
-    SELECT stream.user_id, stream.seq, task.job_id, task.task_id, '${type}', ${IDS} || ${said}, task.written_at
-    FROM task, stream
-    RETURNING seq, changes::text AS changes, ${isoText('created_at')} AS timestamp
-  )
-  SELECT task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type, stream.epoch, event.seq,
-    event.changes, event.timestamp, 1 / (event.seq IS NOT NULL)::int AS logged
-  FROM stream LEFT JOIN task ON true LEFT JOIN event ON true`;
+const logged = (type: EventType, said: string, at: string): string => `
+  INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at)
+  SELECT stream.user_id, stream.seq, task.job_id, task.task_id, '${type}', ${said}, ${at}
+  FROM stream LEFT JOIN task ON true
+  RETURNING ${LOGGED_ROW}`;
 
 const unlogged = (type: EventType): string => `
   SELECT task.task_id, task.job_id::text AS job_id, task.user_id, '${type}' AS type,
@@ -65,7 +68,7 @@ export function insertTask(
     INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
     SELECT ?::numeric, source.user_id, ?::bigint, ?::boolean, '${INITIAL_TASK_STATUS}', clock_timestamp()
     FROM ${source} source
-    RETURNING task_id, job_id, user_id, task_definition_id, is_imua, created_at, created_at AS written_at
+    RETURNING task_id, job_id, user_id, task_definition_id, is_imua, created_at
   )`;
   const values = [job_id, task_definition_id, is_imua];
   if (!withEvent) {
@@ -78,29 +81,45 @@ export function insertTask(
     sql: `
   WITH stream AS (
     ${RAISE} WHERE user_id = (SELECT user_id FROM jobs WHERE job_id = ?::numeric) RETURNING user_id, seq, epoch
-  ), ${insert('stream')}, ${logged('TASK_CREATED', said)}`,
+  ), ${insert('stream')} ${logged('TASK_CREATED', said, 'task.created_at')}`,
     bindings: [job_id, ...values],
   };
 }
 
-/** What an update's event says beside the fields that were set: SQL over `task`. */
-const BESIDE: Readonly<Record<EventType, string>> = {
+/** What an update's event says beside the fields that were set: SQL over the written row. */
+export const BESIDE: Readonly<Record<EventType, string>> = {
   TASK_CREATED: '',
   TASK_UPDATED: '',
-  TASK_STATUS_CHANGED: `|| jsonb_build_object('old_status', task.old_status, 'new_status', task.task_status)`,
-  TASK_FEE_UPDATED: `|| jsonb_build_object('old_fee', task.old_fee, 'new_fee', task.task_opx_cost)`,
+  TASK_STATUS_CHANGED: `|| jsonb_build_object('old_status', task.previous_status, 'new_status', task.task_status)`,
+  TASK_FEE_UPDATED: `|| jsonb_build_object('old_fee', task.previous_opx_cost, 'new_fee', task.task_opx_cost)`,
 };
+
+/** Columns that keep what a write replaces in another one. */
+export const PREVIOUS: Readonly<Record<string, string>> = {
+  task_status: 'previous_status',
+  task_opx_cost: 'previous_opx_cost',
+};
+
+/** What an update returns of each row. */
+export const UPDATED_ROW = ['task_id', 'job_id', 'user_id', ...Object.entries(PREVIOUS).flat()]
+  .map((column) => `tasks.${column}`)
+  .join(', ');
 
 /**
  * Updates a task. Without the task no row is changed and none is returned.
  *
- * The old row is read `FOR UPDATE` after the counter, because it joins on the counter's result: a plain read would show
- * what was there before this statement waited for the counter. So `task.old_status` and `task.old_fee` are true.
+ * The row itself keeps what the update replaces: an UPDATE always works on the newest version of a row, while a read in
+ * the same statement shows what was there before the statement waited for the counter, or costs a lock of its own.
  * @param withEvent whether the owner's stream gets the event
  */
 export function updateTask({ taskId, type, fields }: Patch, withEvent: boolean): Statement {
   const columns = Object.keys(fields);
-  const assignments = columns.map((column) => `${column} = ?::${COLUMN_TYPES[column]}`).join(', ');
+  const assignments = columns
+    .flatMap((column) => [
+      `${column} = ?::${COLUMN_TYPES[column]}`,
+      ...(column in PREVIOUS ? [`${PREVIOUS[column]} = tasks.${column}`] : []),
+    ])
+    .join(', ');
   const values = columns.map((column) =>
     COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(fields[column]) : fields[column],
   );
@@ -116,15 +135,10 @@ export function updateTask({ taskId, type, fields }: Patch, withEvent: boolean):
     sql: `
   WITH stream AS (
     ${RAISE} WHERE user_id = (SELECT user_id FROM tasks WHERE task_id = ?) RETURNING user_id, seq, epoch
-  ), old AS (
-    SELECT tasks.task_id, tasks.task_status, tasks.task_opx_cost
-    FROM stream JOIN tasks ON tasks.user_id = stream.user_id AND tasks.task_id = ?
-    FOR UPDATE OF tasks
   ), task AS (
-    UPDATE tasks SET ${assignments} FROM old WHERE tasks.task_id = old.task_id
-    RETURNING tasks.task_id, tasks.job_id, tasks.user_id, tasks.task_status, tasks.task_opx_cost,
-      old.task_status AS old_status, old.task_opx_cost AS old_fee, clock_timestamp() AS written_at
-  ), ${logged(type, `?::jsonb ${BESIDE[type]}`)}`,
-    bindings: [taskId, taskId, ...values, JSON.stringify(fields)],
+    UPDATE tasks SET ${assignments} FROM stream WHERE tasks.task_id = ? AND tasks.user_id = stream.user_id
+    RETURNING ${UPDATED_ROW}
+  ) ${logged(type, `?::jsonb ${BESIDE[type]}`, 'clock_timestamp()')}`,
+    bindings: [taskId, ...values, taskId, JSON.stringify(fields)],
   };
 }
