@@ -4,7 +4,7 @@ import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-l
 import type { Logger } from '../logger.js';
 import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
 import { Availability, Channels } from './channels.js';
-import { commandClient, connectOnce, redisClient } from './redis-client.js';
+import { commandClient, connectOnce, publishLater, redisClient } from './redis-client.js';
 import { RedisLeases } from './redis-leases.js';
 import { RedisSocketAdapter } from './redis-socket-adapter.js';
 
@@ -34,6 +34,7 @@ export class RedisBroker implements Broker {
   readonly kind = 'redis';
   readonly nodeId = randomUUID();
   private readonly commands: Redis;
+  private readonly publishing: (channel: string, message: Buffer) => Promise<unknown>;
   private readonly subscriber: Redis;
   private readonly socketAdapters: RedisSocketAdapter[] = [];
   private readonly channels: Channels;
@@ -60,6 +61,7 @@ export class RedisBroker implements Broker {
     this.heartbeatMs = options.heartbeatMs ?? 500;
     this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
     this.commands = commandClient(options);
+    this.publishing = publishLater(this.commands);
     // Subscriptions are this class's to restore, so that it knows when they are.
     this.subscriber = redisClient(options, { autoResubscribe: false });
     this.leases = new RedisLeases(this.commands, {
@@ -110,7 +112,7 @@ export class RedisBroker implements Broker {
   }
 
   async publish(channel: string, message: Buffer): Promise<void> {
-    await this.commands.publish(this.name(channel), message);
+    await this.publishing(this.name(channel), message);
   }
 
   async subscribe(channel: string, listener: ChannelListener): Promise<void> {

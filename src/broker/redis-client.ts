@@ -108,6 +108,30 @@ export function commandClient(options: { url: string; logger: Pick<Logger, 'debu
   return client;
 }
 
+/**
+ * Publishes by a `commandClient`, at the end of the turn: a writer goes on with its next write before this process does
+ * what the last one is followed by.
+ * @returns publishes one message; the promise is that of the command
+ */
+export function publishLater(client: Redis): (channel: string, message: Buffer) => Promise<unknown> {
+  let waiting: Array<() => void> = [];
+  const send = (): void => {
+    const all = waiting;
+    waiting = [];
+    for (const publish of all) {
+      publish();
+    }
+    // What else would be written in this turn is on its way with it.
+    client.stream?.uncork();
+  };
+  return (channel, message) =>
+    new Promise((resolve) => {
+      if (waiting.push(() => resolve(client.publish(channel, message))) === 1) {
+        setImmediate(send);
+      }
+    });
+}
+
 /** Resolves when the first attempt has come to an end; later ones are the client's own. */
 export async function connectOnce(client: Redis, logger: Pick<Logger, 'warn'>): Promise<void> {
   try {

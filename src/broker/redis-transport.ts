@@ -1,6 +1,6 @@
 import { type Logger, silentLogger } from '../logger.js';
 import type { Broker } from './broker.js';
-import { commandClient, connectOnce } from './redis-client.js';
+import { commandClient, connectOnce, publishLater } from './redis-client.js';
 
 /** The sending half of the Redis broker, for programs that write tasks and serve nobody. */
 export interface RedisTransport extends Pick<Broker, 'publish'> {
@@ -21,11 +21,12 @@ export async function connectTransport(options: {
 }): Promise<RedisTransport> {
   const { url, prefix = 'taskwire', logger = silentLogger } = options;
   const client = commandClient({ url, logger });
+  const publish = publishLater(client);
   await connectOnce(client, logger);
   const underWay = new Set<Promise<unknown>>();
   return {
     async publish(channel, message) {
-      const sent = client.publish(`${prefix}:${channel}`, message);
+      const sent = publish(`${prefix}:${channel}`, message);
       underWay.add(sent);
       try {
         await sent;

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import knex, { type Knex } from 'knex';
 
 /** How long a query waits for a free connection, and a connection for the server, in milliseconds. */
@@ -34,6 +35,7 @@ export interface DatabaseOptions {
 export function connectDatabase(options: DatabaseOptions): Knex {
   const { statementMs = STATEMENT_MS } = options;
   const prepare = new URL(options.url).searchParams.get('prepare') !== 'false';
+  const afterCreate = leaveWhenSilent(statementMs + SILENCE_MS);
   const warn = (message: unknown): void => options.onWarning?.(String(message));
   return knex({
     client: 'pg',
@@ -42,12 +44,11 @@ export function connectDatabase(options: DatabaseOptions): Knex {
       application_name: options.applicationName ?? 'taskwire',
       connectionTimeoutMillis: ACQUIRE_MS,
       statement_timeout: statementMs,
-      query_timeout: statementMs + SILENCE_MS,
       idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
       keepAlive: true,
       ...(prepare ? { options: STEADY_PLANS } : {}),
     },
-    pool: { min: 0, max: options.pool, createTimeoutMillis: ACQUIRE_MS + 500, afterCreate: leaveWhenUnanswered },
+    pool: { min: 0, max: options.pool, createTimeoutMillis: ACQUIRE_MS + 500, afterCreate },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: { warn, error: warn, deprecate: warn, debug() {} },
   }).withUserParams({ prepare });
@@ -60,34 +61,56 @@ export function prepares(db: Knex): boolean {
 
 type Done = (error: Error | null, result: unknown) => void;
 
-/** What knex uses of a connection. */
+/** What knex uses of a connection, and its socket. */
 interface RawConnection {
   query(config: unknown, done: Done): unknown;
-  end(): Promise<void>;
-  /** Set: the pool does not hand the connection out again. */
-  __knex__disposed?: unknown;
+  readonly connection: { readonly stream: Socket };
 }
 
 /**
- * Closes a connection whose query timed out on the client's side. The driver keeps it, its answer still to come, and the
- * pool would hand it to one query after the other although the server behind it is gone.
+ * Closes a connection on which queries wait and nothing is answered: the server behind it is gone, and the pool would hand
+ * it to one query after the other. One timer serves all queries of a connection; the driver's own, one per query, are
+ * most of what a write costs the garbage collector.
+ * @param silentMs how long an answer may take, in milliseconds
  */
-function leaveWhenUnanswered(connection: RawConnection, ready: (error: null, connection: RawConnection) => void): void {
-  const query = connection.query.bind(connection);
-  connection.query = (config: unknown, done: Done) =>
-    query(config, (error, result) => {
-      if (error?.message === QUERY_TIMEOUT) {
-        connection.__knex__disposed = error;
-        connection.end().catch(() => {
-          // It is being thrown away; how it ends tells nothing new.
-        });
-      }
-      done(error, result);
-    });
-  ready(null, connection);
-}
+function leaveWhenSilent(silentMs: number) {
+  return (connection: RawConnection, ready: (error: null, connection: RawConnection) => void): void => {
+    const query = connection.query.bind(connection);
+    let waiting = 0;
+    let since = 0;
+    let timer: NodeJS.Timeout | undefined;
 
-const QUERY_TIMEOUT = 'Query read timeout';
+    function watch(ms: number): void {
+      // What is on its way to a process that was held up is read before it is missed.
+      timer = setTimeout(() => setImmediate(look), ms).unref();
+    }
+
+    function look(): void {
+      timer = undefined;
+      const left = since + silentMs - performance.now();
+      if (waiting > 0 && left > 0) {
+        watch(left);
+      } else if (waiting > 0) {
+        const error = new Error('The database does not answer');
+        connection.connection.stream.destroy(Object.assign(error, { code: 'ETIMEDOUT' }));
+      }
+    }
+
+    connection.query = (config: unknown, done: Done) => {
+      waiting += 1;
+      since = performance.now();
+      if (timer === undefined) {
+        watch(silentMs);
+      }
+      return query(config, (error, result) => {
+        waiting -= 1;
+        since = performance.now();
+        done(error, result);
+      });
+    };
+    ready(null, connection);
+  };
+}
 
 /** SQLSTATEs, or their classes, of a server that cannot serve now and may well later. */
 const SQL_STATES = [
@@ -124,7 +147,6 @@ const MESSAGES = [
   /^timeout expired$/,
   /^Unable to acquire a connection/,
   /not queryable$/,
-  new RegExp(`^${QUERY_TIMEOUT}$`),
 ];
 
 /**

@@ -25,7 +25,6 @@ describe('isDatabaseUnavailable', () => {
   for (const message of [
     'Connection terminated unexpectedly',
     'UPDATE tasks SET fee = 1 - 2 - Connection terminated unexpectedly',
-    'select $1 - Query read timeout',
     'timeout expired',
     'Client has encountered a connection error and is not queryable',
     'Knex: Timeout acquiring a connection. The pool is probably full. Are you missing a .transacting(trx) call?',
