@@ -18,9 +18,12 @@ export function pinning(): Pinning {
 }
 
 /** Moves this process, and so whatever it starts from now on, to some cores. */
-export function pinSelf(cores: string | undefined): void {
+export const pinSelf = (cores: string | undefined): void => pin(process.pid, cores);
+
+/** Moves a process with all its threads. */
+export function pin(pid: number, cores: string | undefined): void {
   if (cores !== undefined) {
-    spawnSync('taskset', ['-a', '-p', '-c', cores, String(process.pid)]);
+    spawnSync('taskset', ['-a', '-p', '-c', cores, String(pid)]);
   }
 }
 

@@ -6,7 +6,7 @@ import { connectDatabase } from '../../src/repository/database.js';
 import { preparedQuery } from '../../src/repository/query.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { freePort } from '../../test/support/programs.js';
-import { pinSelf } from '../lib/machine.js';
+import { pin, pinSelf } from '../lib/machine.js';
 import { quiet } from '../lib/quiet.js';
 import { type Services, servicesCpu } from '../lib/services.js';
 import { quantile } from '../lib/stats.js';
@@ -232,9 +232,15 @@ async function run(context: Context, subject: Subject): Promise<Outcome[]> {
     users: MOST_WRITERS,
     tasksPerJob: MOST_WRITERS,
   });
-  // No server works while the repository is measured: the writer takes its core, Postgres keeps the other one.
-  pinSelf(context.pinning.server);
-  const outcomes = await repository(context, world).finally(() => pinSelf(context.pinning.load));
+  const { pinning, services } = context;
+  // No server works while the repository is measured: the writer takes its core, with Redis, which works while the writer
+  // waits for Postgres; Postgres has the other one for itself, as it would on a host of its own.
+  pinSelf(pinning.server);
+  pin(services.redis.pid, pinning.server);
+  const outcomes = await repository(context, world).finally(() => {
+    pinSelf(pinning.load);
+    pin(services.redis.pid, pinning.load);
+  });
   return [...outcomes, ...(await rest(context, subject, world))];
 }
 

@@ -1,7 +1,7 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { isoText } from './task-json.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
-import { BESIDE, LOGGED_ROW, PREVIOUS, type Statement, UPDATED_ROW } from './task-writes.js';
+import { BESIDE, LOGGED_ROW, PREVIOUS, type Statement, UNLOGGED, UPDATED_ROW } from './task-writes.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. As in a single write
@@ -26,10 +26,6 @@ const LOG = `
   FROM stream JOIN input ON true LEFT JOIN task ON task.place = input.place
   ORDER BY input.place
   RETURNING ${LOGGED_ROW}`;
-
-const ANSWER = `
-  SELECT task_id, job_id::text AS job_id, user_id, type, NULL AS epoch, NULL AS seq, NULL AS changes, NULL AS timestamp
-  FROM task ORDER BY place`;
 
 /**
  * The items whose row is the owner's. OFFSET 0 has each row looked up by its id; otherwise all rows of the owner may be
@@ -66,7 +62,7 @@ export function insertTasks(
         jsonb_build_object('task_definition_id', task_definition_id, 'is_imua', is_imua,
           'created_at', ${isoText('created_at')}) AS said
       FROM made
-    )${withEvents ? LOG : ANSWER}`,
+    )${withEvents ? LOG : `${UNLOGGED} ORDER BY place`}`,
     bindings: [
       items.map(({ job_id }) => job_id),
       items.map(({ task_definition_id }) => task_definition_id),
@@ -121,7 +117,7 @@ export function updateTasks(owner: string, patches: readonly Patch[], withEvents
           ELSE patch
         END AS said
       FROM written task
-    )${withEvents ? LOG : ANSWER}`,
+    )${withEvents ? LOG : `${UNLOGGED} ORDER BY place`}`,
     bindings: [
       patches.map(({ taskId }) => taskId),
       patches.map(({ type }) => type),

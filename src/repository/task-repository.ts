@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import { changesText, type TaskEvent } from '../protocol/events.js';
+import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import type { TaskRow } from '../protocol/tasks.js';
 import { preparedQuery, query } from './query.js';
 import { insertTasks, updateTasks } from './task-batch.js';
@@ -310,11 +310,12 @@ export class TaskRepository {
   /** Publishes what was committed. */
   private announce(rows: readonly WriteRow[]): TaskWrite[] {
     const events: TaskEvent[] = [];
-    const writes = rows.map(({ task_id, job_id, user_id, type, seq, epoch, changes, timestamp }): TaskWrite => {
+    const writes = rows.map(({ task_id, job_id, user_id, changes, stamp }): TaskWrite => {
       const write = { task_id: Number(task_id), job_id, user_id };
-      if (seq === null || epoch === null || changes === null || timestamp === null) {
+      if (changes === null || stamp === null) {
         return write;
       }
+      const [type, seq, epoch, timestamp] = stamp.split(' ') as [EventType, string, string, string];
       const place = { seq: Number(seq), epoch };
       const ids = { userId: user_id, jobId: job_id, taskId: write.task_id };
       events.push({ type, ...ids, ...place, changes: changesText(ids, changes), timestamp });
