@@ -1,13 +1,23 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import type { Server } from 'socket.io';
+import { isMessage, type StickyConnection } from './messages.js';
+import type { SessionReport } from './session-report.js';
 
 const ignore = (): void => {};
 
 /**
- * Has a server that listens nowhere treat the connections that it is handed over as it would treat its own.
- * @param socketioPath where Socket.IO's sessions are opened
+ * Has a server that listens nowhere treat the connections that the primary hands over as it would treat its own. This is the
+ * worker's part of sticky sessions.
  */
-export function serveHandedOver(http: Server, socketioPath: string): void {
+export function serveHandedOver(io: Server, http: HttpServer, report: SessionReport): void {
+  process.on('message', (message, socket) => {
+    // Without a socket: it was closed on the way.
+    if (isMessage<StickyConnection>(message, 'sticky:connection') && socket instanceof Socket) {
+      http.emit('connection', socket);
+      socket.unshift(message.data);
+    }
+  });
   // Starts its checks for requests that never come to an end.
   http.emit('listening');
   // The parser reads by itself from the system, and a pause does not stop it once bytes were put back, as the request line
@@ -16,15 +26,35 @@ export function serveHandedOver(http: Server, socketioPath: string): void {
     socket.on('data', ignore);
     socket.off('data', ignore);
   });
-  // A session is answered before it is announced to the primary: a client that is quick would come back to a primary that
-  // does not know where the session is.
+  const path = io.path();
   http.prependListener('request', ({ url = '' }: IncomingMessage, response: ServerResponse) => {
-    if (url.startsWith(socketioPath) && !url.includes('sid=')) {
-      const end = response.end.bind(response) as (text?: string) => ServerResponse;
-      response.end = ((text?: string): ServerResponse => {
-        setImmediate(end, text);
-        return response;
-      }) as typeof response.end;
+    // The next request of the connection could be of another worker's session.
+    response.setHeader('Connection', 'close');
+    if (url.startsWith(path) && !url.includes('sid=')) {
+      answerWhenReported(response, report);
     }
   });
+
+  function onClose(this: { readonly id: string }): void {
+    report.close(this.id);
+  }
+  io.engine.on('connection', (session: Server['engine'] & { readonly id: string }) => {
+    report.open(session.id);
+    session.once('close', onClose);
+  });
+}
+
+/**
+ * A session is answered before it is made known here: a client that is quick would come back to a primary that does not
+ * know where the session is.
+ */
+function answerWhenReported(response: ServerResponse, report: SessionReport): void {
+  const end = response.end.bind(response) as (text?: string) => ServerResponse;
+  response.end = ((text?: string): ServerResponse => {
+    setImmediate(() => {
+      report.send();
+      end(text);
+    });
+    return response;
+  }) as typeof response.end;
 }

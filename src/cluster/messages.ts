@@ -8,6 +8,19 @@ export interface WorkerDrain {
   readonly type: 'worker:drain';
 }
 
+/** Sessions that have begun and ended at a worker since it last said so, by their ids. */
+export interface WorkerSessions {
+  readonly type: 'worker:sessions';
+  readonly opened: readonly string[];
+  readonly closed: readonly string[];
+}
+
+/** Comes to a worker with a connection: what was read of it. */
+export interface StickyConnection {
+  readonly type: 'sticky:connection';
+  readonly data: Uint8Array;
+}
+
 export const isMessage = <Message extends { readonly type: string }>(
   message: unknown,
   type: Message['type'],

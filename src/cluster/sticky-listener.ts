@@ -1,9 +1,10 @@
-import type { Worker } from 'node:cluster';
+import cluster, { type Worker } from 'node:cluster';
 import { EventEmitter } from 'node:events';
 import { type Server as HttpServer, STATUS_CODES } from 'node:http';
 import { createServer, type Server, Socket } from 'node:net';
 import { setupMaster } from '@socket.io/sticky';
 import { errorEntry, TaskwireError } from '../protocol/errors.js';
+import { isMessage, type WorkerSessions } from './messages.js';
 
 /** What sticky keeps at a worker: by it the next connection's worker is chosen. */
 interface CountedWorker extends Worker {
@@ -70,6 +71,7 @@ export function createStickyListener(available: () => boolean): Server {
   const routed = new EventEmitter();
   // It uses nothing of an HTTP server but its connections.
   setupMaster(routed as HttpServer, { loadBalancingMethod: 'least-connection' });
+  cluster.on('message', takeSessions);
   return createServer((socket) => {
     socket.on('error', () => socket.destroy());
     if (!available()) {
@@ -100,6 +102,18 @@ export function createStickyListener(available: () => boolean): Server {
     bytes.indexOf = () => lineLength;
     routed.emit('connection', socket);
     socket.emit('data', bytes);
+  }
+}
+
+/** Passes on to sticky, one by one, what workers tell of several sessions at once. */
+function takeSessions(worker: Worker, message: unknown): void {
+  if (isMessage<WorkerSessions>(message, 'worker:sessions')) {
+    for (const data of message.opened) {
+      cluster.emit('message', worker, { type: 'sticky:connection', data }, undefined);
+    }
+    for (const data of message.closed) {
+      cluster.emit('message', worker, { type: 'sticky:disconnection', data }, undefined);
+    }
   }
 }
 

@@ -1,6 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
 import { createAdapter } from '@socket.io/cluster-adapter';
-import { setupWorker } from '@socket.io/sticky';
 import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local-broker.js';
 import { processLink } from '../broker/local-link.js';
@@ -10,6 +9,7 @@ import type { Logger } from '../logger.js';
 import { createServer } from '../server.js';
 import { serveHandedOver } from './handed-over.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
+import { SessionReport } from './session-report.js';
 import { tidyAfterStorms } from './tidy.js';
 
 /** A worker process: serves the connections that the primary gives it until it is told to end. */
@@ -18,17 +18,17 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     config.REDIS_URL === undefined
       ? new LocalBroker(processLink(), createAdapter, logger)
       : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+  const report = new SessionReport(tell);
   const server = createServer({
     config,
     databaseUrl: config.DATABASE_URL!,
     broker,
     logger,
-    // Sticky knows the connections of Socket.IO; these count for it as well.
-    onOpen: (id) => tell({ type: 'sticky:connection', data: id }),
-    onClose: (id) => tell({ type: 'sticky:disconnection', data: id }),
+    // A plain WebSocket counts for its worker as a session does.
+    onOpen: (id) => report.open(id),
+    onClose: (id) => report.close(id),
   });
-  setupWorker(server.io);
-  serveHandedOver(server.http, server.io.path());
+  serveHandedOver(server.io, server.http, report);
   tidyAfterStorms(server.http);
 
   let draining = false;
