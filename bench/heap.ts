@@ -2,13 +2,15 @@
  * What an idle connection keeps on the heap of its worker, by kind of object:
  *
  *     node dist/bench/heap.js [--variants ours,plain,plain-ws] [--wire socketio|plain|both] [--connections 1000] [--settle 60]
- *                             [--smoke]
+ *                             [--out bench/results] [--smoke]
  */
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { HeapObserver, type Share } from './lib/heap.js';
-import { endOnSignals } from './lib/machine.js';
+import { endOnSignals, machine } from './lib/machine.js';
 import { processTree } from './lib/proc.js';
+import { Results } from './lib/results.js';
 import { startServer } from './lib/server.js';
 import { startServices } from './lib/services.js';
 import { short, table } from './lib/table.js';
@@ -24,6 +26,7 @@ const { values } = parseArgs({
     wire: { type: 'string', default: 'both' },
     connections: { type: 'string' },
     settle: { type: 'string' },
+    out: { type: 'string' },
     smoke: { type: 'boolean', default: false },
   },
 });
@@ -36,6 +39,9 @@ const RARE = 0.5;
 
 const connections = Number(values.connections ?? (smoke ? 20 : 1_000));
 const settleMs = 1_000 * Number(values.settle ?? (smoke ? 0 : 60));
+
+const results =
+  values.out === undefined ? undefined : new Results(join(values.out, 'heap.jsonl'), { machine: machine(), smoke });
 
 endOnSignals();
 const services = await startServices(false);
@@ -78,7 +84,18 @@ async function measured(variant: Variant, wire: Wire, world: World): Promise<str
     const before = await observer.take(worker);
     await open(FIRST, jobs);
     const after = await observer.take(worker);
-    return comparison(`${variant.name} ${wire}`, before, after);
+    const shares = perConnection(before, after);
+    const figures = Object.fromEntries(
+      shares.flatMap(({ kind, count, bytes }) => [
+        [kind, bytes],
+        [`# ${kind}`, count],
+      ]),
+    );
+    results?.add({ scenario: 'heap', variant: variant.name, wire, repeat: 1, valid: true, figures });
+    return table(
+      [`${variant.name} ${wire}`, 'per connection', 'bytes'],
+      shares.map(({ kind, count, bytes }) => [kind, count === 0 ? '' : short(count), bytes.toFixed(0)]),
+    );
   } finally {
     await Promise.all(fleets.map((fleet) => fleet.stop()));
     await server.stop();
@@ -86,22 +103,23 @@ async function measured(variant: Variant, wire: Wire, world: World): Promise<str
   }
 }
 
-/** What there is more of, per connection. */
-function comparison(title: string, before: ReadonlyMap<string, Share>, after: ReadonlyMap<string, Share>): string {
-  const grown = [...after].map(([kind, { count, bytes }]) => ({
-    kind,
-    count: (count - (before.get(kind)?.count ?? 0)) / connections,
-    bytes: (bytes - (before.get(kind)?.bytes ?? 0)) / connections,
-  }));
-  const rows = grown.filter(({ count }) => count >= RARE).sort((a, b) => b.bytes - a.bytes);
-  const rest = grown.filter(({ count }) => count < RARE).reduce((sum, { bytes }) => sum + bytes, 0);
-  const total = grown.reduce((sum, { bytes }) => sum + bytes, 0);
-  return table(
-    [title, 'per connection', 'bytes'],
-    [
-      ...rows.map(({ kind, count, bytes }) => [kind, short(count), bytes.toFixed(0)]),
-      ['everything else', '', rest.toFixed(0)],
-      ['**together**', '', total.toFixed(0)],
-    ],
-  );
+/** What there is more of, per connection, the most first: kinds of which most connections have some, and two sums. */
+function perConnection(
+  before: ReadonlyMap<string, Share>,
+  after: ReadonlyMap<string, Share>,
+): Array<Share & { readonly kind: string }> {
+  const grown = [...after]
+    .map(([kind, { count, bytes }]) => ({
+      kind,
+      count: (count - (before.get(kind)?.count ?? 0)) / connections,
+      bytes: (bytes - (before.get(kind)?.bytes ?? 0)) / connections,
+    }))
+    .sort((a, b) => b.bytes - a.bytes);
+  const sum = (shares: readonly Share[]): number => shares.reduce((total, { bytes }) => total + bytes, 0);
+  const rest = sum(grown.filter(({ count }) => count < RARE));
+  return [
+    ...grown.filter(({ count }) => count >= RARE),
+    { kind: 'everything else', count: 0, bytes: rest },
+    { kind: '**together**', count: 0, bytes: sum(grown) },
+  ];
 }

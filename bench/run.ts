@@ -9,8 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { missingPrograms } from '../test/support/programs.js';
-import { barChart } from './lib/chart.js';
 import { endOnSignals, machine, measurable, pinning, pinSelf } from './lib/machine.js';
+import { CHARTED, fileNameOf, scenarioChart } from './lib/pictures.js';
 import { Results } from './lib/results.js';
 import { PROGRAMS, startServices } from './lib/services.js';
 import { DEFAULT_VARIANTS, VARIANTS } from './lib/variants.js';
@@ -58,24 +58,6 @@ for (const name of values.variants?.split(',') ?? DEFAULT_VARIANTS) {
   }
 }
 
-/** Figures that are drawn, and compared with the peers'. */
-const CHARTED = new Map([
-  ['server_cpu_us_per_delivery', 'lower'],
-  ['deliveries_per_s', 'higher'],
-  ['latency_p99_ms', 'lower'],
-  ['pss_kb_per_connection', 'lower'],
-  ['settled_kb_per_connection', 'lower'],
-  ['setup_cpu_us_per_connection', 'lower'],
-  ['all_back_ms', 'lower'],
-  ['server_cpu_us_per_connection', 'lower'],
-  ['bare_p50_ms', 'lower'],
-  ['repository_p50_ms', 'lower'],
-  ['single_per_s', 'higher'],
-  ['batch_per_s', 'higher'],
-  ['public_port_per_s', 'higher'],
-  ['rest_port_per_s', 'higher'],
-]);
-
 endOnSignals();
 const cores = smoke ? {} : pinning();
 pinSelf(cores.load);
@@ -109,14 +91,20 @@ try {
 } finally {
   await services.stop();
 }
-for (const scenario of results.scenarios) {
-  console.log(`\n${results.text(scenario)}`);
-  const ratios = results.ratios(scenario, [...CHARTED.keys()]);
+const { runs } = results;
+for (const scenario of runs.scenarios) {
+  console.log(`\n${runs.text(scenario)}`);
+  const ratios = runs.ratios(scenario, CHARTED);
   if (ratios !== undefined) {
     console.log(`\n${ratios}`);
   }
 }
-writeCharts();
+for (const scenario of runs.scenarios) {
+  const picture = scenarioChart(runs, scenario);
+  if (picture !== undefined) {
+    writeFileSync(join(out, `${stamp}-${fileNameOf(scenario)}.svg`), picture);
+  }
+}
 process.exit(failed ? 1 : 0);
 
 async function runOnce(scenario: (typeof SCENARIOS)[number], subject: Subject, repeat: number): Promise<void> {
@@ -133,28 +121,6 @@ async function runOnce(scenario: (typeof SCENARIOS)[number], subject: Subject, r
     const problem = (error as Error).message;
     results.add({ scenario: scenario.name, ...at, valid: false, problem, figures: {} });
     console.log(`${label}: ${problem}`);
-  }
-}
-
-/** A picture of each scenario: the figures that this project is about, one group each. */
-function writeCharts(): void {
-  for (const scenario of results.scenarios) {
-    const summaries = [...results.summaries(scenario)];
-    const groups = [...CHARTED]
-      .map(([title, better]) => ({
-        title: `${title}, ${better} is better`,
-        bars: summaries.flatMap(([label, summary]) => {
-          const figure = summary.get(title);
-          return figure === undefined || figure.count === 0
-            ? []
-            : [{ label, value: figure.median, min: figure.min, max: figure.max }];
-        }),
-      }))
-      .filter(({ bars }) => bars.length > 0);
-    if (groups.length > 0) {
-      const file = `${stamp}-${scenario.toLowerCase().replace(/[^a-z0-9]+/g, '-')}.svg`;
-      writeFileSync(join(out, file), barChart(scenario, groups));
-    }
   }
 }
 

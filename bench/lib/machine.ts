@@ -63,7 +63,7 @@ export const measurable = existsSync('/proc/self/stat') && existsSync('/proc/sel
 export function machine(): Record<string, string | number> {
   return {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    cores: availableParallelism(),
+    cores: cpus().length,
     memory_gb: Math.round(totalmem() / 2 ** 30),
     kernel: release(),
     node: process.version,

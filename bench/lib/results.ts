@@ -1,103 +1,34 @@
-import { appendFileSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { type Summary, summarize } from './stats.js';
-import { short, table } from './table.js';
+import { appendFileSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type Run, Runs } from './runs.js';
 
-/** One run of one variant. */
-export interface Run {
-  readonly scenario: string;
-  readonly variant: string;
-  readonly wire: string;
-  readonly repeat: number;
-  /** Whether everything arrived once and in order; a run that did not is shown but its figures do not count. */
-  readonly valid: boolean;
-  readonly problem?: string;
-  readonly figures: Readonly<Record<string, number>>;
-}
-
-/** Keeps the runs of one call of the bench, and writes each as a JSON line when it is there. */
+/** A file of runs, each a line of JSON that is written when the run is over. */
 export class Results {
-  readonly runs: Run[] = [];
+  private readonly added: Run[] = [];
 
+  /**
+   * @param file made, with its folder, by the first run
+   * @param common what each line has beside its run
+   */
   constructor(
     private readonly file: string,
     private readonly common: Readonly<Record<string, unknown>>,
-  ) {
-    mkdirSync(dirname(file), { recursive: true });
-  }
+  ) {}
 
   add(run: Run): void {
-    this.runs.push(run);
+    this.added.push(run);
+    mkdirSync(dirname(this.file), { recursive: true });
     appendFileSync(this.file, `${JSON.stringify({ at: new Date().toISOString(), ...run, ...this.common })}\n`);
   }
 
-  get scenarios(): string[] {
-    return [...new Set(this.runs.map(({ scenario }) => scenario))];
-  }
-
-  /** The variants of a scenario, with the summary of each figure over the valid runs. */
-  summaries(scenario: string): Map<string, Map<string, Summary>> {
-    const runs = this.runs.filter((run) => run.scenario === scenario);
-    const names = [...new Set(runs.map(nameOf))];
-    return new Map(
-      names.map((name) => {
-        const valid = runs.filter((run) => nameOf(run) === name && run.valid);
-        const figures = new Set(valid.flatMap((run) => Object.keys(run.figures)));
-        return [name, new Map([...figures].map((figure) => [figure, summarize(values(valid, figure))]))];
-      }),
-    );
-  }
-
-  /** A table of a scenario: a row per figure, and a column per variant with median (minimum to maximum). */
-  text(scenario: string): string {
-    const summaries = this.summaries(scenario);
-    const figures = new Set([...summaries.values()].flatMap((summary) => [...summary.keys()]));
-    const rows = [...figures].map((figure) => [
-      figure,
-      ...[...summaries.values()].map((summary) => cell(summary.get(figure))),
-    ]);
-    const runs = this.runs.filter((run) => run.scenario === scenario);
-    const counts = [...summaries.keys()].map((name) => {
-      const all = runs.filter((run) => nameOf(run) === name);
-      return `${all.filter(({ valid }) => valid).length} of ${all.length}`;
-    });
-    const problems = runs.filter((run) => !run.valid).map((run) => `- ${nameOf(run)}: ${run.problem}`);
-    const body = table([scenario, ...summaries.keys()], [...rows, ['valid runs', ...counts]]);
-    return [body, ...problems].join('\n');
-  }
-
-  /** A table of our medians divided by those of each peer: a row per figure that both have; undefined when there is none. */
-  ratios(scenario: string, figures: readonly string[]): string | undefined {
-    const summaries = [...this.summaries(scenario)];
-    const pairs = summaries
-      .filter(([name]) => isOurs(name))
-      .flatMap((ours) => summaries.filter(([name]) => !isOurs(name)).map((peer) => [ours, peer] as const));
-    const median = (summary: Map<string, Summary>, figure: string) => summary.get(figure)?.median ?? Number.NaN;
-    const rows = figures
-      .map((figure) => [
-        figure,
-        ...pairs.map(([[, ours], [, peer]]) => short(median(ours, figure) / median(peer, figure))),
-      ])
-      .filter((row) => row.slice(1).some((cell) => cell !== '-'));
-    return rows.length === 0
-      ? undefined
-      : table([`${scenario}, ratios`, ...pairs.map(([[ours], [peer]]) => `${ours} / ${peer}`)], rows);
+  get runs(): Runs {
+    return new Runs(this.added);
   }
 }
 
-/** Whether it is taskwire that a column is of. */
-const isOurs = (name: string): boolean => name.startsWith('ours');
-
-const nameOf = (run: Run): string => `${run.variant} ${run.wire}`;
-
-function values(runs: readonly Run[], figure: string): number[] {
-  return runs.map((run) => run.figures[figure] ?? Number.NaN);
-}
-
-function cell(summary: Summary | undefined): string {
-  if (summary === undefined || summary.count === 0) {
-    return '-';
-  }
-  const { median, min, max, count } = summary;
-  return count === 1 ? short(median) : `${short(median)} (${short(min)} to ${short(max)})`;
+/** All runs of a folder of results. */
+export function readResults(folder: string): Runs {
+  const files = readdirSync(folder).filter((name) => name.endsWith('.jsonl'));
+  const lines = files.flatMap((name) => readFileSync(join(folder, name), 'utf8').trim().split('\n'));
+  return new Runs(lines.map((line) => JSON.parse(line) as Run));
 }

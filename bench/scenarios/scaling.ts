@@ -1,10 +1,10 @@
-import { availableParallelism } from 'node:os';
+import { cpus } from 'node:os';
 import type { Context, Outcome, Scenario, Subject } from './context.js';
 import { inTurn, runFanout } from './fanout.js';
 
-/** Every core of the machine, as taskset takes them. */
+/** Every core of the machine, as taskset takes them; this process has only some of them. */
 const everywhere = (context: Context): string | undefined =>
-  context.pinning.server === undefined ? undefined : `0-${availableParallelism() - 1}`;
+  context.pinning.server === undefined ? undefined : `0-${cpus().length - 1}`;
 
 const SETUPS = [
   { name: '1 worker', workers: 1, instances: 1 },

@@ -1,6 +1,7 @@
 import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import type { Server } from 'socket.io';
+import { ENGINE_PATH } from '../protocol/paths.js';
 import { isMessage, type StickyConnection } from './messages.js';
 import type { SessionReport } from './session-report.js';
 
@@ -26,11 +27,10 @@ export function serveHandedOver(io: Server, http: HttpServer, report: SessionRep
     socket.on('data', ignore);
     socket.off('data', ignore);
   });
-  const path = io.path();
   http.prependListener('request', ({ url = '' }: IncomingMessage, response: ServerResponse) => {
     // The next request of the connection could be of another worker's session.
     response.setHeader('Connection', 'close');
-    if (url.startsWith(path) && !url.includes('sid=')) {
+    if (url.startsWith(ENGINE_PATH) && !url.includes('sid=')) {
       answerWhenReported(response, report);
     }
   });
@@ -40,7 +40,7 @@ export function serveHandedOver(io: Server, http: HttpServer, report: SessionRep
   }
   io.engine.on('connection', (session: Server['engine'] & { readonly id: string }) => {
     report.open(session.id);
-    session.once('close', onClose);
+    session.on('close', onClose);
   });
 }
 

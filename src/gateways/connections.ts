@@ -52,19 +52,13 @@ export class Connections {
       user: admission.identity.owner,
       address: admission.address,
     });
-    let here = true;
-    return {
-      session,
-      leave: () => {
-        if (here) {
-          here = false;
-          this.all.delete(connection);
-          session.close();
-          admission.release();
-          this.logger.debug('disconnected', { connection: connection.id });
-        }
-      },
-    };
+    return new TakenPlace(this, connection, session, admission);
+  }
+
+  /** What a place does with its connection when it is left. */
+  leave(connection: GatewayConnection): void {
+    this.all.delete(connection);
+    this.logger.debug('disconnected', { connection: connection.id });
   }
 
   /** Ids of the keys that have connections here. */
@@ -101,6 +95,25 @@ export class Connections {
     }
     for (const connection of [...this.all]) {
       connection.terminate();
+    }
+  }
+}
+
+class TakenPlace implements Place {
+  constructor(
+    private readonly connections: Connections,
+    private readonly connection: GatewayConnection,
+    readonly session: Session,
+    private admission: Admission | undefined,
+  ) {}
+
+  leave(): void {
+    const { admission } = this;
+    if (admission !== undefined) {
+      this.admission = undefined;
+      this.connections.leave(this.connection);
+      this.session.close();
+      admission.release();
     }
   }
 }

@@ -1,7 +1,5 @@
 import type { Outgoing } from '../hub/client.js';
-
-/** The one namespace, which is also the path of plain WebSockets. */
-export const NAMESPACE = '/api/ws/tasks';
+import { NAMESPACE } from '../protocol/paths.js';
 
 /** First byte of a WebSocket frame that is a whole text message (RFC 6455, 5.2). */
 const FINAL_TEXT = 0x81;

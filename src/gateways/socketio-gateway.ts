@@ -7,9 +7,10 @@ import type { Success } from '../hub/session.js';
 import type { Admit } from '../middleware/door.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
+import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
-import { NAMESPACE, socketioFrame, socketioPacket } from './frame.js';
+import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 
 export interface SocketioGatewayOptions {
@@ -50,9 +51,8 @@ interface EngineConnection {
   request: unknown;
   write(packet: string, options: { compress: boolean }): void;
   close(discard?: boolean): void;
-  once(event: 'close', listener: () => void): void;
-  /** A packet came. */
-  on(event: 'packet', listener: () => void): void;
+  /** It has ended, or a packet came. */
+  on(event: 'close' | 'packet', listener: () => void): void;
   /** A packet is about to join the queue. */
   on(event: 'packetCreate', listener: (packet: { readonly data?: unknown }) => void): void;
 }
@@ -86,6 +86,7 @@ type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<st
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   const { server, adapter, connections, admit, limits } = options;
   const io = new Server(server, {
+    path: ENGINE_PATH,
     adapter: adapter as never,
     serveClient: false,
     // The server's other paths are upgraded by others.
@@ -122,27 +123,34 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
   }
 
+  /** Connections that were let in, or whose key is being looked up. */
+  const entering = new WeakMap<EngineConnection, SocketioConnection | undefined>();
+
+  function onClose(this: EngineConnection): void {
+    entering.get(this)?.end();
+  }
+
+  // One listener of each kind serves all connections.
   io.engine.on('connection', (engine: EngineConnection) => {
     engine.on('packetCreate', countRefusal);
     engine.on('packet', boundAnswers);
+    engine.on('close', onClose);
   });
   io.use((_socket, next) =>
     next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
   );
 
   const namespace = io.of(NAMESPACE);
-  /** Connections that have asked for the namespace. */
-  const asked = new WeakSet<EngineConnection>();
   namespace.use((socket, next) => {
     const engine = socket.conn as unknown as EngineConnection;
-    if (asked.has(engine)) {
+    if (entering.has(engine)) {
       // Each would be a look-up of its own key. Socket.IO ends a connection that asks again when it is in; so does this
       // while it is asked for.
       cutOff(engine);
       next(refusal(new TaskwireError('INVALID_REQUEST')));
       return;
     }
-    asked.add(engine);
+    entering.set(engine, undefined);
     enter(socket as unknown as TaskSocket).then(
       () => next(),
       (error) => {
@@ -173,7 +181,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
     const connection = new SocketioConnection(socket, engine, admission, options);
     // From here on the end of the connection gives everything back, whether it gets into the namespace or not.
-    engine.once('close', () => connection.end());
+    entering.set(engine, connection);
     socket.data.connection = connection;
   }
 

@@ -6,9 +6,10 @@ import type { Success } from '../hub/session.js';
 import type { Admit } from '../middleware/door.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
+import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
-import { NAMESPACE, plainFrame } from './frame.js';
+import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 
 export interface WebsocketGatewayOptions {
@@ -36,8 +37,6 @@ export interface Gateway {
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 const CLOSE_MS = 5_000;
 const MAX_REQUEST_ID = 128;
-/** What begins like this is Engine.IO's. */
-const ENGINE_PATH = '/socket.io/';
 const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 /** A WebSocket that knows its connection, so that one set of handlers serves all. */

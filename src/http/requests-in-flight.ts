@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { Server as NetServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ENGINE_PATH } from '../protocol/paths.js';
 
 const POLL_MS = 20;
 /** What a kept connection may need beside its time of idleness to be closed, in milliseconds. */
@@ -25,7 +26,7 @@ export class RequestsInFlight {
   ) {
     for (const server of rest === undefined ? [http] : [http, rest]) {
       server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-        if (!(request.url ?? '').startsWith('/socket.io/')) {
+        if (!(request.url ?? '').startsWith(ENGINE_PATH)) {
           this.note(response);
         }
       });

@@ -327,7 +327,7 @@ interface ClientPorts {
 
 /** One connection in the hub: its memberships, at most one a stream. */
 export class HubClient {
-  private memberships: Membership[] = [];
+  private memberships: readonly Membership[] = [];
   private toldAt = Date.now();
   private closed = false;
 
@@ -355,7 +355,7 @@ export class HubClient {
     if (membership === undefined || membership.closed) {
       membership = new Membership(this.connection, this.ports.follow(owner));
       membership.stream.members.add(membership);
-      this.memberships.push(membership);
+      this.memberships = [...this.memberships, membership];
     }
     membership.joins.push(join);
     const joining = membership;

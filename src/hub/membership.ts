@@ -39,7 +39,8 @@ export interface Place {
  * `after`, whichever is higher (a replay may know the log further than the stream does).
  */
 export class Membership {
-  places: Place[] = [];
+  /** As long as it has to be: an array that is pushed to keeps room for seventeen. */
+  places: readonly Place[] = [];
   after = 0;
   held = false;
   /** Number of the delivery that reached this connection last: one that sits in several rooms of an event gets it once. */
@@ -65,17 +66,17 @@ export class Membership {
     this.leave(room);
     const entry = this.stream.room(room);
     entry.members.add(this);
-    this.places.push({ entry, from });
+    this.places = [...this.places, { entry, from }];
   }
 
   leave(room: Room): boolean {
-    const index = this.places.findIndex((place) => place.entry.room.name === room.name);
-    if (index < 0) {
+    const left = this.places.find((place) => place.entry.room.name === room.name);
+    if (left === undefined) {
       return false;
     }
-    const [place] = this.places.splice(index, 1);
-    place!.entry.members.delete(this);
-    this.stream.release(place!.entry);
+    this.places = this.places.filter((place) => place !== left);
+    left.entry.members.delete(this);
+    this.stream.release(left.entry);
     return true;
   }
 

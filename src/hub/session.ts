@@ -56,12 +56,12 @@ export const sessionOpener =
     new HubSession(connection, hub.connect(connection), ports);
 
 class HubSession implements Session {
-  /** Subscriptions under way, by room: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
-  private readonly pending = new Map<string, Promise<unknown>>();
+  /** Subscriptions under way, by room, while there are any: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
+  private pending: Map<string, Promise<unknown>> | undefined;
   /** Those under way that may bring one room more. */
   private adding = 0;
   /** Subscriptions of this turn. */
-  private asked: Ask[] = [];
+  private asked: Ask[] | undefined;
   private allowance: number;
   private allowanceAt = Date.now();
   private closed = false;
@@ -148,7 +148,7 @@ class HubSession implements Session {
     try {
       room = parseRoom(request.room);
       // A room that the connection is in is started anew; one under way may be left before its turn comes.
-      adds = this.pending.has(room.name) || !this.client.has(room);
+      adds = this.pending?.has(room.name) === true || !this.client.has(room);
       if (adds && this.client.roomCount + this.adding >= this.ports.limits.MAX_ROOMS_PER_CONNECTION) {
         throw new TaskwireError('TOO_MANY_ROOMS');
       }
@@ -156,7 +156,7 @@ class HubSession implements Session {
       reply(toTaskwireError(error));
       return;
     }
-    const before = this.pending.get(room.name);
+    const before = this.pending?.get(room.name);
     this.adding += adds ? 1 : 0;
     const work = new Promise<void>((resolve) => {
       const answer = (outcome: SubscribeResult | TaskwireError): void => {
@@ -166,15 +166,22 @@ class HubSession implements Session {
         this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
         resolve();
       };
-      this.asked.push({ room, request, before, answer });
-    }).finally(() => {
-      if (this.pending.get(room.name) === work) {
-        this.pending.delete(room.name);
+      if (this.asked === undefined) {
+        this.asked = [];
+        setImmediate(() => void this.joinAsked());
       }
-    });
+      this.asked.push({ room, request, before, answer });
+    }).finally(() => this.settled(room, work));
+    this.pending ??= new Map();
     this.pending.set(room.name, work);
-    if (this.asked.length === 1) {
-      setImmediate(() => void this.joinAsked());
+  }
+
+  private settled(room: Room, work: Promise<unknown>): void {
+    if (this.pending?.get(room.name) === work) {
+      this.pending.delete(room.name);
+      if (this.pending.size === 0) {
+        this.pending = undefined;
+      }
     }
   }
 
@@ -185,8 +192,8 @@ class HubSession implements Session {
    * A room that is being joined already waits for that by itself.
    */
   private async joinAsked(): Promise<void> {
-    const asked = this.asked;
-    this.asked = [];
+    const asked = this.asked ?? [];
+    this.asked = undefined;
     const first = asked.filter(({ before }) => before === undefined);
     const owners = await Promise.all(first.map((ask) => this.ownerOf(ask)));
     const outage = owners.find((owner) => owner instanceof TaskwireError && errorEntry(owner.code).retry === 'later');
@@ -231,7 +238,7 @@ class HubSession implements Session {
         data: names.length === 1 ? { room: names[0] } : { rooms: names },
       });
     };
-    const waiting = names.flatMap((name) => this.pending.get(name) ?? []);
+    const waiting = names.flatMap((name) => this.pending?.get(name) ?? []);
     if (waiting.length === 0) {
       leave();
     } else {

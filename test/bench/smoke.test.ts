@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { measurable } from '../../bench/lib/machine.js';
-import type { Run } from '../../bench/lib/results.js';
+import type { Run } from '../../bench/lib/runs.js';
 import { PROGRAMS } from '../../bench/lib/services.js';
 import { describeWith } from '../support/programs.js';
 

@@ -132,6 +132,43 @@ export function batchSuite(open: () => Promise<SuiteDatabase>): void {
     expect((await logged()).map(envelopeText)).to.deep.equal([...singles, ...published.flat()].map(envelopeText));
   });
 
+  it('change what each update names, and tell what it replaced, whatever its neighbours name', async () => {
+    const ids = await create(3);
+    const [one, two, three] = ids as [number, number, number];
+    const first = await tasks.updateManyTaskData(
+      OWNER,
+      ids.map((task_id, index) => ({ kind: 'status', task_id, task_status: `s${index}`, task_number: index })),
+    );
+    const second = await tasks.updateManyTaskData(OWNER, [
+      { kind: 'fee', task_id: one, fee: 1 },
+      { kind: 'execution', task_id: two, task_opx_cost: 2, task_error: null },
+      { kind: 'status', task_id: three, task_status: 'done' },
+    ]);
+    const third = await tasks.updateManyTaskData(
+      OWNER,
+      ids.map((task_id) => ({ kind: 'fee', task_id, fee: 9 })),
+    );
+    expect(summary([...first, ...second, ...third])).to.deep.equal(Array.from({ length: 9 }, (_, n) => base + n + 1));
+    const said = published.flat().map(({ changes }) => {
+      const { old_status, new_status, old_fee, new_fee } = JSON.parse(changes);
+      return [old_status, new_status, old_fee, new_fee];
+    });
+    const none = undefined;
+    expect(said).to.deep.equal([
+      ...[0, 1, 2].map((index) => ['pending', `s${index}`, none, none]),
+      [none, none, null, 1],
+      [none, none, none, none],
+      ['s2', 'done', none, none],
+      ...[1, 2, null].map((old) => [none, none, old, 9]),
+    ]);
+    const rows = await Promise.all(ids.map((id) => tasks.getTask(id)));
+    expect(rows.map((row) => [row?.task_status, row?.task_number, row?.task_opx_cost])).to.deep.equal([
+      ['s0', 0, 9],
+      ['s1', 1, 9],
+      ['done', 2, 9],
+    ]);
+  });
+
   it('write what is right and say what is wrong', async () => {
     const [one, other] = (await create(2)) as [number, number];
     const outcomes = await tasks.updateManyTaskData(OWNER, [

@@ -278,6 +278,24 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     }
   });
 
+  it('reads the answer that came while this process was held up, however late', async function () {
+    this.timeout(30_000);
+    const url = await server.createDatabase();
+    const observer = connect(url);
+    const db = connectDatabase({ url, pool: 1, statementMs: 2_000 });
+    open.push(db);
+    const { rows } = await db.raw('SELECT pg_backend_pid() AS pid');
+    const answer = db.raw('SELECT pg_backend_pid() AS pid FROM pg_sleep(1.5)').then();
+    await eventually(async () => {
+      const active = await observer.raw('SELECT state FROM pg_stat_activity WHERE pid = ?', [rows[0].pid]);
+      expect(active.rows).to.deep.equal([{ state: 'active' }]);
+    });
+    // Longer than an answer may take.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_200);
+    expect((await answer).rows).to.deep.equal(rows);
+    expect((await db.raw('SELECT pg_backend_pid() AS pid')).rows).to.deep.equal(rows);
+  });
+
   it('takes a statement that the server cancelled for a database that is too busy', async function () {
     this.timeout(30_000);
     const url = await server.createDatabase();

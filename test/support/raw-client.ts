@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { NAMESPACE } from '../../src/gateways/frame.js';
+import { ENGINE_PATH, NAMESPACE } from '../../src/protocol/paths.js';
 import type { Wire } from './subscriber.js';
 
 const OPCODE = { text: 1, close: 8, ping: 9, pong: 10 } as const;
@@ -49,7 +49,7 @@ export class RawClient {
     private readonly onFrame: (frame: RawFrame) => void,
   ) {
     const { port, key, wire } = target;
-    const path = wire === 'websocket' ? `${NAMESPACE}?api_key=${key}` : '/socket.io/?EIO=4&transport=websocket';
+    const path = wire === 'websocket' ? `${NAMESPACE}?api_key=${key}` : `${ENGINE_PATH}?EIO=4&transport=websocket`;
     this.socket = connect(port, '127.0.0.1', () => {
       this.socket.write(
         `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +

@@ -1,5 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { readResults } from '../../bench/lib/results.js';
+import { filled } from '../../bench/report/document.js';
 import { loadConfig, VARIABLES } from '../../src/config.js';
 import { ERRORS, type ErrorCode, errorEntry } from '../../src/protocol/errors.js';
 
@@ -48,6 +51,14 @@ describe('documents', () => {
       return { code, message, status, close, retry };
     });
     expect(documented).to.deep.equal(table);
+  });
+
+  it('docs/performance.md shows the runs that are beside it', () => {
+    const runs = readResults(fileURLToPath(new URL('docs/performance', ROOT)));
+    expect(runs.runs.filter(({ valid }) => !valid)).to.deep.equal([]);
+    const text = read('docs/performance.md');
+    expect(text.match(/^<!-- figures: /gm)).to.have.length.above(10);
+    expect(filled(text, runs)).to.equal(text);
   });
 
   it('have the anchors that GitHub gives them', () => {

@@ -5,11 +5,11 @@ import { expect } from 'chai';
 import type { Server } from 'socket.io';
 import type { Admission } from '../../src/broker/broker.js';
 import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
-import { NAMESPACE } from '../../src/gateways/frame.js';
 import { FrameWriter } from '../../src/gateways/frame-writer.js';
 import { createSocketioGateway } from '../../src/gateways/socketio-gateway.js';
 import type { Admit } from '../../src/middleware/door.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
+import { NAMESPACE } from '../../src/protocol/paths.js';
 import { eventually } from '../support/eventually.js';
 
 const BUFFERED_BYTES = 100_000;
