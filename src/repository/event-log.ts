@@ -6,7 +6,7 @@ import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
-import { isoText, taskJson } from './task-json.js';
+import { fenced, isoText, taskJson } from './task-json.js';
 import { NEW_EPOCH } from './users.js';
 
 interface EventRow {
@@ -141,7 +141,7 @@ export class EventLog {
            SELECT r.task_id, r.json, row_number() OVER newest = 1
              OR (row_number() OVER newest <= ? AND sum(octet_length(r.json)) OVER newest <= ?) AS fits
            FROM (
-             SELECT t.task_id, ${taskJson('t')}::text AS json FROM tasks t WHERE ${filter}
+             SELECT t.task_id, ${taskJson('t')}::text AS json FROM (${fenced(filter)}) t
              ORDER BY t.task_id DESC LIMIT ?
            ) r
            WINDOW newest AS (ORDER BY r.task_id DESC)

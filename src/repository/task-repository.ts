@@ -13,7 +13,7 @@ import {
   parseInput,
   taskIdInput,
 } from './task-input.js';
-import { taskJson } from './task-json.js';
+import { fenced, taskJson } from './task-json.js';
 import { patchOf, type TaskUpdate } from './task-patch.js';
 import { insertTask, isVanished, type Statement, updateTask, type WriteRow } from './task-writes.js';
 
@@ -187,7 +187,7 @@ export class TaskRepository {
          SELECT r.task_id, r.task, count(*) OVER () AS total, row_number() OVER listed AS number,
            sum(octet_length(r.task::text)) OVER listed AS bytes
          FROM (
-           SELECT t.task_id, ${taskJson('t')} AS task FROM tasks t WHERE t.job_id = ?::numeric AND t.task_id > ?
+           SELECT t.task_id, ${taskJson('t')} AS task FROM (${fenced('t.job_id = ?::numeric AND t.task_id > ?')}) t
            ORDER BY t.task_id LIMIT ?
          ) r
          WINDOW listed AS (ORDER BY r.task_id)
