@@ -1,6 +1,6 @@
-import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
+import type { EventEmitter } from 'node:events';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
-import type { Server } from 'socket.io';
 import { ENGINE_PATH } from '../protocol/paths.js';
 import { isMessage, type StickyConnection } from './messages.js';
 import type { SessionReport } from './session-report.js';
@@ -10,8 +10,9 @@ const ignore = (): void => {};
 /**
  * Has a server that listens nowhere treat the connections that the primary hands over as it would treat its own. This is the
  * worker's part of sticky sessions.
+ * @param engine Engine.IO, which tells of new sessions
  */
-export function serveHandedOver(io: Server, http: HttpServer, report: SessionReport): void {
+export function serveHandedOver(http: Server, engine: EventEmitter, report: SessionReport): void {
   process.on('message', (message, socket) => {
     // Without a socket: it was closed on the way.
     if (isMessage<StickyConnection>(message, 'sticky:connection') && socket instanceof Socket) {
@@ -38,7 +39,7 @@ export function serveHandedOver(io: Server, http: HttpServer, report: SessionRep
   function onClose(this: { readonly id: string }): void {
     report.close(this.id);
   }
-  io.engine.on('connection', (session: Server['engine'] & { readonly id: string }) => {
+  engine.on('connection', (session: EventEmitter & { readonly id: string }) => {
     report.open(session.id);
     session.on('close', onClose);
   });

@@ -28,7 +28,7 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     onOpen: (id) => report.open(id),
     onClose: (id) => report.close(id),
   });
-  serveHandedOver(server.io, server.http, report);
+  serveHandedOver(server.http, server.io.engine, report);
   tidyAfterStorms(server.http);
 
   let draining = false;
