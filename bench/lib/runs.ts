@@ -80,10 +80,14 @@ function values(runs: readonly Run[], figure: string): number[] {
   return runs.map((run) => run.figures[figure] ?? Number.NaN);
 }
 
-function cell(summary: Summary | undefined): string {
+/**
+ * Median, with smallest and largest of several runs.
+ * @param shown text of a number
+ */
+export function cell(summary: Summary | undefined, shown: (value: number) => string = short): string {
   if (summary === undefined || summary.count === 0) {
     return '-';
   }
   const { median, min, max, count } = summary;
-  return count === 1 ? short(median) : `${short(median)} (${short(min)} to ${short(max)})`;
+  return count === 1 ? shown(median) : `${shown(median)} (${shown(min)} to ${shown(max)})`;
 }

@@ -1,4 +1,4 @@
-import type { Runs } from '../lib/runs.js';
+import { cell, type Runs } from '../lib/runs.js';
 import type { Summary } from '../lib/stats.js';
 import { short } from '../lib/table.js';
 
@@ -15,11 +15,15 @@ export const nameOf = (subject: string): string => NAMES.get(subject) ?? subject
 
 /** Medians and ranges of runs, as text for tables. */
 export class Figures {
-  constructor(private readonly runs: Runs) {}
+  private readonly summaries: ReadonlyMap<string, ReturnType<Runs['summaries']>>;
+
+  constructor(runs: Runs) {
+    this.summaries = new Map(runs.scenarios.map((scenario) => [scenario, runs.summaries(scenario)]));
+  }
 
   /** Scenarios whose names begin so, in the order in which they ran. */
   scenarios(start: string): string[] {
-    return this.runs.scenarios.filter((scenario) => scenario.startsWith(start));
+    return [...this.summaries.keys()].filter((scenario) => scenario.startsWith(start));
   }
 
   median(scenario: string, subject: string, figure: string): number {
@@ -28,17 +32,12 @@ export class Figures {
 
   /** Names of the figures of a subject. */
   figures(scenario: string, subject: string): string[] {
-    return [...(this.runs.summaries(scenario).get(subject)?.keys() ?? [])];
+    return [...(this.summaries.get(scenario)?.get(subject)?.keys() ?? [])];
   }
 
   /** Median, with smallest and largest of several runs. */
   cell(scenario: string, subject: string, figure: string): string {
-    const summary = this.summary(scenario, subject, figure);
-    if (summary === undefined || summary.count === 0) {
-      return '-';
-    }
-    const { median, min, max, count } = summary;
-    return count === 1 ? shown(median) : `${shown(median)} (${shown(min)} to ${shown(max)})`;
+    return cell(this.summary(scenario, subject, figure), shown);
   }
 
   /** One median divided by another one's. */
@@ -48,9 +47,9 @@ export class Figures {
 
   /** A row for each subject that ran a scenario; the first one begins with the title. */
   rows(scenario: string, title: string, figures: readonly string[]): string[][] {
-    const summaries = this.runs.summaries(scenario);
+    const summaries = this.summaries.get(scenario);
     return [...NAMES]
-      .filter(([subject]) => summaries.has(subject))
+      .filter(([subject]) => summaries?.has(subject))
       .map(([subject, text], place) => [
         place === 0 ? title : '',
         text,
@@ -59,7 +58,7 @@ export class Figures {
   }
 
   private summary(scenario: string, subject: string, figure: string): Summary | undefined {
-    return this.runs.summaries(scenario).get(subject)?.get(figure);
+    return this.summaries.get(scenario)?.get(subject)?.get(figure);
   }
 }
 

@@ -1,7 +1,7 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { isoText } from './task-json.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
-import { BESIDE, LOGGED_ROW, PREVIOUS, type Statement, UNLOGGED, UPDATED_ROW } from './task-writes.js';
+import { BESIDE, LOGGED_ROW, type Statement, settings, UNLOGGED, UPDATED_ROW } from './task-writes.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. As in a single write
@@ -75,17 +75,16 @@ export function insertTasks(
 
 /** SQL that sets columns from `input.patch`; where items differ in their columns, to what they were in those without. */
 function assignments(columns: readonly string[], uniform: boolean): string {
-  return columns
-    .flatMap((column) => {
-      const type = COLUMN_TYPES[column]!;
-      const value = type === 'jsonb' ? `input.patch -> '${column}'` : `(input.patch ->> '${column}')::${type}`;
-      const previous = PREVIOUS[column];
-      const set = (target: string, to: string): string =>
-        uniform
-          ? `${target} = ${to}`
-          : `${target} = CASE WHEN input.patch -> '${column}' IS NULL THEN tasks.${target} ELSE ${to} END`;
-      return [set(column, value), ...(previous === undefined ? [] : [set(previous, `tasks.${column}`)])];
-    })
+  const value = (column: string): string =>
+    COLUMN_TYPES[column] === 'jsonb'
+      ? `input.patch -> '${column}'`
+      : `(input.patch ->> '${column}')::${COLUMN_TYPES[column]}`;
+  return settings(columns, value)
+    .map(({ column, target, to }) =>
+      uniform
+        ? `${target} = ${to}`
+        : `${target} = CASE WHEN input.patch -> '${column}' IS NULL THEN tasks.${target} ELSE ${to} END`,
+    )
     .join(', ');
 }
 

@@ -92,10 +92,24 @@ export const BESIDE: Readonly<Record<EventType, string>> = {
 };
 
 /** Columns that keep what a write replaces in another one. */
-export const PREVIOUS: Readonly<Record<string, string>> = {
+const PREVIOUS: Readonly<Record<string, string>> = {
   task_status: 'previous_status',
   task_opx_cost: 'previous_opx_cost',
 };
+
+/**
+ * What an update of some columns sets: these, and what keeps what they replace.
+ * @param value SQL of a column's new value
+ */
+export const settings = (
+  columns: readonly string[],
+  value: (column: string) => string,
+): Array<{ readonly column: string; readonly target: string; readonly to: string }> =>
+  columns.flatMap((column) => {
+    const previous = PREVIOUS[column];
+    const set = { column, target: column, to: value(column) };
+    return previous === undefined ? [set] : [set, { column, target: previous, to: `tasks.${column}` }];
+  });
 
 /** What an update returns of each row. */
 export const UPDATED_ROW = ['task_id', 'job_id', 'user_id', ...Object.entries(PREVIOUS).flat()]
@@ -111,11 +125,8 @@ export const UPDATED_ROW = ['task_id', 'job_id', 'user_id', ...Object.entries(PR
  */
 export function updateTask({ taskId, type, fields }: Patch, withEvent: boolean): Statement {
   const columns = Object.keys(fields);
-  const assignments = columns
-    .flatMap((column) => [
-      `${column} = ?::${COLUMN_TYPES[column]}`,
-      ...(column in PREVIOUS ? [`${PREVIOUS[column]} = tasks.${column}`] : []),
-    ])
+  const assignments = settings(columns, (column) => `?::${COLUMN_TYPES[column]}`)
+    .map(({ target, to }) => `${target} = ${to}`)
     .join(', ');
   const values = columns.map((column) =>
     COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(fields[column]) : fields[column],
