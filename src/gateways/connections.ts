@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admission } from '../broker/broker.js';
-import type { Connection } from '../hub/client.js';
+import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
 import type { Logger } from '../logger.js';
 import type { ErrorCode } from '../protocol/errors.js';

@@ -1,4 +1,4 @@
-import type { Outgoing } from '../hub/client.js';
+import type { Outgoing } from '../hub/connection.js';
 import { NAMESPACE } from '../protocol/paths.js';
 
 /** First byte of a WebSocket frame that is a whole text message (RFC 6455, 5.2). */

@@ -1,7 +1,7 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
-import type { Outgoing } from '../hub/client.js';
+import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
 import type { Admit } from '../middleware/door.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';

@@ -1,36 +1,19 @@
 import { type Broker, streamChannel } from '../broker/broker.js';
 import type { Logger } from '../logger.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { controlText, type Position, snapshotText } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
-import { streamMessageOf } from '../protocol/stream-message.js';
-import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../repository/log.js';
-import { SingleFlight } from '../single-flight.js';
-import { TurnReader } from '../turn-reader.js';
-import type { Connection } from './client.js';
-import { type CatchUpPorts, catchUp, type RoomSnapshot } from './join.js';
-import { type Join, Membership } from './membership.js';
+import { type CatchUpPorts, catchUp } from './catch-up.js';
+import type { Connection } from './connection.js';
+import { type ClientPorts, HubClient } from './hub-client.js';
+import { type HubLog, LogReader, type LogReaderOptions } from './log-reader.js';
+import type { Membership } from './membership.js';
 import { RingBudget } from './ring.js';
-import { type EventPage, Stream, type StreamCounters, type StreamPorts } from './stream.js';
-import { Turns } from './turns.js';
+import { Stream, type StreamCounters, type StreamPorts } from './stream.js';
 
-/** What the hub asks of the event log; a database that is away shows as a rejection. */
-export interface HubLog {
-  heads(userIds: readonly string[]): Promise<ReadonlyMap<string, Position>>;
-  read(query: ReplayQuery): Promise<ReplayPage>;
-  state(userId: string): Promise<ReplayState | undefined>;
-  snapshot(room: Room, limit: number, bytes: number): Promise<Snapshot | undefined>;
-}
-
-export interface HubOptions {
+export interface HubOptions extends LogReaderOptions {
   readonly RING_EVENTS: number;
   readonly RING_BYTES: number;
   readonly RECONCILE_MS: number;
   readonly RECONCILE_IDLE_MS: number;
-  readonly REPLAY_PAGE: number;
-  readonly REPLAY_CONCURRENCY: number;
-  readonly MAX_SNAPSHOT_TASKS: number;
-  readonly MAX_SNAPSHOT_BYTES: number;
   readonly MAX_BUFFERED_BYTES: number;
   readonly POSITION_INTERVAL_MS: number;
 }
@@ -38,12 +21,8 @@ export interface HubOptions {
 /** How long a stream is followed after its last member left: clients that come back find its ring. */
 const LINGER_MS = 30_000;
 const SWEEP_MS = 5_000;
-/** Events that one read brings a stream that misses some. */
-const REPAIR_PAGE = 1_000;
 /** How long a replay waits for a connection to take what it was sent. */
 const DRAIN_PATIENCE_MS = 30_000;
-
-const SNAPSHOT_TYPES = { job: 'JOB_TASKS_SNAPSHOT', task: 'TASK_SNAPSHOT', user: 'USER_TASKS_SNAPSHOT' } as const;
 
 /**
  * The rooms of one worker: follows the streams that its connections need, keeps each in order, and repairs from the log
@@ -53,14 +32,8 @@ export class Hub {
   readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0 };
   private readonly clients = new Set<HubClient>();
   private readonly streams = new Map<string, Stream>();
-  private readonly heads: TurnReader<Position>;
-  private readonly turns: Turns;
-  /** Connections that are live do not wait for those that come back. */
-  private readonly repairTurns: Turns;
+  private readonly log: LogReader;
   private readonly budget: RingBudget;
-  private readonly reads = new SingleFlight<EventPage>();
-  private readonly states = new SingleFlight<ReplayState>();
-  private readonly snapshots = new SingleFlight<RoomSnapshot>();
   private reconcileTimer: NodeJS.Timeout | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private running = false;
@@ -69,13 +42,12 @@ export class Hub {
 
   constructor(
     private readonly broker: Pick<Broker, 'subscribe' | 'unsubscribe' | 'up' | 'onUp' | 'onDown'>,
-    private readonly log: HubLog,
+    log: HubLog,
     private readonly options: HubOptions,
     private readonly logger: Logger,
   ) {
-    this.heads = new TurnReader((userIds) => log.heads(userIds));
-    this.turns = new Turns(options.REPLAY_CONCURRENCY);
-    this.repairTurns = new Turns(options.REPLAY_CONCURRENCY);
+    this.log = new LogReader(log, options);
+    this.catchUpPorts = { log: this.log, drained: (membership) => this.drained(membership) };
     this.budget = new RingBudget(options.RING_BYTES);
     // Whatever was published before a reconnect may have been missed, and while the broker is away all of it is.
     broker.onUp(() => this.scheduleReconcile(0));
@@ -127,7 +99,7 @@ export class Hub {
     for (const [userId, stream] of this.streams) {
       lastThen.set(userId, stream.last);
     }
-    await this.heads.readMany([...lastThen.keys()], (userId, head) => {
+    await this.log.heads.readMany([...lastThen.keys()], (userId, head) => {
       this.streams.get(userId)?.observeHead(head, lastThen.get(userId)!);
     });
   }
@@ -180,7 +152,7 @@ export class Hub {
     const { userId } = stream;
     try {
       await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));
-      const head = await this.heads.read(userId);
+      const head = await this.log.heads.read(userId);
       if (head === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -209,10 +181,7 @@ export class Hub {
   };
 
   private readonly streamPorts: StreamPorts = {
-    read: (userId, after) =>
-      this.repairTurns.run(() =>
-        this.page({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),
-      ),
+    read: (userId, after) => this.log.missing(userId, after),
     onReset: (members) => {
       for (const member of [...members]) {
         member.connection.close('STREAM_RESET');
@@ -222,52 +191,7 @@ export class Hub {
     counters: this.counters,
   };
 
-  private async page(query: ReplayQuery): Promise<EventPage> {
-    const page = await this.log.read(query);
-    return { ...page, events: page.events.map(streamMessageOf) };
-  }
-
-  private read(query: ReplayQuery): Promise<EventPage> {
-    const rooms = query.rooms.map(({ kind, id, after }) => `${kind}:${id} ${after}`).join(',');
-    return this.reads.run(`${query.userId} ${query.limit} ${rooms}`, () => this.turns.run(() => this.page(query)));
-  }
-
-  private readonly catchUpPorts: CatchUpPorts = {
-    started: ({ stream }) => stream.ready,
-    read: (query) => this.read(query),
-    state: (userId) =>
-      this.states.run(userId, async () => {
-        const state = await this.turns.run(() => this.log.state(userId));
-        if (state === undefined) {
-          throw new TaskwireError('NOT_FOUND');
-        }
-        return state;
-      }),
-    snapshot: (room) => this.snapshots.run(room.name, () => this.turns.run(() => this.snapshot(room))),
-    drained: (membership) => this.drained(membership),
-    replayPage: () => this.options.REPLAY_PAGE,
-  };
-
-  private async snapshot(room: Room): Promise<RoomSnapshot> {
-    const snapshot = await this.log.snapshot(room, this.options.MAX_SNAPSHOT_TASKS, this.options.MAX_SNAPSHOT_BYTES);
-    if (snapshot === undefined) {
-      throw new TaskwireError('NOT_FOUND');
-    }
-    const { seq, epoch, userId, tasks, truncated } = snapshot;
-    const type = SNAPSHOT_TYPES[room.kind];
-    const payload = Buffer.from(
-      snapshotText(type, {
-        ids: {
-          ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
-          user_id: userId,
-          ...(truncated ? { truncated } : {}),
-        },
-        tasks,
-        position: { seq, epoch },
-      }),
-    );
-    return { seq, epoch, message: { type, payload } };
-  }
+  private readonly catchUpPorts: CatchUpPorts;
 
   private async drained(membership: Membership): Promise<void> {
     const { connection } = membership;
@@ -314,109 +238,6 @@ export class Hub {
     }
     for (const client of this.clients) {
       client.tellPositions(now, this.options.POSITION_INTERVAL_MS);
-    }
-  }
-}
-
-/** What a client asks of its hub. */
-interface ClientPorts {
-  join(membership: Membership): Promise<void>;
-  follow(userId: string): Stream;
-  forget(client: HubClient): void;
-}
-
-/** One connection in the hub: its memberships, at most one a stream. */
-export class HubClient {
-  private memberships: readonly Membership[] = [];
-  private toldAt = Date.now();
-  private closed = false;
-
-  constructor(
-    private readonly connection: Connection,
-    private readonly ports: ClientPorts,
-  ) {}
-
-  /** Rooms that the connection has joined. */
-  get roomCount(): number {
-    return this.memberships.reduce((sum, { places }) => sum + places.length, 0);
-  }
-
-  /** Whether the connection has joined a room. */
-  has(room: Room): boolean {
-    return this.memberships.some(({ places }) => places.some(({ entry }) => entry.room.name === room.name));
-  }
-
-  /** Joins a room of `owner`'s stream; the join's reply is called when that is done or has failed. */
-  join(owner: string, join: Join): void {
-    if (this.closed) {
-      return;
-    }
-    let membership = this.memberships.find(({ stream }) => stream.userId === owner);
-    if (membership === undefined || membership.closed) {
-      membership = new Membership(this.connection, this.ports.follow(owner));
-      membership.stream.members.add(membership);
-      this.memberships = [...this.memberships, membership];
-    }
-    membership.joins.push(join);
-    const joining = membership;
-    void this.ports.join(joining).then(() => this.drop(joining));
-  }
-
-  /** Leaves a room that was joined; no event of it is delivered afterwards. */
-  leave(room: Room): boolean {
-    for (const membership of this.memberships) {
-      if (membership.leave(room)) {
-        this.drop(membership);
-        return true;
-      }
-    }
-    return false;
-  }
-
-  /** Where the connection stands in each of its rooms. */
-  positions(): Array<{ room: string } & Position> {
-    const positions: Array<{ room: string } & Position> = [];
-    for (const membership of this.memberships) {
-      if (!membership.held) {
-        membership.told = membership.position;
-        for (const { entry } of membership.places) {
-          positions.push({ room: entry.room.name, seq: membership.told, epoch: membership.stream.epoch });
-        }
-      }
-    }
-    this.toldAt = Date.now();
-    return positions;
-  }
-
-  /** Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log. */
-  tellPositions(now: number, interval: number): void {
-    if (now - this.toldAt < interval) {
-      return;
-    }
-    const moved = this.memberships.some((membership) => !membership.held && membership.position > membership.told);
-    this.toldAt = now;
-    if (moved) {
-      const payload = Buffer.from(controlText('POSITION', { positions: this.positions() }));
-      this.connection.deliver({ type: 'POSITION', payload });
-    }
-  }
-
-  close(): void {
-    this.closed = true;
-    for (const membership of this.memberships) {
-      membership.leaveAll();
-      membership.stream.members.delete(membership);
-    }
-    this.memberships = [];
-    this.ports.forget(this);
-  }
-
-  /** Forgets a membership without rooms. */
-  private drop(membership: Membership): void {
-    if (membership.places.length === 0 && membership.joins.length === 0 && !membership.catchingUp) {
-      membership.closed = true;
-      membership.stream.members.delete(membership);
-      this.memberships = this.memberships.filter((other) => other !== membership);
     }
   }
 }

@@ -1,8 +1,8 @@
 import type { TaskwireError } from '../protocol/errors.js';
 import type { SubscribeResult } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import type { Connection } from './client.js';
-import type { Stream } from './stream.js';
+import type { Connection } from './connection.js';
+import type { Member, RoomEntry, Stream } from './stream.js';
 
 /** What a client asked of one room, its right to it checked. */
 export interface JoinRequest {
@@ -18,13 +18,6 @@ export interface Join {
   readonly reply: (outcome: SubscribeResult | TaskwireError) => void;
 }
 
-/** A room with members on this worker. */
-export class RoomEntry {
-  readonly members = new Set<Membership>();
-
-  constructor(readonly room: Room) {}
-}
-
 /** A room that a connection has joined: it has been sent every event of the room with `seq > from`. */
 export interface Place {
   readonly entry: RoomEntry;
@@ -38,12 +31,11 @@ export interface Place {
  * releasing it in the same turn. Otherwise it has been sent every event of its rooms up to the stream's head or up to
  * `after`, whichever is higher (a replay may know the log further than the stream does).
  */
-export class Membership {
+export class Membership implements Member {
   /** As long as it has to be: an array that is pushed to keeps room for seventeen. */
   places: readonly Place[] = [];
   after = 0;
   held = false;
-  /** Number of the delivery that reached this connection last: one that sits in several rooms of an event gets it once. */
   stamp = 0;
   /** Joins that wait for the catch-up under way. */
   joins: Join[] = [];

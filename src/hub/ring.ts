@@ -1,5 +1,5 @@
 import { decodeStreamMessage } from '../protocol/stream-message.js';
-import type { HubEvent } from './stream.js';
+import type { HubEvent } from './message.js';
 
 /** Messages one behind the other, the first of them with `seq` `from`. */
 interface Chunk {

@@ -3,8 +3,9 @@ import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.j
 import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { Connection } from './client.js';
-import type { Hub, HubClient } from './hub.js';
+import type { Connection } from './connection.js';
+import type { Hub } from './hub.js';
+import type { HubClient } from './hub-client.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
 
 /** A good answer to a client's message. */

@@ -1,22 +1,34 @@
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import { decodeStreamMessage, type StreamMessage } from '../protocol/stream-message.js';
-import type { ReplayPage } from '../repository/log.js';
-import type { Outgoing } from './client.js';
-import { type Membership, RoomEntry } from './membership.js';
+import { decodeStreamMessage } from '../protocol/stream-message.js';
+import type { Connection } from './connection.js';
+import type { EventPage, HubEvent } from './message.js';
 import { Ring, type RingBudget } from './ring.js';
 
-export type HubEvent = StreamMessage & Outgoing;
+/** Who is given a stream's events, as the stream sees it. */
+export interface Member {
+  readonly connection: Connection;
+  /** Live events pass it by. */
+  readonly held: boolean;
+  /** It has been sent everything up to here. */
+  readonly after: number;
+  /** Number of the delivery that reached it last: one that sits in several rooms of an event gets it once. */
+  stamp: number;
+}
 
-/** A page of the log as it is sent: whoever asks for the same at the same time shares its events and their frames. */
-export type EventPage = Omit<ReplayPage, 'events'> & { readonly events: readonly HubEvent[] };
+/** A room with members on this worker. */
+export class RoomEntry {
+  readonly members = new Set<Member>();
+
+  constructor(readonly room: Room) {}
+}
 
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
   /** Events of the whole stream after a position, from the log. */
   read(userId: string, after: number): Promise<EventPage>;
   /** What the members have seen is not a beginning of the log any more; they have to subscribe again. */
-  onReset(members: ReadonlySet<Membership>): void;
+  onReset(members: ReadonlySet<Member>): void;
   /** The log could not be read; the next reconcile tries again. */
   onRepairFailed(userId: string, error: unknown): void;
   readonly counters: StreamCounters;
@@ -48,7 +60,7 @@ export class Stream {
   last = 0;
   epoch = '';
   /** Every membership, in a room or on its way into one. */
-  readonly members = new Set<Membership>();
+  readonly members = new Set<Member>();
   readonly ring: Ring;
   /** Resolves when the stream is in order, rejects when it could not be started. */
   ready: Promise<void> = Promise.resolve();
@@ -105,10 +117,7 @@ export class Stream {
     this.accept(events);
   }
 
-  /**
-   * The log's head as it was read some time after `lastThen` was this stream's position.
-   * @returns whether something is missing here
-   */
+  /** Takes note of the log's head as it was read some time after `lastThen` was this stream's position. */
   observeHead(head: Position, lastThen: number): void {
     if (!this.started) {
       return;

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import type { Connection, Outgoing } from '../../src/hub/client.js';
-import type { Hub, HubClient } from '../../src/hub/hub.js';
+import type { Connection, Outgoing } from '../../src/hub/connection.js';
+import type { Hub } from '../../src/hub/hub.js';
+import type { HubClient } from '../../src/hub/hub-client.js';
 import { errorEntry, TaskwireError } from '../../src/protocol/errors.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';

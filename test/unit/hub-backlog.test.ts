@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { streamChannel } from '../../src/broker/broker.js';
-import type { Connection, Outgoing } from '../../src/hub/client.js';
+import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
 import { silentLogger } from '../../src/logger.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';

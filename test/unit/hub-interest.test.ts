@@ -1,8 +1,9 @@
 import { mock } from 'node:test';
 import { expect } from 'chai';
 import { streamChannel } from '../../src/broker/broker.js';
-import type { Connection, Outgoing } from '../../src/hub/client.js';
-import { Hub, type HubClient } from '../../src/hub/hub.js';
+import type { Connection, Outgoing } from '../../src/hub/connection.js';
+import { Hub } from '../../src/hub/hub.js';
+import type { HubClient } from '../../src/hub/hub-client.js';
 import { silentLogger } from '../../src/logger.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';

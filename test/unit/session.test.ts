@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import type { Connection } from '../../src/hub/client.js';
-import type { Hub, HubClient } from '../../src/hub/hub.js';
+import type { Connection } from '../../src/hub/connection.js';
+import type { Hub } from '../../src/hub/hub.js';
+import type { HubClient } from '../../src/hub/hub-client.js';
 import type { Join } from '../../src/hub/membership.js';
 import { type Session, type Success, sessionOpener } from '../../src/hub/session.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';

@@ -1,27 +1,16 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import type { ReplayQuery, ReplayState, RoomCursor } from '../repository/log.js';
-import type { Outgoing } from './client.js';
+import type { RoomCursor } from '../repository/log.js';
+import type { LogReader } from './log-reader.js';
 import { belongs, type Join, type Membership, type Place } from './membership.js';
-import type { EventPage, HubEvent } from './stream.js';
-
-export interface RoomSnapshot {
-  readonly seq: number;
-  readonly epoch: string;
-  readonly message: Outgoing;
-}
+import type { EventPage, HubEvent } from './message.js';
 
 /** What a catch-up asks of its surroundings. */
 export interface CatchUpPorts {
-  /** Resolves when the stream is followed and its head is known. */
-  started(membership: Membership): Promise<void>;
-  read(query: ReplayQuery): Promise<EventPage>;
-  state(userId: string): Promise<ReplayState>;
-  snapshot(room: Room): Promise<RoomSnapshot>;
+  readonly log: Pick<LogReader, 'page' | 'state' | 'snapshot'>;
   /** Resolves when the connection can take another page. */
   drained(membership: Membership): Promise<void>;
-  replayPage(): number;
 }
 
 /** A room on its way in: everything up to `after` has been sent or is in the snapshot. */
@@ -49,7 +38,7 @@ export async function catchUp(
   ports: CatchUpPorts,
 ): Promise<TaskwireError | undefined> {
   try {
-    await ports.started(membership);
+    await membership.stream.ready;
   } catch (error) {
     return refuse(membership, joins, error);
   }
@@ -115,11 +104,7 @@ class CatchUp {
         this.answer();
         return;
       }
-      const page = await this.ports.read({
-        userId: stream.userId,
-        rooms: this.cursors(),
-        limit: this.ports.replayPage(),
-      });
+      const page = await this.ports.log.page(stream.userId, this.cursors());
       if (membership.closed) {
         return;
       }
@@ -191,10 +176,10 @@ class CatchUp {
 
   private async logReaches(since: number): Promise<boolean> {
     const { stream } = this.membership;
-    let state = await this.ports.state(stream.userId);
+    let state = await this.ports.log.state(stream.userId);
     if (since > state.seq) {
       // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
-      state = await this.ports.state(stream.userId);
+      state = await this.ports.log.state(stream.userId);
     }
     this.checkEpoch(state);
     return since >= state.floor && since <= state.seq;
@@ -213,10 +198,10 @@ class CatchUp {
   private async sendSnapshot(entry: Entry): Promise<void> {
     await this.ports.drained(this.membership);
     const known = this.highest();
-    let snapshot = await this.ports.snapshot(entry.room);
+    let snapshot = await this.ports.log.snapshot(entry.room);
     if (snapshot.seq < known && snapshot.epoch === this.membership.stream.epoch) {
       // Equal reads are shared: that one had begun before this was known.
-      snapshot = await this.ports.snapshot(entry.room);
+      snapshot = await this.ports.log.snapshot(entry.room);
     }
     if (this.membership.closed) {
       return;

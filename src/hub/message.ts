@@ -1,0 +1,16 @@
+import type { StreamMessage } from '../protocol/stream-message.js';
+import type { ReplayPage } from '../repository/log.js';
+import type { Outgoing } from './connection.js';
+
+/** An event of a stream on its way to connections. */
+export type HubEvent = StreamMessage & Outgoing;
+
+/** A page of the log as it is sent: whoever asks for the same at the same time shares its events and their frames. */
+export type EventPage = Omit<ReplayPage, 'events'> & { readonly events: readonly HubEvent[] };
+
+/** A snapshot as it is sent. */
+export interface RoomSnapshot {
+  readonly seq: number;
+  readonly epoch: string;
+  readonly message: Outgoing;
+}
