@@ -1,4 +1,4 @@
-import type { Logger } from '../../src/logger.js';
+import type { Logger } from '../../src/base/logger.js';
 
 /** A logger that shows warnings and errors only. */
 export const quiet: Logger = {

@@ -1,8 +1,8 @@
 import { Agent, request } from 'node:http';
 import type { Knex } from 'knex';
-import { RedisBroker } from '../../src/broker/redis-broker.js';
-import { Publisher } from '../../src/publisher.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { Publisher } from '../../src/broker/publisher.js';
+import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { preparedQuery } from '../../src/repository/query.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { freePort } from '../../test/support/programs.js';

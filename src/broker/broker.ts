@@ -1,5 +1,3 @@
-import type { Identity } from '../protocol/tasks.js';
-
 /** Receives all that one read from the transport brought for a channel, in order of arrival. */
 export type ChannelListener = (batch: readonly Buffer[]) => void;
 
@@ -68,11 +66,3 @@ export const streamChannel = (userId: string): string => `stream:${userId}`;
 
 /** Channel of messages that concern every worker: revoked keys, requests for statistics. */
 export const CONTROL_CHANNEL = 'control';
-
-/** A connection's credentials, kept while it lives. */
-export interface Admission {
-  readonly identity: Identity;
-  /** The client's address after trusted proxies. */
-  readonly address: string;
-  release(): void;
-}

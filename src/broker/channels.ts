@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js';
+import type { Logger } from '../base/logger.js';
 import type { ChannelListener } from './broker.js';
 
 /** Runs a listener. One that fails keeps nothing from the others: what it throws is logged, with `fields`. */

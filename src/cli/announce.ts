@@ -1,6 +1,6 @@
-import { connectTransport } from '../broker/redis-transport.js';
+import { sendControl } from '../broker/control-bus.js';
+import { connectTransport } from '../broker/redis/redis-transport.js';
 import type { Config } from '../config.js';
-import { sendControl } from '../control-bus.js';
 
 /**
  * Tells the workers that a key is no longer valid. Without REDIS_URL there is no way to them.

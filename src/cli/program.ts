@@ -7,10 +7,10 @@ import { ROLES, type Role } from '../protocol/tasks.js';
 import { ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
 import { announceRevoked } from './announce.js';
-import { withDatabase } from './database.js';
 import { askHealth, askStats, localUrl } from './remote.js';
 import { renewEpochsCommand } from './renew-epochs.js';
 import { table } from './table.js';
+import { withDatabase } from './with-database.js';
 
 /** The program that the primary and its workers run. */
 const CLUSTER = fileURLToPath(new URL('../../cluster.js', import.meta.url));

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { EventLog } from '../repository/event-log.js';
 import { migrate } from '../repository/migrate.js';
-import { withDatabase } from './database.js';
+import { withDatabase } from './with-database.js';
 
 /** What to do with a database that came from a backup, before the service starts on it. */
 export function renewEpochsCommand(): Command {

@@ -1,5 +1,5 @@
 import { ApiKeyRepository } from '../repository/api-key-repository.js';
-import { connectDatabase } from '../repository/database.js';
+import { connectDatabase } from '../repository/connect-database.js';
 import { JobRepository } from '../repository/job-repository.js';
 
 /** Keys to try things with, on an embedded database that has none. */

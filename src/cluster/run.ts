@@ -1,6 +1,6 @@
 import cluster from 'node:cluster';
+import { createLogger, type Logger } from '../base/logger.js';
 import { ConfigError, EXIT_CONFIG, loadConfig } from '../config.js';
-import { createLogger, type Logger } from '../logger.js';
 import { runPrimary } from './primary.js';
 import { runWorker } from './worker.js';
 

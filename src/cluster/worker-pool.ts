@@ -1,7 +1,7 @@
 import type { Worker } from 'node:cluster';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from '../base/logger.js';
 import { EXIT_CONFIG } from '../config.js';
-import type { Logger } from '../logger.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
 import { endWaitingWith, setEligible } from './sticky-listener.js';
 

@@ -1,11 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
 import { createAdapter } from '@socket.io/cluster-adapter';
+import type { Logger } from '../base/logger.js';
 import type { Broker } from '../broker/broker.js';
-import { LocalBroker } from '../broker/local-broker.js';
-import { processLink } from '../broker/local-link.js';
-import { RedisBroker } from '../broker/redis-broker.js';
+import { LocalBroker } from '../broker/local/local-broker.js';
+import { processLink } from '../broker/local/local-link.js';
+import { RedisBroker } from '../broker/redis/redis-broker.js';
 import type { Config } from '../config.js';
-import type { Logger } from '../logger.js';
 import { createServer } from '../server.js';
 import { serveHandedOver } from './handed-over.js';
 import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Admission } from '../broker/broker.js';
+import type { Logger } from '../base/logger.js';
+import type { Admission } from '../door/door.js';
 import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
-import type { Logger } from '../logger.js';
 import type { ErrorCode } from '../protocol/errors.js';
 
 /** A connection that a gateway has let in. */

@@ -1,10 +1,9 @@
 import { type Server as HttpServer, ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
-import type { Admission } from '../broker/broker.js';
+import type { Admission, Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
-import type { Admit } from '../middleware/door.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';

@@ -1,9 +1,9 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import type { Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
-import type { Admit } from '../middleware/door.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';

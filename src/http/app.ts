@@ -1,8 +1,8 @@
 import express, { type Express } from 'express';
-import type { Logger } from '../logger.js';
-import type { ApiKeyAuth } from '../middleware/api-key.js';
-import type { CheckOrigin } from '../middleware/origin.js';
-import type { RateLimiter } from '../middleware/rate-limit.js';
+import type { Logger } from '../base/logger.js';
+import type { ApiKeyAuth } from '../door/api-key.js';
+import type { CheckOrigin } from '../door/origin.js';
+import type { RateLimiter } from '../door/rate-limit.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { JobRepository } from '../repository/job-repository.js';
 import { accessLog } from './access-log.js';

@@ -1,7 +1,7 @@
 import type { Request, Response } from 'express';
-import type { ApiKeyAuth } from '../middleware/api-key.js';
-import { credentialsOf } from '../middleware/credentials.js';
-import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../middleware/rate-limit.js';
+import type { ApiKeyAuth } from '../door/api-key.js';
+import { credentialsOf } from '../door/credentials.js';
+import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity, Role } from '../protocol/tasks.js';
 

@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import type { CheckOrigin } from '../middleware/origin.js';
+import type { CheckOrigin } from '../door/origin.js';
 
 const ALLOWED_HEADERS = 'Content-Type, X-Api-Key, X-Request-Id';
 const EXPOSED_HEADERS = 'X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id';

@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import { queryOf } from '../middleware/credentials.js';
+import { queryOf } from '../door/credentials.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Authenticate } from './authenticate.js';
 import type { ReadJson } from './json-body.js';

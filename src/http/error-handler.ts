@@ -1,5 +1,5 @@
 import type { ErrorRequestHandler } from 'express';
-import type { Logger } from '../logger.js';
+import type { Logger } from '../base/logger.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 
 /** What Express and its body parser say by `type` or `status`, in our words. */

@@ -1,11 +1,11 @@
 import type { Request, RequestHandler, Response, Router } from 'express';
-import { METRICS_CONTENT_TYPE, metricsText } from '../metrics.js';
-import { queryOf } from '../middleware/credentials.js';
+import { queryOf } from '../door/credentials.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseRoom } from '../protocol/rooms.js';
-import type { ClusterReport, ClusterStats } from '../stats.js';
+import type { ClusterReport, ClusterStats } from '../stats/cluster-stats.js';
+import type { Health } from '../stats/health.js';
+import { METRICS_CONTENT_TYPE, metricsText } from '../stats/metrics.js';
 import { type Authenticate, assertRole } from './authenticate.js';
-import type { Health } from './health.js';
 import { isLocalCaller } from './local-caller.js';
 import { resource } from './resource.js';
 

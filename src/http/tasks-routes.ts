@@ -1,5 +1,5 @@
 import type { Router } from 'express';
-import type { RoomAccess } from '../middleware/room-access.js';
+import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
 import {
   attestationInput,

@@ -1,5 +1,5 @@
+import type { Logger } from '../base/logger.js';
 import { type Broker, streamChannel } from '../broker/broker.js';
-import type { Logger } from '../logger.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { type CatchUpPorts, catchUp } from './catch-up.js';
 import type { Connection } from './connection.js';

@@ -1,12 +1,12 @@
+import { SingleFlight } from '../base/single-flight.js';
+import { TurnReader } from '../base/turn-reader.js';
+import { Turns } from '../base/turns.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor, Snapshot } from '../repository/log.js';
-import { SingleFlight } from '../single-flight.js';
-import { TurnReader } from '../turn-reader.js';
 import type { EventPage, RoomSnapshot } from './message.js';
-import { Turns } from './turns.js';
 
 /** What the hub asks of the event log; a database that is away shows as a rejection. */
 export interface HubLog {

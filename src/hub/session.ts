@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js';
+import type { Logger } from '../base/logger.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable, prepares } from './database.js';
+import { isDatabaseUnavailable, prepares } from './connect-database.js';
 
 /**
  * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further

@@ -5,7 +5,7 @@ import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import { jobRoom, parseRoom, taskRoom, userRoom } from '../../src/protocol/rooms.js';
 import type { TaskRow } from '../../src/protocol/tasks.js';
 import { API_KEY, ApiKeyRepository, hashApiKey } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { RoomCursor } from '../../src/repository/log.js';

@@ -1,9 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startEmbeddedDatabase } from '../../src/embedded/database.js';
-import { silentLogger } from '../../src/logger.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { silentLogger } from '../../src/base/logger.js';
+import { startEmbeddedDatabase } from '../../src/embedded/embedded-database.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { migrate } from '../../src/repository/migrate.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RedisBroker } from '../../src/broker/redis-broker.js';
-import { silentLogger } from '../../src/logger.js';
-import { Publisher } from '../../src/publisher.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { silentLogger } from '../../src/base/logger.js';
+import { Publisher } from '../../src/broker/publisher.js';
+import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';

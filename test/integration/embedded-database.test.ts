@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
-import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../src/embedded/database.js';
-import { silentLogger } from '../../src/logger.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { silentLogger } from '../../src/base/logger.js';
+import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../src/embedded/embedded-database.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { eventually } from '../support/eventually.js';
 
 const CONNECTIONS = 8;
@@ -149,7 +149,7 @@ describe('embedded database', () => {
         await db.raw('UPDATE accounts SET balance = ?', [n]);
         process.stdout.write(n + '\\n');
       }`;
-    const modules = ['../../src/embedded/database.js', '../../src/repository/database.js'];
+    const modules = ['../../src/embedded/embedded-database.js', '../../src/repository/connect-database.js'];
     const urls = modules.map((module) => new URL(module, import.meta.url).href);
     const file = join(dir, 'writer.mjs');
     writeFileSync(file, program);

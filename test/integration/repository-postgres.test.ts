@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import type { TaskRow } from '../../src/protocol/tasks.js';
-import { connectDatabase } from '../../src/repository/database.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { migrate } from '../../src/repository/migrate.js';

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
+import { silentLogger } from '../../src/base/logger.js';
 import type { ChannelListener } from '../../src/broker/broker.js';
 import { Hub } from '../../src/hub/hub.js';
-import { silentLogger } from '../../src/logger.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { FreeClient, Frontend } from './hub-clients.js';

@@ -5,7 +5,7 @@ import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { connectDatabase } from '../../src/repository/database.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
 import { migrate } from '../../src/repository/migrate.js';
 import { eventually } from './eventually.js';
 import { findProgram, freePort } from './programs.js';

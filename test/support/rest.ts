@@ -2,20 +2,20 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Knex } from 'knex';
-import { ControlBus } from '../../src/control-bus.js';
+import { silentLogger } from '../../src/base/logger.js';
+import { ControlBus } from '../../src/broker/control-bus.js';
+import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { originCheck } from '../../src/door/origin.js';
+import { RateLimiter } from '../../src/door/rate-limit.js';
+import { RoomAccess } from '../../src/door/room-access.js';
 import { createApp } from '../../src/http/app.js';
-import { Health, type Readiness } from '../../src/http/health.js';
-import { silentLogger } from '../../src/logger.js';
-import { ApiKeyAuth } from '../../src/middleware/api-key.js';
-import { originCheck } from '../../src/middleware/origin.js';
-import { RateLimiter } from '../../src/middleware/rate-limit.js';
-import { RoomAccess } from '../../src/middleware/room-access.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
-import { ClusterStats } from '../../src/stats.js';
+import { ClusterStats } from '../../src/stats/cluster-stats.js';
+import { Health, type Readiness } from '../../src/stats/health.js';
 import { FakeBrokers } from './fake-broker.js';
 
 export interface RestAnswer {

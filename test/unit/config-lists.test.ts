@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { ConfigError, loadConfig } from '../../src/config.js';
-import { clientAddress } from '../../src/middleware/client-address.js';
+import { clientAddress } from '../../src/door/client-address.js';
 
 describe('lists in the configuration', () => {
   it('hold proxies that the address resolver understands', () => {

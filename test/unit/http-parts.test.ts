@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { parseBody } from '../../src/http/body-text.js';
-import { Health, type HealthOptions } from '../../src/http/health.js';
 import { isLocalCaller } from '../../src/http/local-caller.js';
+import { Health, type HealthOptions } from '../../src/stats/health.js';
 
 describe('local caller', () => {
   const is = (remoteAddress: string, headers: Record<string, string> = { host: 'localhost:9002' }): boolean =>

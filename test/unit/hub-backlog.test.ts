@@ -1,8 +1,8 @@
 import { expect } from 'chai';
+import { silentLogger } from '../../src/base/logger.js';
 import { streamChannel } from '../../src/broker/broker.js';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
-import { silentLogger } from '../../src/logger.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';

@@ -1,10 +1,10 @@
 import { mock } from 'node:test';
 import { expect } from 'chai';
+import { silentLogger } from '../../src/base/logger.js';
 import { streamChannel } from '../../src/broker/broker.js';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
-import { silentLogger } from '../../src/logger.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';

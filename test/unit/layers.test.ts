@@ -10,11 +10,10 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
  * publisher, broker and hub to the gateways.
  */
 const LAYERS: ReadonlyArray<readonly string[]> = [
-  ['protocol', 'config', 'logger', 'single-flight', 'turn-reader', 'room-sketch'],
+  ['protocol', 'config', 'base'],
   ['repository', 'broker', 'embedded'],
-  ['publisher', 'control-bus', 'middleware'],
-  ['hub', 'stats', 'maintenance'],
-  ['metrics'],
+  ['door'],
+  ['hub', 'stats'],
   ['gateways', 'http'],
   ['server', 'index'],
   ['cluster'],
@@ -36,20 +35,19 @@ interface Border {
 
 const BORDERS: readonly Border[] = [
   // The broker is a port: nobody knows which one it is.
-  { from: /^src\/(?!broker\/)/, to: /^src\/broker\//, code: /\/broker\.ts$/ },
+  { from: /^src\/(?!broker\/)/, to: /^src\/broker\//, code: /\/(?:broker|publisher|control-bus)\.ts$/ },
   // So is the database: whether it runs here is known to who starts it.
   { from: /^src\/(?!embedded\/)/, to: /^src\/embedded\// },
   // Routes translate; they neither publish nor deliver.
-  { from: /^src\/http\//, to: /^src\/(?:broker|hub|publisher|control-bus|maintenance)\b/ },
+  { from: /^src\/http\//, to: /^src\/(?:broker|hub)\b/ },
   { from: /^src\/http\//, to: /^src\/repository\//, code: /\/task-input\.ts$/, types: /./ },
   // The hub is handed functions that read the log.
   { from: /^src\/hub\//, to: /^src\/repository\//, types: /\/log\.ts$/ },
-  { from: /^src\/hub\//, to: /^src\/(?:middleware|publisher|control-bus)\b/ },
+  { from: /^src\/hub\//, to: /^src\/(?:door\/|broker\/(?:publisher|control-bus))\b/ },
   // Gateways carry; who comes in and what is sent is decided elsewhere.
-  { from: /^src\/gateways\//, to: /^src\/(?:repository|publisher|control-bus|stats|maintenance)\b/ },
-  { from: /^src\/gateways\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
+  { from: /^src\/gateways\//, to: /^src\/(?:repository|broker|stats)\b/ },
   { from: /^src\/gateways\//, to: /^src\/gateways\/\w+-gateway\.ts$/ },
-  { from: /^src\/middleware\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
+  { from: /^src\/door\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
   // The contract with browsers stands on nothing.
   { from: /^src\/protocol\//, to: /^src\/(?!protocol\/)/ },
   { from: /^src\/repository\//, to: /^src\/(?!repository\/|protocol\/)/ },
@@ -158,7 +156,7 @@ describe('layers', () => {
   only('the environment', /\bprocess\.env\b|\benv\b.* from 'node:process'|\.env\(/, /^src\/config\.ts$/);
   only('SQL', /\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM) [a-z_*]/, /^src\/(?:repository|embedded)\//);
   only('Socket.IO', /from 'socket\.io'/, /^src\/(?:gateways|server)/);
-  only('Redis', /from 'ioredis'/, /^src\/broker\/redis-/);
+  only('Redis', /from 'ioredis'/, /^src\/broker\/redis\//);
   only('the transports out of the hub', /from '(?:ws|socket\.io|express)'/, /^src\/(?!hub\/|protocol\/|repository\/)/);
   only('events to the repository: no route publishes, so publishers', /new Publisher\(/, /^src\/(?:server|index)\.ts$/);
 });

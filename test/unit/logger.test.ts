@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { expect } from 'chai';
-import { redact } from '../../src/logger.js';
+import { redact } from '../../src/base/logger.js';
 
-const MODULE = new URL('../../src/logger.js', import.meta.url).href;
+const MODULE = new URL('../../src/base/logger.js', import.meta.url).href;
 const KEY = `tw_${'aB3-_'.repeat(9).slice(0, 43)}`;
 
 interface Lines {

@@ -1,9 +1,9 @@
 import { expect } from 'chai';
+import { silentLogger } from '../../src/base/logger.js';
 import { type ChannelListener, CONTROL_CHANNEL } from '../../src/broker/broker.js';
-import { ControlBus } from '../../src/control-bus.js';
-import { silentLogger } from '../../src/logger.js';
-import { RoomSketch } from '../../src/room-sketch.js';
-import { ClusterStats, MESSAGE_COUNTS, type MessageCounts } from '../../src/stats.js';
+import { ControlBus } from '../../src/broker/control-bus.js';
+import { ClusterStats, MESSAGE_COUNTS, type MessageCounts } from '../../src/stats/cluster-stats.js';
+import { RoomSketch } from '../../src/stats/room-sketch.js';
 import { eventually } from '../support/eventually.js';
 import { type FakeBroker, FakeBrokers } from '../support/fake-broker.js';
 

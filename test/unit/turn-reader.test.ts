@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { TurnReader } from '../../src/turn-reader.js';
+import { TurnReader } from '../../src/base/turn-reader.js';
 
 describe('turn reader', () => {
   it('asks in one query for what is asked for in one turn, for equal things once', async () => {

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
-import type { Admission, Broker } from '../broker/broker.js';
+import type { Broker } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
+import type { Identity } from '../protocol/tasks.js';
 import type { ApiKeyAuth } from './api-key.js';
 import { type AddressOf, addressGroup } from './client-address.js';
 import { credentialsOf } from './credentials.js';
@@ -22,6 +23,14 @@ export interface Visitor {
   readonly request: IncomingMessage;
   /** What a Socket.IO client sent as `auth.api_key`, unchecked. */
   readonly apiKey?: unknown;
+}
+
+/** A connection's credentials, kept while it lives. */
+export interface Admission {
+  readonly identity: Identity;
+  /** The client's address after trusted proxies. */
+  readonly address: string;
+  release(): void;
 }
 
 /**

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import type { Logger } from '../logger.js';
+import type { Logger } from '../base/logger.js';
 import { lockFolder } from './folder-lock.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
 

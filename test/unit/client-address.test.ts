@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { expect } from 'chai';
-import { addressGroup, clientAddress } from '../../src/middleware/client-address.js';
-import { originCheck } from '../../src/middleware/origin.js';
+import { addressGroup, clientAddress } from '../../src/door/client-address.js';
+import { originCheck } from '../../src/door/origin.js';
 import { refusalCode } from '../support/refusal.js';
 
 const requestFrom = (remoteAddress: string | undefined, headers: Record<string, string> = {}): IncomingMessage =>

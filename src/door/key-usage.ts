@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js';
+import type { Logger } from '../base/logger.js';
 
 export interface KeyUsageOptions {
   /** Stores the last use of some keys; rejects when it cannot. */

@@ -1,5 +1,5 @@
-import { type Broker, CONTROL_CHANNEL } from './broker/broker.js';
-import type { Logger } from './logger.js';
+import type { Logger } from '../base/logger.js';
+import { type Broker, CONTROL_CHANNEL } from './broker.js';
 
 /** What workers tell each other, by type. Fields beside those are ignored, and so are types that a worker does not know. */
 export interface ControlMessages {

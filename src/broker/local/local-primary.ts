@@ -1,5 +1,5 @@
 import { RateLimiterMemory } from 'rate-limiter-flexible';
-import type { RateLimitResult } from './broker.js';
+import type { RateLimitResult } from '../broker.js';
 import type { PrimaryLink, ToPrimary } from './local-link.js';
 
 const WINDOW_SECONDS = 60;

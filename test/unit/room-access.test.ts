@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { expect } from 'chai';
-import { createDoor, type DoorOptions } from '../../src/middleware/door.js';
-import { originCheck } from '../../src/middleware/origin.js';
-import { RateLimiter, rateLimitHeaders } from '../../src/middleware/rate-limit.js';
-import { RoomAccess } from '../../src/middleware/room-access.js';
+import { createDoor, type DoorOptions } from '../../src/door/door.js';
+import { originCheck } from '../../src/door/origin.js';
+import { RateLimiter, rateLimitHeaders } from '../../src/door/rate-limit.js';
+import { RoomAccess } from '../../src/door/room-access.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import type { Identity, Role } from '../../src/protocol/tasks.js';

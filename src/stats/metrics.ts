@@ -1,4 +1,4 @@
-import type { ClusterReport, MessageCount } from './stats.js';
+import type { ClusterReport, MessageCount } from './cluster-stats.js';
 
 export const METRICS_CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 

@@ -1,7 +1,7 @@
-import { type Broker, streamChannel } from './broker/broker.js';
-import { type Logger, silentLogger } from './logger.js';
-import type { TaskEvent } from './protocol/events.js';
-import { encodeStreamMessage } from './protocol/stream-message.js';
+import { type Logger, silentLogger } from '../base/logger.js';
+import type { TaskEvent } from '../protocol/events.js';
+import { encodeStreamMessage } from '../protocol/stream-message.js';
+import { type Broker, streamChannel } from './broker.js';
 
 /** The one thing that a publisher asks of a broker. */
 export type PublishTransport = Pick<Broker, 'publish'>;

@@ -1,3 +1,5 @@
+import type { Worker } from 'node:cluster';
+
 /** Messages between a worker and the primary, over Node's cluster IPC with advanced serialization. */
 export type ToPrimary =
   | { type: 'taskwire:hello'; nodeId: string }
@@ -26,7 +28,7 @@ export type WorkerLink = Link<ToPrimary, ToWorker>;
 export type PrimaryLink = Link<ToWorker, ToPrimary>;
 
 /** Whether a message of the process channel is one of these: others use the channel too. */
-export const isLocalMessage = (message: unknown): boolean =>
+const isLocalMessage = (message: unknown): boolean =>
   typeof message === 'object' &&
   message !== null &&
   typeof (message as { type?: unknown }).type === 'string' &&
@@ -51,6 +53,29 @@ export function processLink(): WorkerLink {
     },
     onClose(listener) {
       process.once('disconnect', listener);
+    },
+  };
+}
+
+/** The primary's end of the way to a worker. */
+export function primaryLink(worker: Worker): PrimaryLink {
+  return {
+    send(message) {
+      if (!worker.isConnected()) {
+        throw new Error('the worker is gone');
+      }
+      // An error of the channel shows as its end; without a callback it would be thrown.
+      worker.send(message, () => {});
+    },
+    onMessage(listener) {
+      worker.on('message', (message: unknown) => {
+        if (isLocalMessage(message)) {
+          listener(message as ToPrimary);
+        }
+      });
+    },
+    onClose(listener) {
+      worker.once('disconnect', listener);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import type { Logger } from '../logger.js';
-import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
-import { Availability, Channels } from './channels.js';
+import type { Logger } from '../../base/logger.js';
+import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
+import { Availability, Channels } from '../channels.js';
 import type { ToPrimary, WorkerLink } from './local-link.js';
 
 type Call = Extract<ToPrimary, { call: number }>;

@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache';
+import { SingleFlight } from '../base/single-flight.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import { type ApiKeyRecord, hashApiKey } from '../repository/api-key-repository.js';
-import { SingleFlight } from '../single-flight.js';
 import { apiKeyOf, type Credentials } from './credentials.js';
 
 export interface ApiKeyOptions {

@@ -1,5 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis';
-import type { Logger } from '../logger.js';
+import type { Logger } from '../../base/logger.js';
 
 /**
  * A connection on which commands wait and nothing is heard is given up after so many looks: a server that was stopped keeps

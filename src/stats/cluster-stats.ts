@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import type { Broker } from './broker/broker.js';
-import { type ControlBus, parseObject } from './control-bus.js';
-import type { Logger } from './logger.js';
+import type { Logger } from '../base/logger.js';
+import { SingleFlight } from '../base/single-flight.js';
+import type { Broker } from '../broker/broker.js';
+import { type ControlBus, parseObject } from '../broker/control-bus.js';
 import { RoomSketch } from './room-sketch.js';
-import { SingleFlight } from './single-flight.js';
 
 /** What a worker counts of messages, from its start on: of its hub, and of its publisher. */
 export const MESSAGE_COUNTS = [

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { type Redis, ReplyError } from 'ioredis';
 import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
-import type { Logger } from '../logger.js';
-import type { Broker, ChannelListener, RateLimitResult } from './broker.js';
-import { Availability, Channels } from './channels.js';
+import type { Logger } from '../../base/logger.js';
+import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
+import { Availability, Channels } from '../channels.js';
 import { commandClient, connectOnce, publishLater, redisClient } from './redis-client.js';
 import { RedisLeases } from './redis-leases.js';
 import { RedisSocketAdapter } from './redis-socket-adapter.js';

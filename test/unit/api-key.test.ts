@@ -1,7 +1,7 @@
 import { expect } from 'chai';
-import { silentLogger } from '../../src/logger.js';
-import { ApiKeyAuth } from '../../src/middleware/api-key.js';
-import { KeyUsage } from '../../src/middleware/key-usage.js';
+import { silentLogger } from '../../src/base/logger.js';
+import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { KeyUsage } from '../../src/door/key-usage.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { type ApiKeyRecord, hashApiKey } from '../../src/repository/api-key-repository.js';
 import { refusalCode } from '../support/refusal.js';

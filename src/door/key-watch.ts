@@ -1,5 +1,5 @@
-import type { Logger } from './logger.js';
-import type { ErrorCode } from './protocol/errors.js';
+import type { Logger } from '../base/logger.js';
+import type { ErrorCode } from '../protocol/errors.js';
 
 export interface MaintenanceOptions {
   readonly log: { trim(hours: number): Promise<number> };

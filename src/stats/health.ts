@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SingleFlight } from '../single-flight.js';
-import type { ClusterReport } from '../stats.js';
+import { SingleFlight } from '../base/single-flight.js';
+import type { ClusterReport } from './cluster-stats.js';
 
 /** Whether this worker takes work. */
 export type Readiness = 'starting' | 'ready' | 'draining';

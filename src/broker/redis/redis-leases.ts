@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis';
-import type { Logger } from '../logger.js';
+import type { Logger } from '../../base/logger.js';
 
 /** Sums the places that live nodes hold of an address, forgets the dead ones, and takes one more if there is room. */
 const ACQUIRE = `

@@ -1,5 +1,5 @@
-import { type Logger, silentLogger } from '../logger.js';
-import type { Broker } from './broker.js';
+import { type Logger, silentLogger } from '../../base/logger.js';
+import type { Broker } from '../broker.js';
 import { commandClient, connectOnce, publishLater } from './redis-client.js';
 
 /** The sending half of the Redis broker, for programs that write tasks and serve nobody. */

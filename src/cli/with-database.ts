@@ -1,11 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import type { Knex } from 'knex';
+import { silentLogger } from '../base/logger.js';
 import { type Config, loadConfig } from '../config.js';
-import { startEmbeddedDatabase } from '../embedded/database.js';
+import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
 import { FolderInUseError } from '../embedded/folder-lock.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
-import { silentLogger } from '../logger.js';
-import { connectDatabase } from '../repository/database.js';
+import { connectDatabase } from '../repository/connect-database.js';
 
 /**
  * Runs a command on the database that the service uses here: the one that DATABASE_URL names, that of a service that runs

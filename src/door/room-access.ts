@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache';
+import { TurnReader } from '../base/turn-reader.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
 import { type Identity, mayAccess } from '../protocol/tasks.js';
-import { TurnReader } from '../turn-reader.js';
 
 /** Finds the users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;

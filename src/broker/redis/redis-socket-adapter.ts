@@ -1,6 +1,6 @@
 import { createAdapter } from '@socket.io/redis-adapter';
 import { type Redis, ReplyError } from 'ioredis';
-import type { Logger } from '../logger.js';
+import type { Logger } from '../../base/logger.js';
 import { connectOnce, redisClient } from './redis-client.js';
 
 interface SocketAdapterOptions {
