@@ -36,9 +36,6 @@ export interface TaskServerOptions {
   readonly databaseUrl: string;
   readonly broker: Broker;
   readonly logger: Logger;
-  /** Told when a plain WebSocket opens and when it ends, for whoever balances connections. */
-  readonly onOpen?: (id: string) => void;
-  readonly onClose?: (id: string) => void;
 }
 
 /** One worker. */
@@ -62,7 +59,7 @@ const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connection
 const REQUEST_PATIENCE_MS = 10_000;
 
 /** The composition root of one worker: read it from top to bottom to know the system. */
-export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
+export function createServer({ config, databaseUrl, broker, logger }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
 
   // Postgres is the truth: tasks, and the log of what happened to them.
@@ -159,8 +156,6 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     admit,
     writer,
     limits: config,
-    onOpen,
-    onClose,
   });
 
   const maintenance = new Maintenance({

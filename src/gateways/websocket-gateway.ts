@@ -24,9 +24,6 @@ export interface WebsocketGatewayOptions {
     readonly PING_TIMEOUT_MS: number;
     readonly DIRECT_FRAMES: boolean;
   };
-  /** Told when a connection opens and when it ends; ids are unique within this process. */
-  readonly onOpen?: ((id: string) => void) | undefined;
-  readonly onClose?: ((id: string) => void) | undefined;
 }
 
 export interface Gateway {
@@ -76,7 +73,6 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       connection.place = connections.enter(connection, admission);
       ws.connection = connection;
       heartbeat.add(connection);
-      options.onOpen?.(connection.id);
       ws.on('message', onMessage);
       ws.on('ping', onHeard);
       ws.on('pong', onHeard);
@@ -94,7 +90,6 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     if (connection !== undefined) {
       heartbeat.delete(connection);
       connection.place?.leave();
-      options.onClose?.(connection.id);
     }
   }
 
