@@ -18,10 +18,10 @@ export interface SubscribeResult extends Position {
 /** What a client asks for one room. */
 export interface SubscribeRequest {
   readonly room: string;
-  readonly since?: number;
-  readonly epoch?: string;
+  readonly since?: number | undefined;
+  readonly epoch?: string | undefined;
   /** Whether a snapshot is wanted; job rooms send one unless it is false, others only when it is true. */
-  readonly snapshot?: boolean;
+  readonly snapshot?: boolean | undefined;
 }
 
 /** Messages from client to server over the plain wire; Socket.IO uses the type as the event and `data` as argument. */
