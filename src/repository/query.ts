@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable, prepares } from './connect-database.js';
+import { prepares } from './connect-database.js';
+import { isDatabaseUnavailable } from './database-errors.js';
 
 /**
  * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further
