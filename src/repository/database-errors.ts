@@ -35,6 +35,17 @@ const MESSAGES = [
   /not queryable$/,
 ];
 
+/** Whether a statement was refused because its server takes no writes: it is a standby, or was demoted. */
+export const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006';
+
+/** Whether an error says that the connection, and perhaps its server, is gone. */
+export function isServerGone(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  return (
+    isDatabaseUnavailable(error) && (typeof code !== 'string' || SYSTEM_CODES.has(code) || /^(?:08|57P)/.test(code))
+  );
+}
+
 /**
  * Whether an error says that the database cannot be reached or cannot serve now, so that the same query may succeed
  * later; false for errors of the query itself.
