@@ -1,8 +1,16 @@
 import type { RequestHandler } from 'express';
 import type { CheckOrigin } from '../door/origin.js';
+import { POSITION_HEADERS } from './endpoint.js';
 
 const ALLOWED_HEADERS = 'Authorization, Content-Type, X-Api-Key, X-Request-Id';
-const EXPOSED_HEADERS = 'X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id';
+const EXPOSED_HEADERS = [
+  'X-RateLimit-Limit',
+  'X-RateLimit-Remaining',
+  'X-RateLimit-Reset',
+  'Retry-After',
+  'X-Request-Id',
+  ...Object.values(POSITION_HEADERS),
+].join(', ');
 const PREFLIGHT_SECONDS = '600';
 
 /** Lets pages of allowed origins read the answers, and answers what their browsers ask beforehand. */
