@@ -29,7 +29,7 @@ function isProxy(text: string): boolean {
 const isOrigin = (text: string): boolean =>
   text === '*' ||
   text === 'null' ||
-  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?$/i.test(text) &&
+  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
     // No page has one of these for its origin.
     !/^(?:wss?|ftp|file|data):/i.test(text));
 const urlOf = (...protocols: string[]) =>

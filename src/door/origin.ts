@@ -48,7 +48,7 @@ export function originCheck(allowed: readonly string[]): CheckOrigin {
  * `URL` does not serve here: it says `null` for the origins of apps.
  */
 function partsOf(text: string): Origin | undefined {
-  const match = /^([a-z][a-z0-9+.-]*):\/\/(\[[0-9a-f:.]+\]|[^/:@?#\s]+)(?::(\d+|\*))?$/i.exec(text);
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(\[[0-9a-f:.]+\]|[^/:@?#\s]+)(?::(\d+|\*))?\/?$/i.exec(text);
   if (match === null) {
     return undefined;
   }
