@@ -30,6 +30,16 @@ const databaseUrl = z.string().superRefine((text, context) => {
     context.addIssue((error as Error).message);
   }
 });
+/**
+ * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
+ * may begin with `*.`, and `*` may stand for the port.
+ */
+const isOrigin = (text: string): boolean =>
+  text === '*' ||
+  text === 'null' ||
+  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
+    // No page has one of these for its origin.
+    !/^(?:wss?|ftp|file|data):/i.test(text));
 const urlOf = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
@@ -64,8 +74,10 @@ const schema = z.object({
     .default([]),
   /** Comma-separated origins that browsers may connect from; `*`: any. Requests without an Origin always pass. */
   ALLOWED_ORIGINS: list
-    .refine((items) => items.every((item) => item === '*' || /^https?:\/\/[^/\s]+$/i.test(item)), {
-      message: 'wants * or origins such as https://app.example.com, without a path',
+    .refine((items) => items.every(isOrigin), {
+      message:
+        'wants *, null, or origins without a path, such as https://app.example.com, https://*.example.com, ' +
+        'http://localhost:* or capacitor://localhost',
     })
     .default(['*']),
   /** Connections of one address over the whole cluster. */

@@ -1,5 +1,5 @@
 import type { TaskwireError } from '../protocol/errors.js';
-import type { SubscribeResult } from '../protocol/messages.js';
+import type { SnapshotRequest, SubscribeResult } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { Connection } from './connection.js';
 import type { Member, RoomEntry, Stream } from './stream.js';
@@ -9,7 +9,7 @@ export interface JoinRequest {
   readonly room: Room;
   readonly since?: number | undefined;
   readonly epoch?: string | undefined;
-  readonly snapshot?: boolean | undefined;
+  readonly snapshot?: boolean | SnapshotRequest | undefined;
 }
 
 export interface Join {
