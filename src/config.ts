@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { parseDatabaseUrl } from './base/database-url.js';
 
 const port = z.coerce.number().int().min(0).max(65535);
 const count = z.coerce.number().int().min(1);
@@ -22,6 +23,13 @@ function isProxy(text: string): boolean {
     (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
   );
 }
+const databaseUrl = z.string().superRefine((text, context) => {
+  try {
+    parseDatabaseUrl(text);
+  } catch (error) {
+    context.addIssue((error as Error).message);
+  }
+});
 /**
  * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
  * may begin with `*.`, and `*` may stand for the port.
@@ -48,7 +56,7 @@ const schema = z.object({
   /** Worker processes; default one per core. */
   WORKERS: count.max(256).default(availableParallelism()),
   /** Postgres; unset: an embedded database in DATA_DIR. */
-  DATABASE_URL: urlOf('postgres:', 'postgresql:').optional(),
+  DATABASE_URL: databaseUrl.optional(),
   /** Database connections per worker. */
   DATABASE_POOL: count.max(1000).default(10),
   /** Redis; unset: workers of this host are joined through the primary. */
