@@ -10,9 +10,9 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
  * publisher, broker and hub to the gateways.
  */
 const LAYERS: ReadonlyArray<readonly string[]> = [
-  ['protocol', 'config', 'base'],
+  ['protocol', 'base'],
   ['repository', 'broker', 'embedded'],
-  ['door'],
+  ['door', 'config'],
   ['hub', 'stats'],
   ['gateways', 'http'],
   ['server', 'index'],
@@ -50,7 +50,7 @@ const BORDERS: readonly Border[] = [
   { from: /^src\/door\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
   // The contract with browsers stands on nothing.
   { from: /^src\/protocol\//, to: /^src\/(?!protocol\/)/ },
-  { from: /^src\/repository\//, to: /^src\/(?!repository\/|protocol\/)/ },
+  { from: /^src\/repository\//, to: /^src\/(?!repository\/|protocol\/|base\/)/ },
 ];
 
 interface Source {
