@@ -36,7 +36,7 @@ export function merge(rows: Map<number, Row>, events: readonly EventEnvelope[]):
       rows.delete(data.task_id);
       continue;
     }
-    const { old_fee, new_fee, old_status, new_status, ...fields } = data.changes as Row;
+    const { old_fee, new_fee, old_status, new_status, ...fields } = data.changes as unknown as Row;
     const merged: Row = { ...(row ?? BLANK_TASK), ...fields, seq };
     rows.set(data.task_id, { ...merged, is_accepted: merged['is_successful'] });
   }
