@@ -1,10 +1,12 @@
 import type { Logger } from '../base/logger.js';
+import { onParentGone } from './parent.js';
 
 /** A terminal and npm both pass a Ctrl-C on: what comes within so long of the first is the same one, in milliseconds. */
 const SAME_SIGNAL_MS = 1_000;
 
 /**
- * SIGTERM and SIGINT: the first drains, a second one ends everything at once with exit code 1.
+ * SIGTERM and SIGINT: the first drains, a second one ends everything at once with exit code 1. That the parent is gone, where that is
+ * watched, counts as the first.
  * @param options `drain` is called once and ends the process itself; `kill` ends what this process has started
  */
 export function onEndSignals(options: {
@@ -28,4 +30,9 @@ export function onEndSignals(options: {
   };
   process.on('SIGTERM', end);
   process.on('SIGINT', end);
+  onParentGone(() => {
+    if (since === undefined) {
+      end('parent gone');
+    }
+  });
 }

@@ -1,6 +1,7 @@
 import cluster from 'node:cluster';
 import { setupPrimary as setupClusterAdapter } from '@socket.io/cluster-adapter';
 import type { Logger } from '../base/logger.js';
+import { tryPort, urlOf } from '../base/port.js';
 import { channelToWorker } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
@@ -8,7 +9,6 @@ import type { Config } from '../config.js';
 import { openDatabase } from './database.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
-import { tryPort, urlOf } from './port.js';
 import { PublicPort } from './public-port.js';
 import { createStickyListener } from './sticky-listener.js';
 import { WorkerPool } from './worker-pool.js';

@@ -1,6 +1,6 @@
 import type { Server } from 'node:net';
 import type { Logger } from '../base/logger.js';
-import { listen, type PortAddress } from './port.js';
+import { listen, type PortAddress } from '../base/port.js';
 
 /**
  * The public port of the primary. It is open while a worker can serve, and closed otherwise: a proxy whose connection is refused knows

@@ -1,5 +1,6 @@
 import cluster from 'node:cluster';
 import { createLogger, type Logger } from '../base/logger.js';
+import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG, loadConfig } from '../config.js';
 import { runPrimary } from './primary.js';
 import { runWorker } from './worker.js';
@@ -10,6 +11,7 @@ import { runWorker } from './worker.js';
  * @param exec the program that workers run, which calls this too
  */
 export async function run(exec: string): Promise<void> {
+  outliveReaders();
   let logger: Logger | undefined;
   try {
     const config = loadConfig();
