@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type AddressInfo, createServer, type Server } from 'node:net';
+import { type AddressInfo, createServer, isIPv6, type Server } from 'node:net';
 
 /** Connections that wait to be accepted; the system may allow fewer. */
 export const BACKLOG = 4_096;
@@ -41,7 +41,12 @@ export async function tryPort(address: PortAddress): Promise<void> {
 
 /** Where somebody on this machine reaches a server that listens. */
 export function urlOf(server: Server): string {
-  const { address, port, family } = server.address() as AddressInfo;
-  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address;
+  const { address, port } = server.address() as AddressInfo;
+  return urlAt(address, port);
+}
+
+/** Where somebody on this machine reaches whoever listens at an address of it. */
+export function urlAt(address: string, port: number): string {
+  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : isIPv6(address) ? `[${address}]` : address;
   return `http://${host}:${port}`;
 }

@@ -1,11 +1,11 @@
 import cluster from 'node:cluster';
 import { setupPrimary as setupClusterAdapter } from '@socket.io/cluster-adapter';
 import type { Logger } from '../base/logger.js';
-import { tryPort, urlOf } from '../base/port.js';
+import { tryPort, urlAt, urlOf } from '../base/port.js';
 import { channelToWorker } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
-import type { Config } from '../config.js';
+import { type Config, portsOf } from '../config.js';
 import { openDatabase } from './database.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
@@ -17,7 +17,7 @@ import { WorkerPool } from './worker-pool.js';
 const EXIT_MS = 15_000;
 
 /**
- * The process that holds the port, the embedded services and the workers.
+ * The process that holds the port, unless each worker has its own (LISTEN=workers), the embedded services and the workers.
  * SIGTERM and SIGINT drain it, SIGHUP replaces the workers one by one.
  * @param exec the program that workers run
  */
@@ -32,40 +32,40 @@ export async function runPrimary({
 }): Promise<void> {
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
-  const listener = createStickyListener();
-  const port = new PublicPort(
-    listener.server,
-    { host: config.HOST, port: config.PORT, variable: 'PORT' },
-    logger,
-    (error) => {
-      logger.error('cannot open the port', { error });
-      pool.kill();
-      void exit(1);
-    },
-  );
+  const front = config.LISTEN === 'primary' ? openFront(config, logger, exitAtOnce) : undefined;
   let databaseUrl: string | undefined;
 
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
     setupClusterAdapter();
   }
+  if (front === undefined) {
+    // Workers accept from their ports themselves; the primary only keeps these while one worker replaces another.
+    cluster.schedulingPolicy = cluster.SCHED_NONE;
+  }
   const pool = new WorkerPool({
     size: config.WORKERS,
     logger,
     drainMs: config.DRAIN_SECONDS * 1_000 + EXIT_MS,
-    fork: () => {
-      const worker = cluster.fork({ DATABASE_URL: databaseUrl });
+    fork: (slot) => {
+      const own = front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {};
+      const worker = cluster.fork({ DATABASE_URL: databaseUrl, ...own });
       local?.attach(channelToWorker(worker));
       return worker;
     },
-    handOverTo: (worker) => listener.handOverTo(worker),
+    handOverTo: front && ((worker) => front.listener.handOverTo(worker)),
     watch: !process.execArgv.some((option) => option.startsWith('--inspect')),
-    onServing: (serving) => port.set(serving),
+    onServing: (serving) => front?.port.set(serving),
     onGiveUp: (code) => void exit(code),
   });
 
+  function exitAtOnce(): void {
+    pool.kill();
+    void exit(1);
+  }
+
   async function exit(code: number): Promise<void> {
-    port.set(false);
+    front?.port.set(false);
     await releasers.release();
     process.exit(code);
   }
@@ -76,14 +76,17 @@ export async function runPrimary({
     drainSeconds: config.DRAIN_SECONDS,
     drain: () => {
       draining = true;
-      port.set(false);
+      front?.port.set(false);
       void pool.drain().then(() => exit(0));
     },
     kill: () => pool.kill(),
   });
   process.on('SIGHUP', () => void pool.roll());
 
-  await tryPort({ host: config.HOST, port: config.PORT, variable: 'PORT' });
+  const ports = portsOf(config);
+  for (const port of ports) {
+    await tryPort({ host: config.HOST, port, variable: 'PORT' });
+  }
   if (config.REST_PORT !== undefined) {
     await tryPort({ host: config.HOST, port: config.REST_PORT, variable: 'REST_PORT' });
   }
@@ -91,9 +94,9 @@ export async function runPrimary({
     const { url, embedded } = await openDatabase({ config, logger, releasers });
     databaseUrl = url;
     await pool.start();
-    await port.settled();
+    await front?.port.settled();
     if (!draining) {
-      await welcome({ databaseUrl: url, embedded, url: urlOf(listener.server) });
+      await welcome({ databaseUrl: url, embedded, url: front?.url() ?? urlAt(config.HOST, config.PORT) });
     }
   } catch (error) {
     await releasers.release();
@@ -101,12 +104,25 @@ export async function runPrimary({
   }
 }
 
+/** The public port, and the way from there to the workers. */
+function openFront({ HOST: host, PORT: port }: Config, logger: Logger, onFailure: () => void) {
+  const listener = createStickyListener();
+  return {
+    listener,
+    port: new PublicPort(listener.server, { host, port, variable: 'PORT' }, logger, (error) => {
+      logger.error('the port cannot be opened', { error });
+      onFailure();
+    }),
+    url: () => urlOf(listener.server),
+  };
+}
+
 /**
- * Options of Node.js for the workers: those of this process, and two for their memory. A small young generation suits what
+ * Options of Node.js for the workers: those of this process, and one for their memory. A small young generation suits what
  * a worker does: of what an event leaves behind nothing lives on, and a storm of connections would make it, and keep it,
  * tens of megabytes. What the storm leaves in the old one is collected when it is over (`tidyAfterStorms`).
  */
 function workerOptions(own: readonly string[]): string[] {
   const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));
-  return [...own, ...(chosen ? [] : ['--max-semi-space-size=4']), '--expose-gc'];
+  return chosen ? [...own] : [...own, '--max-semi-space-size=4'];
 }

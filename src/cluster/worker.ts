@@ -12,7 +12,10 @@ import { BEAT_MS } from './heartbeat.js';
 import { serveHandedOver } from './sticky-corrections.js';
 import { tidyAfterStorms } from './tidy.js';
 
-/** A worker process: serves the connections that the primary gives it until it is told to drain. */
+/**
+ * A worker process: serves the connections that the primary gives it, or those of its own port (LISTEN=workers), until it is
+ * told to drain.
+ */
 export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
   const channel = channelToPrimary();
   const tell = (message: ToPrimary): void => {
@@ -27,9 +30,12 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     config.REDIS_URL === undefined
       ? new LocalBroker(channel, createAdapter, logger)
       : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
-  const server = createServer({ config, databaseUrl: config.DATABASE_URL!, broker, logger });
-  const closed = new TurnBatch<void>((ends) => tell({ type: 'taskwire:closed', connections: ends.length }));
-  serveHandedOver(server.http, server.io.engine, () => closed.add());
+  const listens = config.LISTEN === 'workers';
+  const server = createServer({ config, databaseUrl: config.DATABASE_URL!, broker, logger, listens });
+  if (!listens) {
+    const closed = new TurnBatch<void>((ends) => tell({ type: 'taskwire:closed', connections: ends.length }));
+    serveHandedOver(server.http, server.io.engine, () => closed.add());
+  }
   tidyAfterStorms(server.http);
 
   let draining = false;

@@ -174,7 +174,7 @@ describe('an instance on embedded defaults', function () {
     const instance = await Instance.launch({ port, env: { REST_PORT: String(port) } });
     expect(await instance.end()).to.equal(78);
     expect(instance.log.map(({ message }) => message)).to.deep.equal([
-      `REST_PORT: got "${port}"; wants another port than PORT`,
+      `REST_PORT: got "${port}"; wants another port than PORT and those of the workers`,
     ]);
   });
 
@@ -362,7 +362,8 @@ describe('an instance on embedded defaults', function () {
 
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     it(`lets a request in flight finish on ${signal}`, async () => {
-      const instance = await Instance.start({ workers: 1 });
+      // There is somebody to replace on SIGHUP.
+      const instance = await Instance.start({ workers: signal === 'SIGHUP' ? 2 : 1 });
       try {
         await greeted(instance);
         const headers = { 'x-api-key': keyOf(instance, 'service'), 'content-type': 'application/json' };
@@ -376,13 +377,19 @@ describe('an instance on embedded defaults', function () {
         // The worker has it when another request that came later has been answered.
         await instance.get('/api/ws/health');
         const answered = once(call, 'response') as Promise<[IncomingMessage]>;
+        const closed = once(socket, 'close');
         instance.signal(signal);
-        // The worker sends its connections away when it has been told to end.
-        expect((await once(socket, 'close'))[0]).to.equal(errorEntry('SERVER_DRAINING').close);
+        if (signal === 'SIGHUP') {
+          await eventually(() => expect(instance.log.map(({ message }) => message)).to.include('replacing workers'));
+        } else {
+          // The worker sends its connections away when it has been told to drain.
+          await closed;
+        }
         call.end('"is_imua":false}');
         const [response] = await answered;
         response.resume();
         expect(response.statusCode).to.equal(201);
+        expect((await closed)[0]).to.equal(errorEntry('SERVER_DRAINING').close);
         if (signal === 'SIGHUP') {
           instance.signal('SIGTERM');
         }
