@@ -154,6 +154,7 @@ export class WorkerPool {
     const ready = new Promise<boolean>((resolve) => {
       channel.onMessage((message) => {
         if (message.type === 'taskwire:ready') {
+          heartbeat.heard();
           resolve(true);
         } else if (message.type === 'taskwire:alive') {
           heartbeat.heard();

@@ -91,7 +91,8 @@ export class LocalPrimary {
       allowed: consumedPoints <= limit,
       limit,
       remaining: Math.max(0, limit - consumedPoints),
-      resetMs: Math.max(0, msBeforeNext),
+      // The library reckons with the time of day, which may have stepped since the window began.
+      resetMs: Math.min(WINDOW_SECONDS * 1_000, Math.max(0, msBeforeNext)),
     };
   }
 
