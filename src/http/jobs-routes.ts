@@ -1,7 +1,7 @@
 import type { Router } from 'express';
 import type { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
-import { mayAccess } from '../protocol/tasks.js';
+import { mayAccess, seesAll } from '../protocol/tasks.js';
 import type { JobRepository } from '../repository/job-repository.js';
 import { jobInput, parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
@@ -15,7 +15,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, jobs: Pick<JobRepo
   resource(router, '/api/jobs', {
     post: endpoint(async ({ identity, body }) => {
       const input: z.output<typeof ownJobInput> = parseInput(
-        identity.role === 'user' ? ownJobInput : jobInput,
+        seesAll(identity) ? jobInput : ownJobInput,
         objectOf(body),
       );
       const user_id = input.user_id ?? identity.owner;

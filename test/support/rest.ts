@@ -10,6 +10,7 @@ import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { createApp } from '../../src/http/app.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
+import type { Role } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
@@ -97,8 +98,8 @@ export class RestServer {
     await this.db.destroy();
   }
 
-  async makeKey(owner: string, role: 'user' | 'service' | 'admin' = 'user', rateLimit = 100_000): Promise<string> {
-    return (await this.apiKeys.create({ owner, role, rateLimit })).key;
+  async makeKey(owner: string, role: Role = 'user', rateLimit = 100_000): Promise<string> {
+    return (await this.apiKeys.create({ owner, role, rate_limit: rateLimit })).key;
   }
 
   async request(method: string, path: string, { key, headers = {}, body }: RestRequest = {}): Promise<RestAnswer> {
