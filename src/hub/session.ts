@@ -9,6 +9,7 @@ import type { Connection } from './connection.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
+import { type SubscribeReply, Subscription } from './subscription.js';
 
 /** A good answer to a client's message. */
 export interface Success {
@@ -31,11 +32,9 @@ export interface Session {
 
 /** A room that a client asked for. */
 interface Ask {
-  readonly room: Room;
-  readonly request: SubscribeRequest;
+  readonly subscription: Subscription;
   /** An earlier subscription to the same room that is under way. */
   readonly before: Promise<unknown> | undefined;
-  readonly answer: (outcome: SubscribeResult | TaskwireError) => void;
 }
 
 export type OpenSession = (connection: Connection) => Session;
@@ -88,7 +87,7 @@ class HubSession implements Session {
   /** Subscriptions of this turn. */
   private asked: Ask[] | undefined;
   private allowance: number;
-  private allowanceAt = Date.now();
+  private allowanceAt = performance.now();
   private closed = false;
 
   constructor(
@@ -134,7 +133,7 @@ class HubSession implements Session {
   /** Takes one message from the connection's allowance. */
   private spend(): void {
     const rate = this.ports.limits.MAX_MESSAGES_PER_SECOND;
-    const now = Date.now();
+    const now = performance.now();
     this.allowance = Math.min(rate * BURST_SECONDS, this.allowance + ((now - this.allowanceAt) / 1_000) * rate);
     this.allowanceAt = now;
     if (this.allowance < 1) {
@@ -168,7 +167,7 @@ class HubSession implements Session {
     });
   }
 
-  private ask(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
+  private ask(request: SubscribeRequest, reply: SubscribeReply): void {
     let room: Room;
     let adds: boolean;
     try {
@@ -185,7 +184,7 @@ class HubSession implements Session {
     const before = this.pending?.get(room.name);
     this.adding += adds ? 1 : 0;
     const work = new Promise<void>((resolve) => {
-      const answer = (outcome: SubscribeResult | TaskwireError): void => {
+      const answer: SubscribeReply = (outcome) => {
         this.adding -= adds ? 1 : 0;
         reply(outcome);
         const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
@@ -196,7 +195,7 @@ class HubSession implements Session {
         this.asked = [];
         setImmediate(() => void this.joinAsked());
       }
-      this.asked.push({ room, request, before, answer });
+      this.asked.push({ subscription: new Subscription(room, request, answer), before });
     }).finally(() => this.settled(room, work));
     this.pending ??= new Map();
     this.pending.set(room.name, work);
@@ -233,20 +232,19 @@ class HubSession implements Session {
     }
   }
 
-  private async ownerOf({ room }: Ask): Promise<string | TaskwireError> {
+  private async ownerOf({ subscription }: Ask): Promise<string | TaskwireError> {
     try {
-      return await this.ports.resolve(this.connection.identity, room);
+      return await this.ports.resolve(this.connection.identity, subscription.room);
     } catch (error) {
       return toTaskwireError(error);
     }
   }
 
-  private join({ room, request, answer }: Ask, owner: string | TaskwireError): void {
+  private join({ subscription }: Ask, owner: string | TaskwireError): void {
     if (owner instanceof TaskwireError) {
-      answer(owner);
+      subscription.answer(owner);
     } else {
-      const { since, epoch, snapshot } = request;
-      this.client.join(owner, { request: { room, since, epoch, snapshot }, reply: answer });
+      this.client.subscribe(owner, subscription);
     }
   }
 
