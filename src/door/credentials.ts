@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import { TaskwireError } from '../protocol/errors.js';
 import { isObject, nearestField } from '../protocol/fields.js';
 import { shown } from '../protocol/nearest.js';
-import { keyOf, protocolsOf, tokenOf } from './subprotocols.js';
 import { API_KEY } from '../repository/api-key-repository.js';
+import { keyOf, protocolsOf, tokenOf } from './subprotocols.js';
 
 /** Where a key or a token may stand; what is empty counts as absent. */
 export interface Credentials {

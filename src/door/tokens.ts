@@ -1,7 +1,7 @@
 import { createSecretKey, type KeyObject, randomUUID } from 'node:crypto';
 import { createLocalJWKSet, createRemoteJWKSet, decodeJwt, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose';
 import { TaskwireError } from '../protocol/errors.js';
-import { parseRoom, isUserId } from '../protocol/rooms.js';
+import { isUserId, parseRoom } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 
 /** Another issuer of tokens: the application's own. */
@@ -39,7 +39,19 @@ export const MAX_TOKEN_SECONDS = 86_400;
 /** By how much the clock of another issuer may differ, in seconds. */
 const CLOCK_TOLERANCE = 5;
 /** Only algorithms whose key for verifying is public. */
-const PUBLIC_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'];
+const PUBLIC_ALGORITHMS = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+];
 
 /** What stands in a token that is made here, beside `iss`, `aud`, `iat`, `exp` and `jti`. */
 interface OwnClaims extends JWTPayload {

@@ -6,6 +6,7 @@ import type { RoomRefusal, SubscribeRequest, SubscribeResult } from '../protocol
 import { MAX_ROOM_NAME_LENGTH, parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connection } from './connection.js';
+import { CredentialLife, type CredentialPorts } from './credential-life.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
@@ -39,7 +40,7 @@ interface Ask {
 
 export type OpenSession = (connection: Connection) => Session;
 
-export interface SessionPorts {
+export interface SessionPorts extends CredentialPorts {
   /** Checks that a key may see a room. @returns the user whose stream the room is in. */
   resolve(identity: Identity, room: Room): Promise<string>;
   readonly limits: {
@@ -89,6 +90,9 @@ class HubSession implements Session {
   private allowance: number;
   private allowanceAt = performance.now();
   private closed = false;
+  private readonly credentials: CredentialLife;
+  /** An AUTH under way: what comes after it waits until it is known who asks. */
+  private renewing: Promise<void> | undefined;
 
   constructor(
     private readonly connection: Connection,
@@ -96,6 +100,7 @@ class HubSession implements Session {
     private readonly ports: SessionPorts,
   ) {
     this.allowance = ports.limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
+    this.credentials = new CredentialLife(connection, ports);
   }
 
   handle(type: string, data: unknown, reply: Reply): void {
@@ -106,6 +111,26 @@ class HubSession implements Session {
     };
     try {
       this.spend();
+    } catch (error) {
+      answer(toTaskwireError(error));
+      return;
+    }
+    this.takeInTurn(type, data, answer);
+  }
+
+  private takeInTurn(type: string, data: unknown, answer: Reply): void {
+    if (this.renewing === undefined) {
+      this.take(type, data, answer);
+    } else {
+      void this.renewing.then(() => this.takeInTurn(type, data, answer));
+    }
+  }
+
+  private take(type: string, data: unknown, answer: Reply): void {
+    if (this.closed) {
+      return;
+    }
+    try {
       switch (type) {
         case 'SUBSCRIBE':
           this.subscribe(data, answer);
@@ -117,6 +142,9 @@ class HubSession implements Session {
           assertNoData(data);
           answer({ type: 'PONG', data: { positions: this.client.positions() } });
           break;
+        case 'AUTH':
+          this.renew(data, answer);
+          break;
         default:
           throw unknownType(type);
       }
@@ -127,7 +155,20 @@ class HubSession implements Session {
 
   close(): void {
     this.closed = true;
+    this.credentials.end();
     this.client.close();
+  }
+
+  private renew(data: unknown, reply: Reply): void {
+    const renewing = Promise.all(this.pending?.values() ?? [])
+      .then(() => this.credentials.renew(data, () => this.client.rooms))
+      .then(reply, (error) => reply(toTaskwireError(error)))
+      .finally(() => {
+        if (this.renewing === renewing) {
+          this.renewing = undefined;
+        }
+      });
+    this.renewing = renewing;
   }
 
   /** Takes one message from the connection's allowance. */

@@ -32,7 +32,7 @@ export const ERRORS = {
   ORIGIN_NOT_ALLOWED: { message: 'Origin not allowed', status: 403, close: 4505, retry: 'never' },
   RATE_LIMIT_EXCEEDED: { message: 'Rate limit exceeded', status: 429, close: 4029, retry: 'later' },
   INVALID_ROOM: { message: 'Invalid room format', status: 400, retry: 'never' },
-  ACCESS_DENIED: { message: 'No permission to access this resource', status: 403, retry: 'never' },
+  ACCESS_DENIED: { message: 'No permission to access this resource', status: 403, close: 4508, retry: 'never' },
   TOO_MANY_ROOMS: { message: 'Too many rooms on this connection', status: 400, retry: 'never' },
   INVALID_MESSAGE: { message: 'Message is not a JSON object with a type', status: 400, retry: 'never' },
   INVALID_MESSAGE_TYPE: { message: 'Unknown message type', status: 400, retry: 'never' },

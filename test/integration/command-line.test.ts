@@ -159,7 +159,9 @@ describe('command line', function () {
 
     it('disables a key whose connections the workers then close by themselves', async () => {
       const there = { DATABASE_URL: database.url };
-      const { key, key_id: keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'carol', '--json'], there)).out);
+      const { key, key_id: keyId } = JSON.parse(
+        (await taskwire(['keys', 'create', '--owner', 'carol', '--json'], there)).out,
+      );
       const closed = once(await connect(server.url, key), 'close');
       const outcome = await taskwire(['keys', 'disable', keyId], {
         ...there,
@@ -205,7 +207,9 @@ describeWith(REDIS_PROGRAMS, 'command line beside a service on the embedded data
   });
 
   it('makes keys in its database, and tells its workers at once of one that is disabled', async () => {
-    const { key, key_id: keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'dave', '--json'], beside)).out);
+    const { key, key_id: keyId } = JSON.parse(
+      (await taskwire(['keys', 'create', '--owner', 'dave', '--json'], beside)).out,
+    );
     const closings = [];
     for (let count = 0; count < 4; count += 1) {
       closings.push(once(await connect(instance.url, key), 'close'));

@@ -96,6 +96,6 @@ describe('maintenance of a worker', function () {
       server.http.close();
       await server.stop();
     }
-    expect((await apiKeys.findByHash(hashApiKey(key)))!.lastUsedAt).to.match(/^\d{4}-/);
+    expect((await apiKeys.findByHash(hashApiKey(key)))!.last_used_at).to.match(/^\d{4}-/);
   });
 });

@@ -5,9 +5,11 @@ import type { Knex } from 'knex';
 import { silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { Authenticator } from '../../src/door/authenticator.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
+import { Tokens } from '../../src/door/tokens.js';
 import { createApp } from '../../src/http/app.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { Role } from '../../src/protocol/tasks.js';
@@ -43,6 +45,7 @@ export class RestServer {
   readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
   readonly revoked: string[] = [];
   readiness: Readiness = 'ready';
+  readonly tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 600 });
   private readonly server: Server;
 
   constructor(private readonly db: Knex) {
@@ -62,7 +65,9 @@ export class RestServer {
       jobs: new JobRepository(db),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
-      keys: this.auth,
+      keys: new Authenticator(this.auth, this.tokens),
+      tokens: this.tokens,
+      statsAccess: 'local',
       rates: new RateLimiter(broker),
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
@@ -72,6 +77,7 @@ export class RestServer {
         readiness: () => this.readiness,
         collect: () => stats.collect({ rooms: false }),
       }),
+      announceChanged: async (keyId) => this.auth.forget(keyId),
       announceRevoked: async (keyId) => {
         this.revoked.push(keyId);
         this.auth.forget(keyId);

@@ -40,6 +40,9 @@ class Stage {
         new Promise((resolve, reject) => {
           this.lookups.set(room.name, { resolve, reject });
         }),
+      authenticate: async () => {
+        throw new TaskwireError('INVALID_TOKEN');
+      },
       limits: { MAX_ROOMS_PER_CONNECTION: 3, MAX_MESSAGES_PER_SECOND: 100 },
     });
     this.session = open({ id: 'c', identity: {} } as unknown as Connection);
