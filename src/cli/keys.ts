@@ -167,7 +167,7 @@ function disableCommand(): Command {
 
 function found<Value>(id: string, value: Value | undefined): Value {
   if (value === undefined) {
-    throw new Error(`There is no valid key with the ID ${JSON.stringify(id)}; see taskwire keys list`);
+    throw new Error(`There is no key with the ID ${JSON.stringify(id)}; see taskwire keys list`);
   }
   return value;
 }

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
 import type { Admission, Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';

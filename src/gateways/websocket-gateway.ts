@@ -5,7 +5,7 @@ import type { Admit } from '../door/door.js';
 import { chooseProtocol } from '../door/subprotocols.js';
 import type { Outgoing } from '../hub/connection.js';
 import { authenticated } from '../hub/credential-life.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';

@@ -3,7 +3,7 @@ import { TaskwireError } from '../protocol/errors.js';
 import type { Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connection } from './connection.js';
-import type { Success } from './session.js';
+import type { Success } from './reply.js';
 
 export interface CredentialPorts {
   /** Says who somebody is by the data of an AUTH message, and counts the request. */

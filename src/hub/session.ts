@@ -9,17 +9,9 @@ import type { Connection } from './connection.js';
 import { CredentialLife, type CredentialPorts } from './credential-life.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
+import type { Reply, Success } from './reply.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
 import { type SubscribeReply, Subscription } from './subscription.js';
-
-/** A good answer to a client's message. */
-export interface Success {
-  readonly type: 'SUCCESS' | 'PONG';
-  readonly message?: string;
-  readonly data: unknown;
-}
-
-export type Reply = (outcome: Success | TaskwireError) => void;
 
 /** The message protocol of one connection, the same on both wires. */
 export interface Session {
