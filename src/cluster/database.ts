@@ -4,6 +4,7 @@ import type { Logger } from '../base/logger.js';
 import type { Releasers } from '../base/releasers.js';
 import type { Config } from '../config.js';
 import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
+import { tokenSecret } from '../embedded/token-secret.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
 import { toTaskwireError } from '../protocol/errors.js';
 import { connectDatabase } from '../repository/connect-database.js';
@@ -13,19 +14,25 @@ import { migrate } from '../repository/migrate.js';
 const PATIENCE_MS = 60_000;
 const RETRY_MS = 500;
 
+export interface OpenDatabase {
+  /** The configuration, with what an embedded database adds to it: its URL and the secret of tokens. */
+  readonly config: Config;
+  readonly url: string;
+  readonly embedded: boolean;
+}
+
 /**
  * The database of this instance, schema up to date: the one that DATABASE_URL names, or an embedded one, which is started.
- * @returns its URL
  */
 export async function openDatabase(options: {
   config: Config;
   logger: Logger;
   releasers: Releasers;
-}): Promise<{ url: string; embedded: boolean }> {
+}): Promise<OpenDatabase> {
   const { config, logger, releasers } = options;
   if (config.DATABASE_URL !== undefined) {
     await bringUpToDate(config.DATABASE_URL, logger);
-    return { url: config.DATABASE_URL, embedded: false };
+    return { config, url: config.DATABASE_URL, embedded: false };
   }
   const { url, stop } = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
   releasers.push('embedded database', stop);
@@ -35,7 +42,8 @@ export async function openDatabase(options: {
   writeFileSync(file, url, { mode: 0o600 });
   chmodSync(file, 0o600);
   await bringUpToDate(url, logger);
-  return { url, embedded: true };
+  const secrets = config.TOKEN_SECRET.length > 0 ? config.TOKEN_SECRET : [tokenSecret(config.DATA_DIR)];
+  return { config: { ...config, DATABASE_URL: url, TOKEN_SECRET: secrets }, url, embedded: true };
 }
 
 /** Brings the schema up to date; a database that is only just starting gets its time. */

@@ -37,12 +37,12 @@ async function makeDemonstration(databaseUrl: string): Promise<Demonstration | u
     if ((await jobs.get(JOB_ID)) === undefined) {
       await jobs.create({ job_id: JOB_ID, user_id: USER });
     }
-    const user = await keys.create({ owner: USER, name: 'demonstration', rateLimit: RATE_LIMIT });
+    const user = await keys.create({ owner: USER, name: 'demonstration', rate_limit: RATE_LIMIT });
     const service = await keys.create({
       owner: `${USER}-service`,
       role: 'service',
       name: 'demonstration',
-      rateLimit: RATE_LIMIT,
+      rate_limit: RATE_LIMIT,
     });
     return { userKey: user.key, serviceKey: service.key, jobId: JOB_ID };
   } finally {

@@ -6,7 +6,7 @@ import { channelToWorker } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
 import { type Config, portsOf } from '../config.js';
-import { openDatabase } from './database.js';
+import { type OpenDatabase, openDatabase } from './database.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
 import { PublicPort } from './public-port.js';
@@ -33,7 +33,7 @@ export async function runPrimary({
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
   const front = config.LISTEN === 'primary' ? openFront(config, logger, exitAtOnce) : undefined;
-  let databaseUrl: string | undefined;
+  let database: OpenDatabase | undefined;
 
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
@@ -48,8 +48,14 @@ export async function runPrimary({
     logger,
     drainMs: config.DRAIN_SECONDS * 1_000 + EXIT_MS,
     fork: (slot) => {
-      const own = front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {};
-      const worker = cluster.fork({ DATABASE_URL: databaseUrl, ...own });
+      const { DATABASE_URL, TOKEN_SECRET, STATS_ACCESS } = database?.config ?? config;
+      const worker = cluster.fork({
+        DATABASE_URL,
+        TOKEN_SECRET: TOKEN_SECRET.join(','),
+        // Its default hangs on whether the database is embedded, which a worker does not see.
+        STATS_ACCESS,
+        ...(front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {}),
+      });
       local?.attach(channelToWorker(worker));
       return worker;
     },
@@ -91,12 +97,12 @@ export async function runPrimary({
     await tryPort({ host: config.HOST, port: config.REST_PORT, variable: 'REST_PORT' });
   }
   try {
-    const { url, embedded } = await openDatabase({ config, logger, releasers });
-    databaseUrl = url;
+    database = await openDatabase({ config, logger, releasers });
     await pool.start();
     await front?.port.settled();
     if (!draining) {
-      await welcome({ databaseUrl: url, embedded, url: front?.url() ?? urlAt(config.HOST, config.PORT) });
+      const url = front?.url() ?? urlAt(config.HOST, config.PORT);
+      await welcome({ databaseUrl: database.url, embedded: database.embedded, url });
     }
   } catch (error) {
     await releasers.release();

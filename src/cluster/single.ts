@@ -41,14 +41,16 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
     await tryPort({ host, port: restPort, variable: 'REST_PORT' });
   }
   try {
-    const { url, embedded } = await openDatabase({ config, logger, releasers });
-    server = createServer({ config, databaseUrl: url, broker: createBroker(config, logger), logger, listens: true });
+    const database = await openDatabase({ config, logger, releasers });
+    const { url: databaseUrl, embedded } = database;
+    const broker = createBroker(config, logger);
+    server = createServer({ config: database.config, databaseUrl, broker, logger, listens: true });
     releasers.push('server', server.stop);
     tidyAfterStorms(server.http);
     await server.start();
     if (!draining) {
       logger.info('worker ready', { worker: process.pid });
-      await welcome({ databaseUrl: url, embedded, url: urlOf(server.http) });
+      await welcome({ databaseUrl, embedded, url: urlOf(server.http) });
     }
   } catch (error) {
     await releasers.release();

@@ -14,7 +14,7 @@ describe('requests that offer another protocol', function () {
   before(async () => {
     database = await embeddedForTest();
     const db = connectDatabase({ url: database.url, pool: 1 });
-    ({ key } = await new ApiKeyRepository(db).create({ owner: 'ada', role: 'service', rateLimit: 1_000 }));
+    ({ key } = await new ApiKeyRepository(db).create({ owner: 'ada', role: 'service', rate_limit: 1_000 }));
     await db.destroy();
     server = new InProcessServer(database.url);
     await server.start();
