@@ -105,6 +105,12 @@ describe('who may what', function () {
   const { query } = pg.Client.prototype;
 
   before(async () => {
+    // Before there is any connection: some keep what they find here.
+    pg.Client.prototype.query = function (this: pg.Client, ...args: Any[]) {
+      const [text] = args;
+      statements.push(typeof text === 'string' ? text : String(text?.text));
+      return (query as Any).apply(this, args);
+    } as typeof query;
     database = await embeddedForTest();
     db = connectDatabase({ url: database.url, pool: 2 });
     // Nothing of the server's own accord comes between.
@@ -174,12 +180,6 @@ describe('who may what', function () {
     await token("token of eve's task and user room", eve, { rooms: [task(things.own), user(things.own)] });
     await token("token of eve by a service's key", service, { user: 'eve' });
     await token("token of eve's job by a service's key", service, { rooms: [job(things.own)] });
-
-    pg.Client.prototype.query = function (this: pg.Client, ...args: Any[]) {
-      const [text] = args;
-      statements.push(typeof text === 'string' ? text : String(text?.text));
-      return (query as Any).apply(this, args);
-    } as typeof query;
   });
   afterEach(() => {
     for (const { close } of opened.splice(0)) {
