@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { CAPTURE_STEP } from './capture-schema.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
 interface Step {
@@ -112,6 +113,7 @@ const STEPS: readonly Step[] = [
     ],
     down: ['ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_opx_cost'],
   },
+  { name: '0004_capture', ...CAPTURE_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {
