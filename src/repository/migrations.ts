@@ -113,7 +113,35 @@ const STEPS: readonly Step[] = [
     ],
     down: ['ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_opx_cost'],
   },
-  { name: '0004_capture', ...CAPTURE_STEP },
+  {
+    name: '0004_jobs_listed',
+    up: [
+      // A page of a user's jobs is read in the order of its index. The id stands in it as an expression: an index that has
+      // it as a column serves, while the table is small, to look up a job by reading all of them, and such plans are kept.
+      'CREATE INDEX jobs_listed ON jobs (user_id, (job_id + 0))',
+      'DROP INDEX jobs_by_user',
+    ],
+    down: ['CREATE INDEX jobs_by_user ON jobs (user_id)', 'DROP INDEX jobs_listed'],
+  },
+  {
+    name: '0005_lives_of_keys',
+    up: [
+      `ALTER TABLE api_keys
+         ADD COLUMN scopes text[],
+         ADD COLUMN expires_at timestamptz,
+         DROP CONSTRAINT api_keys_role_check,
+         ADD CONSTRAINT api_keys_role_check CHECK (role IN ('reader', 'user', 'service', 'admin'))`,
+    ],
+    down: [
+      `DELETE FROM api_keys WHERE role = 'reader'`,
+      `ALTER TABLE api_keys
+         DROP COLUMN scopes,
+         DROP COLUMN expires_at,
+         DROP CONSTRAINT api_keys_role_check,
+         ADD CONSTRAINT api_keys_role_check CHECK (role IN ('user', 'service', 'admin'))`,
+    ],
+  },
+  { name: '0006_capture', ...CAPTURE_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {
