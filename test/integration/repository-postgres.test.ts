@@ -193,7 +193,8 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     });
     await deleting.commit();
     expect(await update).to.equal('NOT_FOUND');
-    expect(await new EventLog(db).state('someone')).to.include({ seq: 1 });
+    // Of the creation and the deletion.
+    expect(await new EventLog(db).state('someone')).to.include({ seq: 2 });
   });
 
   it('takes a deleted prefix for what it is while writers go on', async function () {
