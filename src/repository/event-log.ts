@@ -6,7 +6,8 @@ import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
-import { fenced, isoText, taskJson } from './task-json.js';
+import { isoText } from './task-json.js';
+import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
 
 interface EventRow {
@@ -126,40 +127,13 @@ export class EventLog {
    * @returns undefined when the room does not exist
    */
   async snapshot(room: Room, limit: number, bytes: number = Number.MAX_SAFE_INTEGER): Promise<Snapshot | undefined> {
-    const [owner, filter] = {
-      job: ['(SELECT user_id FROM jobs WHERE job_id = ?::numeric)', 't.job_id = ?::numeric'],
-      task: ['(SELECT user_id FROM tasks WHERE task_id = ?::bigint)', 't.task_id = ?::bigint'],
-      user: ['?', 't.user_id = ?'],
-    }[room.kind] as [string, string];
-    const [row] = await query<{ user_id: string; epoch: string; seq: string; tasks: string | null; complete: boolean }>(
-      this.db,
-      `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.complete
-       FROM event_streams s, LATERAL (
-         SELECT string_agg(t.json, ',' ORDER BY t.task_id) FILTER (WHERE t.fits) AS tasks,
-           coalesce(bool_and(t.fits), true) AS complete
-         FROM (
-           SELECT r.task_id, r.json, row_number() OVER newest = 1
-             OR (row_number() OVER newest <= ? AND sum(octet_length(r.json)) OVER newest <= ?) AS fits
-           FROM (
-             SELECT t.task_id, ${taskJson('t')}::text AS json FROM (${fenced(filter)}) t
-             ORDER BY t.task_id DESC LIMIT ?
-           ) r
-           WINDOW newest AS (ORDER BY r.task_id DESC)
-         ) t
-       ) found
-       WHERE s.user_id = ${owner}`,
-      [limit, bytes, room.id, limit + 1, room.id],
-    );
+    const { sql, bindings } = pageStatement(room, { order: 'newest', limit, bytes });
+    const [row] = await preparedQuery<PageRow>(this.db, sql, bindings);
     if (row === undefined) {
       return undefined;
     }
-    return {
-      userId: row.user_id,
-      seq: Number(row.seq),
-      epoch: row.epoch,
-      tasks: `[${row.tasks ?? ''}]`,
-      truncated: !row.complete,
-    };
+    const { userId, seq, epoch, tasks, more } = pageOfRow(row);
+    return { userId, seq, epoch, tasks, truncated: more };
   }
 
   /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */

@@ -1,20 +1,17 @@
 import type { Knex } from 'knex';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
-import type { TaskRow } from '../protocol/tasks.js';
-import { preparedQuery, query } from './query.js';
+import { preparedQuery } from './query.js';
 import { insertTasks, updateTasks } from './task-batch.js';
 import {
   type AttestationInput,
   type CreateTaskInput,
   createTaskInput,
   type ExecutionInput,
-  jobIdInput,
   parseInput,
-  taskIdInput,
 } from './task-input.js';
-import { fenced, taskJson } from './task-json.js';
 import { patchOf, type TaskUpdate } from './task-patch.js';
+import { TaskReader } from './task-reader.js';
 import { insertTask, isVanished, type Statement, updateTask, type WriteRow } from './task-writes.js';
 
 /**
@@ -38,9 +35,6 @@ export interface TaskWrite {
 /** What became of an item of a batch: what was written, or why it was not. */
 export type BatchOutcome = TaskWrite | TaskwireError;
 
-/** Tasks of one page. */
-const MAX_PAGE = 1_000;
-
 /** Items of one batch. */
 const MAX_BATCH = 500;
 /** A task that goes away during a batch fails it as a whole; without the task it is tried again. */
@@ -54,11 +48,13 @@ const BATCH_ATTEMPTS = 3;
  * All methods reject with a TaskwireError: INVALID_REQUEST for a bad argument, NOT_FOUND for a job or task that does not
  * exist (nothing is changed then), DATABASE_UNAVAILABLE.
  */
-export class TaskRepository {
+export class TaskRepository extends TaskReader {
   constructor(
-    private readonly db: Knex,
+    db: Knex,
     private readonly publisher?: EventPublisher,
-  ) {}
+  ) {
+    super(db);
+  }
 
   /** Creates a task of an existing job. Emits TASK_CREATED. */
   async createTaskData(input: CreateTaskInput): Promise<TaskWrite> {
@@ -134,78 +130,6 @@ export class TaskRepository {
       (patch, row) => patch.taskId === Number(row.task_id),
       'task',
     );
-  }
-
-  /** Owners of those of some jobs that exist, by job id. */
-  ownersOfJobs(jobIds: readonly string[]): Promise<Map<string, string>> {
-    return this.owners('SELECT job_id::text AS id, user_id FROM jobs WHERE job_id = ANY(?::numeric[])', jobIds);
-  }
-
-  /** Owners of those of some tasks that exist, by task id. */
-  ownersOfTasks(taskIds: readonly string[]): Promise<Map<string, string>> {
-    return this.owners('SELECT task_id::text AS id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])', taskIds);
-  }
-
-  /** @returns undefined when there is no such task. */
-  async getTask(taskId: number): Promise<TaskRow | undefined> {
-    const id = parseInput(taskIdInput, taskId);
-    const rows = await preparedQuery<{ task: TaskRow }>(
-      this.db,
-      `SELECT ${taskJson('t')} AS task FROM tasks t WHERE t.task_id = ?`,
-      [id],
-    );
-    return rows[0]?.task;
-  }
-
-  /**
-   * Tasks of a job in order of their ids.
-   * @param page `after`: id of the last task that was seen; `limit`: most tasks returned, at most 1,000 (the default)
-   */
-  async getTasksByJob(
-    jobId: string | number | bigint,
-    page: { readonly after?: number; readonly limit?: number } = {},
-  ): Promise<TaskRow[]> {
-    const { after = 0, limit = MAX_PAGE } = page;
-    const { tasks } = await this.getTaskPage(jobId, { after, limit, bytes: Number.MAX_SAFE_INTEGER });
-    return tasks;
-  }
-
-  /**
-   * A page of a job's tasks, in order of their ids.
-   * @param page `after`: id of the last task that was seen; `limit`: most tasks, at most 1,000; `bytes`: most bytes of their
-   * JSON, of which the first task may have more
-   * @returns `next`: what to give as `after` for the next page; null when there is none
-   */
-  async getTaskPage(
-    jobId: string | number | bigint,
-    page: { readonly after: number; readonly limit: number; readonly bytes: number },
-  ): Promise<{ tasks: TaskRow[]; next: number | null }> {
-    const limit = Math.min(page.limit, MAX_PAGE);
-    const rows = await query<{ task: TaskRow; total: string }>(
-      this.db,
-      `SELECT p.task, p.total FROM (
-         SELECT r.task_id, r.task, count(*) OVER () AS total, row_number() OVER listed AS number,
-           sum(octet_length(r.task::text)) OVER listed AS bytes
-         FROM (
-           SELECT t.task_id, ${taskJson('t')} AS task FROM (${fenced('t.job_id = ?::numeric AND t.task_id > ?')}) t
-           ORDER BY t.task_id LIMIT ?
-         ) r
-         WINDOW listed AS (ORDER BY r.task_id)
-       ) p
-       WHERE p.number = 1 OR (p.number <= ? AND p.bytes <= ?)
-       ORDER BY p.task_id`,
-      [parseInput(jobIdInput, jobId), page.after, limit + 1, limit, page.bytes],
-    );
-    const tasks = rows.map(({ task }) => task);
-    return { tasks, next: tasks.length < Number(rows[0]?.total ?? 0) ? tasks.at(-1)!.task_id : null };
-  }
-
-  private async owners(sql: string, ids: readonly string[]): Promise<Map<string, string>> {
-    if (ids.length === 0) {
-      return new Map();
-    }
-    const rows = await preparedQuery<{ id: string; user_id: string }>(this.db, sql, [ids]);
-    return new Map(rows.map(({ id, user_id }) => [id, user_id]));
   }
 
   private update(update: TaskUpdate): Promise<TaskWrite> {

@@ -262,7 +262,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
     it('refuse bodies and ids that are wrong, and say where', async () => {
       const id = await makeTask();
       rest.events.length = 0;
-      const cases: Array<[string, string, unknown, string?]> = [
+      const cases: Array<[string, string, unknown, string | undefined]> = [
         ['POST', '/api/tasks', { job_id: 1.5, task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: -1, task_definition_id: 1 }, 'job_id'],
         ['POST', '/api/tasks', { job_id: '007', task_definition_id: 1 }, 'job_id'],

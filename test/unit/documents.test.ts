@@ -1,8 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { readResults } from '../../bench/lib/results.js';
-import { filled } from '../../bench/report/document.js';
 import { loadConfig, VARIABLES } from '../../src/config.js';
 import { ERRORS, type ErrorCode, errorEntry } from '../../src/protocol/errors.js';
 
@@ -53,13 +50,6 @@ describe('documents', () => {
     expect(documented).to.deep.equal(table);
   });
 
-  it('docs/performance.md shows the runs that are beside it', () => {
-    const runs = readResults(fileURLToPath(new URL('docs/performance', ROOT)));
-    const text = read('docs/performance.md');
-    expect(text.match(/^<!-- figures: /gm)).to.have.length.above(10);
-    expect(filled(text, runs)).to.equal(text);
-  });
-
   it('have the anchors that GitHub gives them', () => {
     const text = '# One\n## `Two` & [three](x.md)!\n```sh\n# no heading\n```\n### One\n## Ü_b-c #\n';
     expect(anchorsOf(text)).to.deep.equal(['one', 'two--three', 'one-1', 'ü_b-c']);
@@ -68,6 +58,8 @@ describe('documents', () => {
   it('links of documents lead somewhere', () => {
     const documents = [
       'README.md',
+      'CONTRIBUTING.md',
+      'CHANGELOG.md',
       'deploy/README.md',
       'bench/README.md',
       ...readdirSync(new URL('docs', ROOT)).map((name) => `docs/${name}`),

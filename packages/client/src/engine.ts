@@ -257,7 +257,8 @@ export class Engine {
   }
 
   #probe(patience: number): void {
-    const asked = (this.#askedAt = this.#options.surroundings.now());
+    const asked = this.#options.surroundings.now();
+    this.#askedAt = asked;
     this.#patience = patience;
     this.#watch(patience);
     this.#link!.send('PING', {}, (answer) => {

@@ -34,6 +34,8 @@ export function redisClient(
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     ...options,
+    // The driver's types want it said: an option that is absent may not stand for it.
+    replyMapping: 'legacy',
   });
   client.on('error', (error) => logger.debug('redis', { error: error.message }));
   leaveWhenSilent(client);

@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { measurable } from '../../bench/lib/machine.js';
-import type { Run } from '../../bench/lib/runs.js';
-import { PROGRAMS } from '../../bench/lib/services.js';
-import { describeWith } from '../support/programs.js';
+import { describeWith } from '../../test/support/programs.js';
+import { measurable } from '../lib/machine.js';
+import type { Run } from '../lib/runs.js';
+import { PROGRAMS } from '../lib/services.js';
 
 /** What each scenario is about: figures that its runs must have. */
 const FIGURES: Readonly<Record<string, readonly string[]>> = {
@@ -24,7 +24,7 @@ const FIGURES: Readonly<Record<string, readonly string[]>> = {
 
 /** Runs a program of the bench. @returns what it printed; its exit code must be 0 */
 async function bench(script: string, ...args: string[]): Promise<string> {
-  const path = fileURLToPath(new URL(`../../bench/${script}.js`, import.meta.url));
+  const path = fileURLToPath(new URL(`../${script}.js`, import.meta.url));
   const child = spawn(process.execPath, [path, '--smoke', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const abandon = (): void => {
     child.kill('SIGTERM');
