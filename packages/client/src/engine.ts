@@ -1,17 +1,17 @@
 import { type Backoff, pause } from './backoff.js';
 import { CONNECTION, type ConnectionEvent, type ConnectionState } from './machine.js';
 import {
-  type ErrorBody,
   isSnapshot,
   isTaskEvent,
   type PositionsData,
   roomsOf,
   type SubscribeOutcome,
   type SubscribeRequest,
+  type SubscribeResult,
 } from './protocol.js';
 import { refusal } from './refusal.js';
 import { type Room, roomOfSnapshot } from './room.js';
-import type { Answer, Credential, Incoming, Link, LinkEnd, Transport } from './transport.js';
+import type { Credential, Incoming, Link, LinkEnd, Transport } from './transport.js';
 
 /** Time and chance, as the engine has them. */
 export interface Surroundings {
@@ -49,341 +49,295 @@ const MAX_REQUEST = 16_000;
  * Keeps one link up and all rooms on it. The state of the connection follows `CONNECTION`, that of each room `ROOM`; what
  * is done in a state is done when it is entered.
  */
-export class Engine {
-  state: ConnectionState = 'idle';
-  reason: LinkEnd | undefined;
+export interface Engine {
+  readonly state: ConnectionState;
+  /** Why it waits or has failed. */
+  readonly reason: LinkEnd | undefined;
   /** When the next try is due, on the clock of `now`. */
-  nextTryAt: number | undefined;
-  readonly rooms = new Map<string, Room>();
-  readonly #options: EngineOptions;
-  #link: Link | undefined;
+  readonly nextTryAt: number | undefined;
+  add(room: Room): void;
+  /** Leaves a room. Without any room the connection is ended by `unwanted`. */
+  delete(room: Room): void;
+  go(event: ConnectionEvent, end?: LinkEnd): void;
+  /** The page is seen again, or has a network again: a link that died meanwhile is found out. */
+  check(): void;
+  /** Asks again for what was refused. */
+  retry(): void;
+  /** Asks the server where the connection stands, unless it is being asked already. */
+  ping(): void;
+  /** Sees to it that rooms that are held are asked for again, all together. */
+  hold(): void;
+}
+
+export function createEngine(options: EngineOptions): Engine {
+  const { url, transport, backoff, credential, silenceMs, patienceMs, changed } = options;
+  const { now, random, setTimeout, clearTimeout } = options.surroundings;
+  const rooms = new Map<string, Room>();
+  let state: ConnectionState = 'idle';
+  let reason: LinkEnd | undefined;
+  let nextTryAt: number | undefined;
+  let link: Link | undefined;
   /** Counts links: what an earlier one brings is nobody's. */
-  #links = 0;
-  #attempt = 0;
-  #openedAt = 0;
-  #heardAt = 0;
-  #askedAt: number | undefined;
-  #patience = 0;
-  #timer: unknown;
-  #heldTimer: unknown;
-  #heldAttempt = 0;
-  #retryAfterMs = 0;
-  #flushing = false;
+  let links = 0;
+  /** Tries that failed in a row. */
+  let attempt = 0;
+  let openedAt = 0;
+  let heardAt = 0;
+  /** When the PING went out that is not answered yet. */
+  let pingedAt: number | undefined;
+  let patience = 0;
+  let timer: unknown;
+  let heldTimer: unknown;
+  let heldAttempt = 0;
+  let retryAfterMs = 0;
 
-  constructor(options: EngineOptions) {
-    this.#options = options;
-  }
+  const every = (work: (room: Room) => void): void => rooms.forEach(work);
+  const anyIs = (wanted: Room['state']): boolean => [...rooms.values()].some((room) => room.state === wanted);
 
-  add(room: Room): void {
-    this.rooms.set(room.name, room);
-    this.go('wanted');
-    this.#flushSoon();
-  }
-
-  /** Forgets a room. Without any room left the connection is ended by `unwanted`. */
-  delete(room: Room): void {
-    if (this.rooms.get(room.name) === room) {
-      this.rooms.delete(room.name);
-      if (this.state === 'open' && room.state !== 'off' && room.state !== 'refused') {
-        this.#link!.send('UNSUBSCRIBE', { room: room.name }, () => {});
-      }
-    }
-  }
-
-  go(event: ConnectionEvent, end?: LinkEnd): void {
-    const from = this.state;
+  const go = (event: ConnectionEvent, end?: LinkEnd): void => {
+    const from = state;
     const next = CONNECTION[from][event];
     if (next === from) {
       return;
     }
-    if (from === 'open' || from === 'connecting') {
+    if (link !== undefined || from === 'connecting') {
       if (next !== 'open') {
-        this.#leaveLink(from);
+        leaveLink();
       }
     }
-    this.#clear();
-    this.state = next;
-    this.reason = next === 'waiting' || next === 'failed' ? end : undefined;
-    switch (next) {
-      case 'connecting':
-        this.#connect();
-        break;
-      case 'open':
-        this.#opened();
-        break;
-      case 'waiting':
-        this.#wait(end?.retryAfterMs);
-        break;
+    clearTimeout(timer);
+    clearTimeout(heldTimer);
+    heldTimer = nextTryAt = undefined;
+    state = next;
+    reason = end;
+    if (next === 'connecting') {
+      connect();
+    } else if (next === 'open') {
+      openedAt = heardAt = now();
+      every((room) => room.opened());
+      watch(silenceMs);
+      flush();
+    } else if (next === 'waiting') {
+      const ms = pause(backoff, attempt, random(), end?.retryAfterMs);
+      attempt += 1;
+      nextTryAt = now() + ms;
+      timer = setTimeout(() => go('due'), ms);
     }
-    this.#options.changed();
-    for (const room of this.rooms.values()) {
-      room.told.changed();
-    }
-  }
+    changed();
+    every((room) => room.told.changed());
+  };
 
-  /** The page is seen again, or has a network again: a link that died meanwhile is found out. */
-  check(): void {
-    if (this.state === 'open') {
-      this.#probe(this.#joining() ? this.#options.patienceMs : RETURN_MS);
-    }
-  }
-
-  /** Asks again for what was refused. */
-  retry(): void {
-    for (const room of this.rooms.values()) {
-      room.go('retry');
-    }
-    this.#attempt = 0;
-    this.go('retry');
-    this.#flushSoon();
-  }
-
-  /** Asks the server where the connection stands. @returns false when there is none, or it is being asked already */
-  ping(): boolean {
-    if (this.state !== 'open' || this.#askedAt !== undefined) {
-      return false;
-    }
-    this.#probe(this.#options.patienceMs);
-    return true;
-  }
-
-  #joining(): boolean {
-    return [...this.rooms.values()].some(({ state }) => state === 'joining');
-  }
-
-  #connect(): void {
-    const mine = ++this.#links;
-    const { surroundings, patienceMs, transport, url, credential } = this.#options;
+  const connect = (): void => {
+    const mine = ++links;
     const ended = (end: LinkEnd): void => {
-      if (mine === this.#links) {
-        this.go(end.later ? 'lost' : 'refused', end);
+      if (mine === links) {
+        go(end.later ? 'lost' : 'refused', end);
       }
     };
-    this.#timer = surroundings.setTimeout(
-      () => ended({ later: true, code: 'NO_ANSWER', message: 'The server did not take the connection in time' }),
-      patienceMs,
-    );
     const open = (shown: Credential): void => {
-      if (mine !== this.#links) {
-        return;
-      }
-      try {
-        this.#link = transport(
-          { url, credential: shown },
-          {
-            opened: () => mine === this.#links && this.go('opened'),
-            message: (message) => mine === this.#links && this.#message(message),
-            ended,
-          },
-        );
-      } catch (error) {
-        ended({ later: false, code: 'INVALID_ADDRESS', message: String(error) });
+      if (mine === links) {
+        try {
+          link = transport(
+            { url, credential: shown },
+            {
+              opened: () => mine === links && go('opened'),
+              message: (message) => mine === links && receive(message),
+              ended,
+            },
+          );
+        } catch (error) {
+          ended({ later: false, code: 'INVALID_ADDRESS', message: String(error) });
+        }
       }
     };
-    const unavailable = (error: unknown): void =>
-      ended({ later: true, code: 'TOKEN_UNAVAILABLE', message: String(error) });
-    try {
-      const shown = credential();
-      if (shown instanceof Promise) {
-        shown.then(open, unavailable);
-      } else {
-        open(shown);
-      }
-    } catch (error) {
-      unavailable(error);
-    }
-  }
-
-  #opened(): void {
-    const { surroundings } = this.#options;
-    this.#openedAt = this.#heardAt = surroundings.now();
-    for (const room of this.rooms.values()) {
-      room.opened();
-    }
-    this.#watch(this.#options.silenceMs);
-    this.#flush();
-  }
+    timer = setTimeout(() => ended(NO_ANSWER), patienceMs);
+    new Promise<Credential>((resolve) => resolve(credential())).then(open, (error) =>
+      ended({ later: true, code: 'TOKEN_UNAVAILABLE', message: String(error) }),
+    );
+  };
 
   /** What holds for every way out of a link. */
-  #leaveLink(from: ConnectionState): void {
-    this.#links += 1;
-    this.#link?.close();
-    this.#link = undefined;
-    this.#askedAt = undefined;
-    if (from === 'open' && this.#options.surroundings.now() - this.#openedAt >= GOOD_MS) {
-      this.#attempt = 0;
+  const leaveLink = (): void => {
+    links += 1;
+    link?.close();
+    link = pingedAt = undefined;
+    if (state === 'open' && now() - openedAt >= GOOD_MS) {
+      attempt = 0;
     }
-    for (const room of this.rooms.values()) {
-      room.lost();
-    }
-  }
-
-  #clear(): void {
-    const { surroundings } = this.#options;
-    surroundings.clearTimeout(this.#timer);
-    surroundings.clearTimeout(this.#heldTimer);
-    this.#heldTimer = undefined;
-    this.nextTryAt = undefined;
-  }
-
-  #wait(retryAfterMs: number | undefined): void {
-    const { surroundings, backoff } = this.#options;
-    const ms = pause(backoff, this.#attempt, surroundings.random(), retryAfterMs);
-    this.#attempt += 1;
-    this.nextTryAt = surroundings.now() + ms;
-    this.#timer = surroundings.setTimeout(() => this.go('due'), ms);
-  }
+    every((room) => room.lost());
+  };
 
   /** Looks after the link in `ms`. A timer that is late is one of a page that was throttled: it proves nothing. */
-  #watch(ms: number): void {
-    const { surroundings, silenceMs, patienceMs } = this.#options;
-    surroundings.clearTimeout(this.#timer);
-    const due = surroundings.now() + ms;
-    this.#timer = surroundings.setTimeout(() => {
-      const now = surroundings.now();
-      if (this.#askedAt === undefined) {
-        const silent = now - this.#heardAt;
-        if (silent >= silenceMs) {
-          this.#probe(patienceMs);
+  const watch = (ms: number): void => {
+    clearTimeout(timer);
+    const due = now() + ms;
+    timer = setTimeout(() => {
+      const silent = now() - heardAt;
+      if (pingedAt === undefined) {
+        if (silent < silenceMs) {
+          watch(silenceMs - silent);
         } else {
-          this.#watch(silenceMs - silent);
+          probe(patienceMs);
         }
-      } else if (now - due > this.#patience) {
-        this.#probe(this.#patience);
+      } else if (now() - due > patience) {
+        probe(patience);
       } else {
-        this.go('lost', { later: true, code: 'NO_ANSWER', message: 'The server does not answer' });
+        go('lost', NO_ANSWER);
       }
     }, ms);
-  }
+  };
 
-  #probe(patience: number): void {
-    const asked = this.#options.surroundings.now();
-    this.#askedAt = asked;
-    this.#patience = patience;
-    this.#watch(patience);
-    this.#link!.send('PING', {}, (answer) => {
+  const probe = (ms: number): void => {
+    const asked = now();
+    pingedAt = asked;
+    patience = ms;
+    watch(ms);
+    link!.send('PING', {}, (answer) => {
       if ('data' in answer) {
-        this.#positions(answer.data as PositionsData);
+        positions(answer.data as PositionsData);
       }
-      if (this.#askedAt === asked) {
-        this.#heard();
+      if (pingedAt === asked) {
+        heard();
       }
     });
-  }
+  };
 
-  #heard(): void {
-    this.#heardAt = this.#options.surroundings.now();
-    if (this.#askedAt !== undefined) {
-      this.#askedAt = undefined;
-      this.#watch(this.#options.silenceMs);
+  const heard = (): void => {
+    heardAt = now();
+    if (pingedAt !== undefined) {
+      pingedAt = undefined;
+      watch(silenceMs);
     }
-  }
+  };
 
-  #message(message: Incoming): void {
-    this.#heard();
+  const receive = (message: Incoming): void => {
+    heard();
     if (isSnapshot(message)) {
-      this.rooms.get(roomOfSnapshot(message))?.replace(message);
+      rooms.get(roomOfSnapshot(message))?.replace(message);
     } else if (message.type === 'POSITION') {
-      this.#positions(message.data as PositionsData);
+      positions(message.data as PositionsData);
     } else if (message.seq !== undefined && isTaskEvent(message)) {
       for (const name of roomsOf(message)) {
-        this.rooms.get(name)?.event(message);
+        rooms.get(name)?.event(message);
       }
     }
-  }
+  };
 
-  #positions({ positions }: PositionsData): void {
-    for (const position of positions) {
-      this.rooms.get(position.room)?.server(position);
+  const positions = (data: PositionsData): void => {
+    for (const position of data.positions) {
+      rooms.get(position.room)?.server(position);
     }
-  }
+  };
 
-  /** Rooms that are watched in one go are asked for in one message. */
-  #flushSoon(): void {
-    if (!this.#flushing) {
-      this.#flushing = true;
-      void Promise.resolve().then(() => {
-        this.#flushing = false;
-        this.#flush();
-      });
-    }
-  }
-
-  #flush(): void {
-    if (this.state !== 'open') {
+  /** Asks for every room that is not asked for. */
+  const flush = (): void => {
+    if (state !== 'open') {
       return;
     }
-    let batch: SubscribeRequest[] = [];
+    let batch: Room[] = [];
+    let requests: SubscribeRequest[] = [];
     let size = 0;
-    for (const room of this.rooms.values()) {
+    const send = (): void => {
+      if (size > 0) {
+        subscribe(batch, requests);
+        batch = [];
+        requests = [];
+        size = 0;
+      }
+    };
+    every((room) => {
       if (room.state === 'off') {
         const request = room.ask();
-        batch.push(request);
+        batch.push(room);
+        requests.push(request);
         size += JSON.stringify(request).length;
         if (size > MAX_REQUEST) {
-          this.#subscribe(batch);
-          batch = [];
-          size = 0;
+          send();
         }
       }
-    }
-    if (batch.length > 0) {
-      this.#subscribe(batch);
-    }
-  }
+    });
+    send();
+  };
 
-  #subscribe(requests: readonly SubscribeRequest[]): void {
-    const asked = requests.map(({ room }) => this.rooms.get(room)!).map((room) => ({ room, time: room.asked }));
-    const mine = this.#links;
-    this.#link!.send('SUBSCRIBE', { rooms: requests }, (answer: Answer) => {
-      if (mine !== this.#links) {
-        return;
-      }
-      this.#heard();
+  const subscribe = (batch: readonly Room[], requests: readonly SubscribeRequest[]): void => {
+    const times = batch.map(({ asked }) => asked);
+    link!.send('SUBSCRIBE', { rooms: requests }, (answer) => {
+      heard();
       const outcomes = 'data' in answer ? (answer.data as { rooms: readonly SubscribeOutcome[] }).rooms : undefined;
-      for (const [index, { room, time }] of asked.entries()) {
+      batch.forEach((room, index) => {
         // One that was left, or asked for again, has nothing to do with this answer.
-        if (room.asked === time && room.state === 'joining' && this.rooms.get(room.name) === room) {
+        if (room.asked === times[index] && room.state === 'joining' && rooms.get(room.name) === room) {
           const outcome = outcomes?.[index] ?? answer;
           if ('error' in outcome) {
-            this.#refuse(room, outcome.error as ErrorBody);
+            const { later, retryAfterMs: ms = 0 } = refusal(outcome.error);
+            retryAfterMs = Math.max(retryAfterMs, ms);
+            room.refused(outcome.error, later);
           } else {
-            room.joined(outcome as Exclude<SubscribeOutcome, { error: unknown }>);
+            heldAttempt = 0;
+            room.joined(outcome as SubscribeResult);
           }
         }
-      }
-      if (asked.some(({ room }) => room.state === 'live')) {
-        this.#heldAttempt = 0;
-      }
-      this.hold();
+      });
+      hold();
     });
-  }
+  };
 
-  #refuse(room: Room, error: ErrorBody): void {
-    const { later, retryAfterMs = 0 } = refusal(error);
-    this.#retryAfterMs = Math.max(this.#retryAfterMs, retryAfterMs);
-    room.refused(error, later);
-  }
-
-  /** Sees to it that rooms that are held are asked for again, all together. */
-  hold(): void {
-    if (this.#heldTimer !== undefined || this.state !== 'open') {
-      return;
-    }
-    if ([...this.rooms.values()].some(({ state }) => state === 'held')) {
-      const { surroundings, backoff } = this.#options;
-      const ms = pause(backoff, this.#heldAttempt, surroundings.random(), this.#retryAfterMs);
-      this.#heldAttempt += 1;
-      this.#retryAfterMs = 0;
-      this.#heldTimer = surroundings.setTimeout(() => {
-        this.#heldTimer = undefined;
-        for (const room of this.rooms.values()) {
-          if (room.state === 'held') {
-            room.go('retry');
-          }
-        }
-        this.#flush();
+  const hold = (): void => {
+    if (heldTimer === undefined && state === 'open' && anyIs('held')) {
+      const ms = pause(backoff, heldAttempt, random(), retryAfterMs);
+      heldAttempt += 1;
+      retryAfterMs = 0;
+      heldTimer = setTimeout(() => {
+        heldTimer = undefined;
+        every((room) => room.state === 'held' && room.go('retry'));
+        flush();
       }, ms);
     }
-  }
+  };
+
+  // Rooms that are watched in one go are asked for in one message.
+  const flushSoon = (): void => void Promise.resolve().then(flush);
+
+  return {
+    get state() {
+      return state;
+    },
+    get reason() {
+      return reason;
+    },
+    get nextTryAt() {
+      return nextTryAt;
+    },
+    add: (room) => {
+      rooms.set(room.name, room);
+      go('wanted');
+      flushSoon();
+    },
+    delete: ({ name, state: was }) => {
+      rooms.delete(name);
+      if (link !== undefined && was !== 'off' && was !== 'refused') {
+        link.send('UNSUBSCRIBE', { room: name }, () => {});
+      }
+    },
+    go,
+    check: () => {
+      if (state === 'open') {
+        probe(anyIs('joining') ? patienceMs : RETURN_MS);
+      }
+    },
+    retry: () => {
+      every((room) => room.go('retry'));
+      attempt = 0;
+      go('retry');
+      flushSoon();
+    },
+    ping: () => {
+      if (state === 'open' && pingedAt === undefined) {
+        probe(patienceMs);
+      }
+    },
+    hold,
+  };
 }
+
+const NO_ANSWER: LinkEnd = { later: true, code: 'NO_ANSWER', message: 'The server does not answer' };

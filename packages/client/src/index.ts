@@ -12,6 +12,7 @@ export {
 export type { ErrorBody, Position, TaskEvent, TaskRow } from './protocol.js';
 export {
   type InitialData,
+  type Listener,
   type Resync,
   type RoomSnapshot,
   type StreamItem,
@@ -20,6 +21,7 @@ export {
 export {
   type ConnectionSnapshot,
   createTaskwire,
+  type KeyValueStorage,
   type RoomHandle,
   type RoomOptions,
   type Store,

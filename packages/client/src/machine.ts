@@ -45,52 +45,49 @@ export type Table<State extends string, Event extends string> = {
   readonly [S in State]: { readonly [E in Event]: State };
 };
 
-/** Every event leaves a state as it is, but for those that are named. */
-const stay = <S extends string>(state: S) => ({
-  wanted: state,
-  unwanted: state,
-  opened: state,
-  lost: state,
-  refused: state,
-  due: state,
-  online: state,
-  sleep: state,
-  wake: state,
-  retry: state,
+/** The cells of a state in which events change nothing, but for those that are named after it. */
+const stay = <S extends string, E extends string>(state: S, events: readonly E[]) =>
+  Object.fromEntries(events.map((event) => [event, state])) as { [Event in E]: S };
+
+const quiet = <S extends ConnectionState>(state: S) => ({
+  ...stay(state, [
+    'wanted',
+    'unwanted',
+    'opened',
+    'lost',
+    'refused',
+    'due',
+    'online',
+    'sleep',
+    'wake',
+    'retry',
+  ] as const),
+  close: 'closed' as const,
 });
 
 export const CONNECTION: Table<ConnectionState, ConnectionEvent> = {
-  idle: { ...stay('idle'), wanted: 'connecting', close: 'closed' },
+  idle: { ...quiet('idle'), wanted: 'connecting' },
   connecting: {
-    ...stay('connecting'),
+    ...quiet('connecting'),
     unwanted: 'idle',
     opened: 'open',
     lost: 'waiting',
     refused: 'failed',
     sleep: 'asleep',
-    close: 'closed',
   },
-  open: {
-    ...stay('open'),
-    unwanted: 'idle',
-    lost: 'waiting',
-    refused: 'failed',
-    sleep: 'asleep',
-    close: 'closed',
-  },
+  open: { ...quiet('open'), unwanted: 'idle', lost: 'waiting', refused: 'failed', sleep: 'asleep' },
   waiting: {
-    ...stay('waiting'),
+    ...quiet('waiting'),
     unwanted: 'idle',
     due: 'connecting',
     online: 'connecting',
     sleep: 'asleep',
     wake: 'connecting',
     retry: 'connecting',
-    close: 'closed',
   },
-  asleep: { ...stay('asleep'), unwanted: 'idle', wake: 'connecting', retry: 'connecting', close: 'closed' },
-  failed: { ...stay('failed'), unwanted: 'idle', retry: 'connecting', close: 'closed' },
-  closed: { ...stay('closed'), close: 'closed' },
+  asleep: { ...quiet('asleep'), unwanted: 'idle', wake: 'connecting', retry: 'connecting' },
+  failed: { ...quiet('failed'), unwanted: 'idle', retry: 'connecting' },
+  closed: quiet('closed'),
 };
 
 /**
@@ -108,30 +105,17 @@ export type RoomState = 'off' | 'joining' | 'live' | 'held' | 'refused';
  * - `joined`: the answer is good and what was sent is complete
  * - `later`, `never`: the answer is a refusal, for now or for good
  * - `gap`: what was sent is not complete
- * - `retry`: the program says that something has changed
+ * - `retry`: it may be asked for again
  */
 export type RoomEvent = 'ask' | 'lost' | 'joined' | 'later' | 'never' | 'gap' | 'retry';
 
+const still = <S extends RoomState>(state: S) =>
+  stay(state, ['ask', 'lost', 'joined', 'later', 'never', 'gap', 'retry'] as const);
+
 export const ROOM: Table<RoomState, RoomEvent> = {
-  off: { ask: 'joining', lost: 'off', joined: 'off', later: 'off', never: 'off', gap: 'off', retry: 'off' },
-  joining: {
-    ask: 'joining',
-    lost: 'off',
-    joined: 'live',
-    later: 'held',
-    never: 'refused',
-    gap: 'held',
-    retry: 'joining',
-  },
-  live: { ask: 'joining', lost: 'off', joined: 'live', later: 'live', never: 'live', gap: 'held', retry: 'live' },
-  held: { ask: 'joining', lost: 'off', joined: 'held', later: 'held', never: 'held', gap: 'held', retry: 'off' },
-  refused: {
-    ask: 'refused',
-    lost: 'refused',
-    joined: 'refused',
-    later: 'refused',
-    never: 'refused',
-    gap: 'refused',
-    retry: 'off',
-  },
+  off: { ...still('off'), ask: 'joining' },
+  joining: { ...still('joining'), lost: 'off', joined: 'live', later: 'held', never: 'refused', gap: 'held' },
+  live: { ...still('live'), ask: 'joining', lost: 'off', gap: 'held' },
+  held: { ...still('held'), ask: 'joining', lost: 'off', retry: 'off' },
+  refused: { ...still('refused'), retry: 'off' },
 };

@@ -7,5 +7,5 @@ export const refusal = ({ code, message, retry_after_ms }: ErrorBody): LinkEnd =
   later: LATER.includes(code) || retry_after_ms !== undefined,
   code,
   message,
-  ...(retry_after_ms === undefined ? {} : { retryAfterMs: retry_after_ms }),
+  retryAfterMs: retry_after_ms,
 });

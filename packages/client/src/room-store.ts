@@ -15,8 +15,8 @@ export interface RoomSnapshot {
   /** In order of their ids. */
   readonly tasks: readonly TaskRow[];
   /** Up to which event the rows are true. */
-  readonly position?: Position;
-  readonly error?: ErrorBody;
+  readonly position?: Position | undefined;
+  readonly error?: ErrorBody | undefined;
   /** The job has more tasks than these, which are the newest. */
   readonly truncated: boolean;
 }
@@ -65,181 +65,141 @@ export interface RoomPorts {
   readonly left: (store: RoomStore) => void;
   /** Rows of an earlier page. */
   readonly load: (name: string) => InitialData | undefined;
+  /** Keeps the rows for a later page. */
+  readonly save: (store: RoomStore) => void;
 }
 
-/** One room as many see it: it is asked for with the first watcher and left after the last. */
-export class RoomStore {
-  room: Room | undefined;
-  readonly #ports: RoomPorts;
-  readonly #save: ((store: RoomStore) => void) | undefined;
-  readonly #listeners = new Set<() => void>();
-  readonly #events = new Set<(item: StreamItem) => void>();
-  #watchers = 0;
-  #timer: unknown;
-  #cached: RoomSnapshot | undefined;
-  #initial: InitialData | undefined;
+/** Called with each event or new start, and without anything when all that came together has been applied. */
+export type Listener = (item?: StreamItem) => void;
 
-  constructor(
-    readonly name: string,
-    ports: RoomPorts,
-    /** Keeps the rows for a later page; undefined: this is a room of events, without rows. */
-    save: ((store: RoomStore) => void) | undefined,
-  ) {
-    this.#ports = ports;
-    this.#save = save;
-  }
-
-  get #withRows(): boolean {
-    return this.#save !== undefined;
-  }
-
+/** One room as many see it: it is asked for with the first listener and left after the last. */
+export interface RoomStore {
+  readonly name: string;
+  /** The room, while it is asked for. */
+  readonly room: Room | undefined;
   /** Takes rows from elsewhere, unless it has some. */
-  seed(initial: InitialData): void {
-    if (this.room === undefined) {
-      this.#initial ??= initial;
+  seed(initial: InitialData): void;
+  /** @returns no longer listens */
+  listen(listener: Listener): () => void;
+  snapshot(): RoomSnapshot;
+  iterate(signal: AbortSignal | undefined): AsyncGenerator<StreamItem, void, undefined>;
+}
+
+/** @param withRows `false`: a room of events, which needs no snapshot */
+export function createRoomStore(name: string, ports: RoomPorts, withRows = true): RoomStore {
+  const { engine, lingerMs, later, never, left, load, save } = ports;
+  const listeners = new Set<Listener>();
+  let room: Room | undefined;
+  let timer: unknown;
+  let cached: RoomSnapshot | undefined;
+  let initial: InitialData | undefined;
+
+  const tell: Listener = (item) => {
+    cached = undefined;
+    for (const listener of [...listeners]) {
+      listener(item);
     }
-  }
+  };
 
-  /** @returns no longer watches */
-  watch(): () => void {
-    this.#watchers += 1;
-    this.#ports.never(this.#timer);
-    if (this.room === undefined) {
-      this.#enter();
-    }
-    let watching = true;
-    return () => {
-      if (watching) {
-        watching = false;
-        this.#watchers -= 1;
-        if (this.#watchers === 0) {
-          this.#timer = this.#ports.later(() => this.#leave(), this.#ports.lingerMs);
-        }
-      }
-    };
-  }
+  const snapshot = (): RoomSnapshot => {
+    cached ??= look();
+    return cached;
+  };
 
-  subscribe(onChange: () => void): () => void {
-    const listener = (): void => onChange();
-    this.#listeners.add(listener);
-    const unwatch = this.watch();
-    return () => {
-      this.#listeners.delete(listener);
-      unwatch();
-    };
-  }
-
-  listen(onItem: (item: StreamItem) => void): () => void {
-    this.#events.add(onItem);
-    const unwatch = this.watch();
-    return () => {
-      this.#events.delete(onItem);
-      unwatch();
-    };
-  }
-
-  snapshot(): RoomSnapshot {
-    this.#cached ??= this.#look();
-    return this.#cached;
-  }
-
-  /** Everybody looks again. */
-  changed(): void {
-    this.#cached = undefined;
-    for (const listener of [...this.#listeners]) {
-      listener();
-    }
-  }
-
-  async *iterate(signal: AbortSignal | undefined): AsyncGenerator<StreamItem, void, undefined> {
-    const queue = new Queue<StreamItem>(MAX_WAITING, () => this.#resync());
-    const unlisten = this.listen((item) => queue.push(item));
-    const look = (): void => {
-      const { status, error } = this.snapshot();
-      if (status === 'error') {
-        queue.end(new TaskwireClientError(error!.code, error!.message));
-      }
-    };
-    const unsubscribe = this.subscribe(look);
-    const stop = (): void => queue.end();
-    signal?.addEventListener('abort', stop);
-    try {
-      look();
-      if (!signal?.aborted) {
-        yield* queue;
-      }
-    } finally {
-      signal?.removeEventListener('abort', stop);
-      unsubscribe();
-      unlisten();
-    }
-  }
-
-  #look(): RoomSnapshot {
-    const { room } = this;
-    const { engine } = this.#ports;
-    const tasks = room?.rows && [...room.rows.values()].sort((a, b) => a.task_id - b.task_id);
+  const look = (): RoomSnapshot => {
     const ended = engine.state === 'closed' ? CLOSED : engine.state === 'failed' ? engine.reason : undefined;
     const error = room?.error ?? ended;
     if (room === undefined || (room.position === undefined && error === undefined)) {
       return LOADING;
     }
-    const { position, state, truncated } = room;
+    const { position, state, truncated, rows = new Map() } = room;
     return {
       status: error !== undefined ? 'error' : state === 'live' ? 'live' : 'stale',
-      tasks: tasks ?? [],
+      tasks: [...rows.values()].sort((a, b) => a.task_id - b.task_id),
       truncated,
-      ...(position === undefined ? {} : { position }),
-      ...(error === undefined ? {} : { error: { code: error.code, message: error.message } }),
+      position,
+      error,
     };
-  }
+  };
 
-  #resync(): Resync {
-    const { tasks, position } = this.snapshot();
-    return { type: 'RESYNC', tasks, position: position! };
-  }
+  const resync = (): Resync => ({ type: 'RESYNC', tasks: snapshot().tasks, position: snapshot().position! });
 
-  #tell(item: StreamItem): void {
-    for (const listener of [...this.#events]) {
-      listener(item);
-    }
-  }
-
-  #enter(): void {
-    const room: Room = new Room(
-      this.name,
+  const enter = (): void => {
+    const entered = new Room(
+      name,
       {
-        event: (event) => {
-          this.#cached = undefined;
-          this.#tell({ ...event, position: room.position! });
-        },
+        event: (event) => tell({ ...event, position: entered.position! }),
         resync: () => {
-          this.#cached = undefined;
-          this.#tell(this.#resync());
+          cached = undefined;
+          tell(resync());
         },
-        changed: () => this.changed(),
-        held: () => this.#ports.engine.hold(),
+        changed: () => tell(),
+        held: engine.hold,
       },
-      this.#withRows,
+      withRows,
     );
-    this.#initial ??= this.#withRows ? this.#ports.load(this.name) : undefined;
-    const initial = this.#initial;
+    initial ??= withRows ? load(name) : undefined;
     if (initial !== undefined) {
-      room.start(initial.position, this.#withRows ? initial.tasks : undefined, initial.truncated === true);
+      entered.start(initial.position, withRows ? initial.tasks : undefined, initial.truncated === true);
     }
-    this.room = room;
-    this.#ports.engine.add(room);
-  }
+    room = entered;
+    engine.add(entered);
+  };
 
-  #leave(): void {
-    const { room } = this;
-    if (room !== undefined) {
-      this.#save?.(this);
-      this.room = this.#initial = this.#cached = undefined;
-      this.#ports.engine.delete(room);
-      this.#ports.left(this);
-    }
-  }
+  const store: RoomStore = {
+    name,
+    get room() {
+      return room;
+    },
+    seed: (given) => {
+      if (room === undefined) {
+        initial ??= given;
+      }
+    },
+    listen: (given) => {
+      const listener: Listener = (item) => given(item);
+      listeners.add(listener);
+      never(timer);
+      if (room === undefined) {
+        enter();
+      }
+      return () => {
+        if (listeners.delete(listener) && listeners.size === 0) {
+          timer = later(() => {
+            save(store);
+            engine.delete(room!);
+            room = initial = cached = undefined;
+            left(store);
+          }, lingerMs);
+        }
+      };
+    },
+    snapshot,
+    async *iterate(signal) {
+      const queue = new Queue<StreamItem>(MAX_WAITING, resync);
+      const stop = (): void => queue.end();
+      const hear: Listener = (item) => {
+        const { status, error } = snapshot();
+        if (item !== undefined) {
+          queue.push(item);
+        } else if (status === 'error') {
+          queue.end(new TaskwireClientError(error!.code, error!.message));
+        }
+      };
+      const unlisten = store.listen(hear);
+      signal?.addEventListener('abort', stop);
+      try {
+        hear();
+        if (!signal?.aborted) {
+          yield* queue;
+        }
+      } finally {
+        signal?.removeEventListener('abort', stop);
+        unlisten();
+      }
+    },
+  };
+  return store;
 }
 
 const CLOSED: ErrorBody = { code: 'CLOSED', message: 'The client was closed' };

@@ -1,19 +1,27 @@
 import type { Backoff } from './backoff.js';
-import { Engine, type Surroundings } from './engine.js';
+import { createEngine, type Engine, type Surroundings } from './engine.js';
 import type { ConnectionState } from './machine.js';
 import { watchPage } from './page.js';
 import type { ErrorBody, Position, TaskRow } from './protocol.js';
 import {
+  createRoomStore,
   type InitialData,
+  type Listener,
   LOADING,
   type RoomPorts,
   type RoomSnapshot,
-  RoomStore,
+  type RoomStore,
   type StreamItem,
   TaskwireClientError,
 } from './room-store.js';
 import type { Credential, Transport } from './transport.js';
 import { websocket } from './websocket.js';
+
+/** What is used of a `Storage`. */
+export interface KeyValueStorage {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+}
 
 /** What `createTaskwire` takes. */
 export interface TaskwireOptions {
@@ -26,7 +34,7 @@ export interface TaskwireOptions {
   /** How to reach the server: `websocket()` unless something else is given. */
   readonly transport?: Transport;
   /** Keeps rows and positions over reloads, in `localStorage` or `sessionStorage`. */
-  readonly storage?: Pick<Storage, 'getItem' | 'setItem'>;
+  readonly storage?: KeyValueStorage;
   /** Begins the names in `storage` (`taskwire`). Name the user in it where one browser has several. */
   readonly storageKey?: string;
   /** How long a room is kept after its last watcher, in milliseconds (1,000): a page that draws anew does not ask anew. */
@@ -46,9 +54,9 @@ export interface ConnectionSnapshot {
   /** `idle`: nobody watches anything. `failed`: refused for good, call `retry()` when something has changed. */
   readonly state: ConnectionState;
   /** Why it is `waiting` or `failed`. */
-  readonly reason?: ErrorBody;
+  readonly reason?: ErrorBody | undefined;
   /** When the next try is, in milliseconds since 1970, while `waiting`. */
-  readonly nextTryAt?: number;
+  readonly nextTryAt?: number | undefined;
 }
 
 /** Something that changes: what `useSyncExternalStore` takes. */
@@ -63,6 +71,13 @@ export interface Store<T> {
 export interface RoomHandle<Subject> extends Store<RoomSnapshot> {
   /** `job:123`, say. */
   readonly name: string;
+  /** What was there before anything was asked for: the initial data, as when the page was rendered on a server. */
+  getServerSnapshot(): RoomSnapshot;
+  /**
+   * Calls back with each event, after it was applied, and without one when everything that came together has been applied.
+   * @returns stops that
+   */
+  listen(listener: Listener): () => void;
   /**
    * The room's events from now on or, with `since`, from after that position. Where events cannot be had any more, a
    * `RESYNC` with the rows of now stands for them: there is no silent gap.
@@ -128,19 +143,12 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
   let looked: ConnectionSnapshot | undefined;
 
   const credential = (): Credential | Promise<Credential> => {
-    if (apiKey !== undefined) {
-      return { apiKey };
-    }
     const given = typeof token === 'function' ? token() : token;
-    return given === undefined
-      ? {}
-      : typeof given === 'string'
-        ? { token: given }
-        : given.then((fresh) => ({ token: fresh }));
+    return given instanceof Promise ? given.then((fresh) => ({ token: fresh })) : { token: given, apiKey };
   };
 
   const makeEngine = (changed: () => void): Engine => {
-    const engine = new Engine({
+    const engine = createEngine({
       url: options.url,
       transport: options.transport ?? websocket(),
       surroundings,
@@ -154,21 +162,6 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
     return engine;
   };
 
-  const portsOf = (engine: Engine, left: (store: RoomStore) => void): RoomPorts => ({
-    engine,
-    lingerMs: options.lingerMs ?? 1_000,
-    later: surroundings.setTimeout,
-    never: surroundings.clearTimeout,
-    left,
-    load: (name) => {
-      try {
-        return JSON.parse(storage?.getItem(`${storageKey} ${name}`) ?? '') as InitialData;
-      } catch {
-        return undefined;
-      }
-    },
-  });
-
   const save = (store: RoomStore): void => {
     const { position, tasks, truncated } = store.snapshot();
     if (storage !== undefined && position !== undefined) {
@@ -179,6 +172,22 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       }
     }
   };
+
+  const portsOf = (engine: Engine, left: (store: RoomStore) => void): RoomPorts => ({
+    engine,
+    lingerMs: options.lingerMs ?? 1_000,
+    later: surroundings.setTimeout,
+    never: surroundings.clearTimeout,
+    left,
+    save,
+    load: (name) => {
+      try {
+        return JSON.parse(storage?.getItem(`${storageKey} ${name}`) ?? '') as InitialData;
+      } catch {
+        return undefined;
+      }
+    },
+  });
 
   const engine = makeEngine(() => {
     looked = undefined;
@@ -195,7 +204,7 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
   const storeOf = (name: string): RoomStore => {
     let store = stores.get(name);
     if (store === undefined) {
-      store = new RoomStore(name, ports, save);
+      store = createRoomStore(name, ports);
       stores.set(name, store);
     }
     return store;
@@ -225,11 +234,8 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
   /** Events from a position: on a connection of its own, where nothing of the room can have passed by before. */
   async function* eventsSince(name: string, since: Position, signal?: AbortSignal) {
     const own = makeEngine(() => {});
-    const store = new RoomStore(
-      name,
-      portsOf(own, () => {}),
-      undefined,
-    );
+    const none = (): void => {};
+    const store = createRoomStore(name, { ...portsOf(own, none), save: none }, false);
     store.seed({ position: since, tasks: [] });
     try {
       yield* store.iterate(signal);
@@ -255,8 +261,10 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       initialData === undefined ? LOADING : { status: 'stale', truncated: false, ...initialData };
     return {
       name,
-      subscribe: (onChange) => store().subscribe(onChange),
+      listen: (listener) => store().listen(listener),
+      subscribe: (onChange) => store().listen((item) => item ?? onChange()),
       getSnapshot: () => stores.get(name)?.snapshot() ?? before,
+      getServerSnapshot: () => before,
       events: ({ since, signal } = {}) => {
         const now = stores.get(name)?.snapshot();
         const here = now?.status === 'live' && now.position?.seq === since?.seq && now.position?.epoch === since?.epoch;
@@ -273,13 +281,9 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
               reject(new TaskwireClientError(error!.code, error!.message));
             }
           };
-          const unsubscribe = store().subscribe(look);
           const unlisten = store().listen(look);
           look();
-          return () => {
-            unlisten();
-            unsubscribe();
-          };
+          return unlisten;
         }),
     };
   };
@@ -289,8 +293,8 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       const { state, reason, nextTryAt } = engine;
       looked = {
         state,
-        ...(reason === undefined ? {} : { reason: { code: reason.code, message: reason.message } }),
-        ...(nextTryAt === undefined ? {} : { nextTryAt: Date.now() + nextTryAt - surroundings.now() }),
+        reason,
+        nextTryAt: nextTryAt && Date.now() + nextTryAt - surroundings.now(),
       };
     }
     return looked;
@@ -336,10 +340,10 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
         return look().state;
       },
       get reason() {
-        return look().reason as ErrorBody;
+        return look().reason;
       },
       get nextTryAt() {
-        return look().nextTryAt as number;
+        return look().nextTryAt;
       },
     },
     retry: each((one) => one.retry()),

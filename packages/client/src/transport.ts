@@ -3,9 +3,9 @@ import type { ErrorBody } from './protocol.js';
 /** What a client shows the server. */
 export interface Credential {
   /** A token for pages, read-only and short-lived. */
-  readonly token?: string;
+  readonly token?: string | undefined;
   /** An API key: for programs, not for pages. */
-  readonly apiKey?: string;
+  readonly apiKey?: string | undefined;
 }
 
 /** Why a link ended or did not open. */
@@ -16,7 +16,7 @@ export interface LinkEnd {
   readonly code: string;
   readonly message: string;
   /** How long to wait at least, in milliseconds. */
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs?: number | undefined;
 }
 
 /** A message of the server, as it came. */
