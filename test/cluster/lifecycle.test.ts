@@ -400,6 +400,19 @@ describe('an instance on embedded defaults', function () {
     });
   }
 
+  it('ends in order on a SIGTERM that comes while its workers start', async () => {
+    const instance = await Instance.launch({ workers: 2 });
+    try {
+      const said = (message: string) => instance.log.filter((line) => line.message === message);
+      await eventually(() => expect(said('schema brought up to date')).to.have.length(1), { timeoutMs: 60_000 });
+      instance.signal('SIGTERM');
+      expect(await instance.end()).to.equal(0);
+      expect(said('worker ended').filter(({ signal }) => signal === 'SIGKILL')).to.deep.equal([]);
+    } finally {
+      await instance.kill();
+    }
+  });
+
   it('drains on a Ctrl-C and ends at once on another one, with all of its processes', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
     const env = { DATA_DIR: dir, DRAIN_SECONDS: '600' };
