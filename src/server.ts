@@ -17,6 +17,7 @@ import { RoomAccess } from './door/room-access.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
@@ -116,10 +117,18 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       revoke({ keyId });
     });
   };
+  // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
+  const connections = new Connections(
+    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
+    logger,
+  );
+  const writer = new FrameWriter();
+  const streams = createStreamGateway({ connections, admit, writer, limits: config, onOpen, onClose });
   const app = createApp({
     tasks,
     jobs,
     history: new EventHistory(db),
+    openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
     keys,
@@ -142,11 +151,6 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const http = createHttpServer(HTTP_LIMITS, app);
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
   const requests = new RequestsInFlight(http, rest);
-  const connections = new Connections(
-    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
-    logger,
-  );
-  const writer = new FrameWriter();
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
@@ -209,6 +213,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     readiness = 'draining';
     await connections.drain(0);
     websockets.stop();
+    streams.stop();
     maintenance.stop();
     rest?.closeAllConnections();
     rest?.close();

@@ -9,6 +9,7 @@ import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { createApp } from '../../src/http/app.js';
+import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventHistory } from '../../src/repository/event-history.js';
@@ -61,6 +62,7 @@ export class RestServer {
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
       jobs: new JobRepository(db),
       history: new EventHistory(db),
+      openStream: () => Promise.reject(new TaskwireError('NOT_FOUND')),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,
