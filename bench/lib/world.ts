@@ -47,7 +47,7 @@ export async function createWorld(services: Services, layout: Layout): Promise<W
     const { key } = await new ApiKeyRepository(db).create({
       owner: 'bench',
       role: 'service',
-      rateLimit: 2_147_483_647,
+      rate_limit: 2_147_483_647,
     });
     const jobs = jobsOf(layout);
     const jobRepository = new JobRepository(db);

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Admission, Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import {
   eventIdOf,
@@ -67,7 +67,7 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
 
   async function enter(request: IncomingMessage, response: ServerResponse, wanted: StreamRequest): Promise<void> {
     assertOpen(response);
-    const admission = await admit({ request });
+    const admission = await admit({ request, query: 'token' });
     try {
       assertOpen(response);
     } catch (error) {
@@ -95,7 +95,7 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
         await enter(request, response, wanted);
       } catch (thrown) {
         const error = toTaskwireError(thrown);
-        if (wanted.format !== 'sse' || errorEntry(error.code).retry !== 'later' || response.headersSent) {
+        if (wanted.format !== 'sse' || !passes(error.code) || response.headersSent) {
           throw error;
         }
         // A browser's EventSource never comes back after another status than 200.
@@ -105,6 +105,12 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
     },
     stop: () => clearInterval(timer),
   };
+}
+
+/** Whether the same request may succeed later. One with an expired token will not. */
+function passes(code: ErrorCode): boolean {
+  const { status, retry } = errorEntry(code);
+  return retry === 'later' && status >= 429;
 }
 
 function writeHead(response: ServerResponse, format: StreamFormat): void {

@@ -111,8 +111,8 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx', 'curl'], 'streams of a cluster', fu
     const got: Record<string, EventEnvelope[]> = { sse: [], websocket: [], 'socket.io': [] };
     const isEvent = ({ type }: { type: string }): boolean => (EVENT_TYPES as readonly string[]).includes(type);
 
-    const query = `since=${since}&epoch=${epoch}&api_key=${scene.serviceKey}`;
-    const sse = new EventStream(`${nginx.url}/api/jobs/${jobId}/events?${query}`);
+    const headers = { 'x-api-key': scene.serviceKey };
+    const sse = new EventStream(`${nginx.url}/api/jobs/${jobId}/events?since=${since}&epoch=${epoch}`, { headers });
     const plain = new PlainClient(`${nginx.url}/api/ws/tasks?api_key=${scene.serviceKey}`);
     const socket: Socket = io(`${nginx.url}/api/ws/tasks`, { auth: { api_key: scene.serviceKey }, forceNew: true });
     opened.push(sse, plain.socket, socket);
@@ -185,8 +185,9 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx', 'curl'], 'streams of a cluster', fu
 
   it('come back by themselves when the workers are replaced, and miss nothing', async () => {
     const { jobId } = scene.jobs[0]!;
-    const query = `snapshot=false&api_key=${scene.serviceKey}`;
-    const sse = new EventStream(`${nginx.url}/api/jobs/${jobId}/events?${query}`, { reconnects: true });
+    const headers = { 'x-api-key': scene.serviceKey };
+    const url = `${nginx.url}/api/jobs/${jobId}/events?snapshot=false`;
+    const sse = new EventStream(url, { headers, reconnects: true });
     opened.push(sse);
     const { seq, epoch } = await sse.live();
     const stop = writeOn(7);

@@ -509,9 +509,9 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
     it('are shown once and kept as a hash', async () => {
       const keys = new ApiKeyRepository(db);
       const before = await keys.count();
-      const { key, record } = await keys.create({ owner: user, role: 'service', rateLimit: 5, name: 'keeper' });
+      const { key, record } = await keys.create({ owner: user, role: 'service', rate_limit: 5, name: 'keeper' });
       expect(key).to.match(API_KEY);
-      expect(record).to.include({ owner: user, role: 'service', rateLimit: 5, active: true, lastUsedAt: null });
+      expect(record).to.include({ owner: user, role: 'service', rate_limit: 5, active: true, last_used_at: null });
       expect(key.startsWith(record.prefix)).to.equal(true);
       expect(await keys.findByHash(hashApiKey(key))).to.deep.equal(record);
       expect(await keys.findByHash(hashApiKey(`${key}x`))).to.equal(undefined);
@@ -529,19 +529,19 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
     it('are disabled for good, and remember their last use', async () => {
       const keys = new ApiKeyRepository(db);
       const { key, record } = await keys.create({ owner: user });
-      await keys.touch(new Map([[record.keyId, new Date('2024-05-01T00:00:00.000Z')]]));
+      await keys.touch(new Map([[record.key_id, new Date('2024-05-01T00:00:00.000Z')]]));
       await keys.touch(
         new Map([
-          [record.keyId, new Date('2024-04-01T00:00:00.000Z')],
+          [record.key_id, new Date('2024-04-01T00:00:00.000Z')],
           ['unknown', new Date()],
         ]),
       );
       await keys.touch(new Map());
       expect(await keys.findByHash(hashApiKey(key))).to.include({ lastUsedAt: '2024-05-01T00:00:00.000Z' });
-      expect(await keys.disable(record.keyId)).to.equal(true);
+      expect(await keys.disable(record.key_id)).to.equal(true);
       expect(await keys.disable('unknown')).to.equal(false);
       expect(await keys.findByHash(hashApiKey(key))).to.include({ active: false });
-      expect((await keys.list()).map(({ keyId }) => keyId)).to.include(record.keyId);
+      expect((await keys.list()).map(({ key_id }) => key_id)).to.include(record.key_id);
       expect(await refusal(keys.create({ owner: 'two words' }))).to.equal('INVALID_REQUEST');
     });
   });

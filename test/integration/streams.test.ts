@@ -33,7 +33,7 @@ describe('streams over HTTP', function () {
     db = connectDatabase({ url: database.url, pool: 2 });
     apiKeys = new ApiKeyRepository(db);
     tasks = new TaskRepository(db, { publish() {} });
-    [ada, eve] = (await Promise.all(['ada', 'eve'].map((owner) => apiKeys.create({ owner, rateLimit: 100_000 })))).map(
+    [ada, eve] = (await Promise.all(['ada', 'eve'].map((owner) => apiKeys.create({ owner, rate_limit: 100_000 })))).map(
       ({ key }) => key,
     ) as [string, string];
     server = await start();
@@ -242,9 +242,30 @@ describe('streams over HTTP', function () {
     expect((await ndjson('', { 'x-api-key': eve })).status).to.equal(403);
   });
 
-  it('take a key in the address, as a browser has no other place for it', async () => {
-    const client = stream(`?api_key=${ada}`, { headers: { 'x-api-key': '' } });
+  it('take a token in the address, as a browser has no other place for it, and end with it', async () => {
+    const room = `job:${job}`;
+    const made = await fetch(`${server.url}/api/tokens`, {
+      method: 'POST',
+      headers: { 'x-api-key': ada, 'content-type': 'application/json' },
+      body: JSON.stringify({ rooms: [room], expires_in: 2 }),
+    });
+    expect(made.status).to.equal(201);
+    const { token } = (await made.json()) as { token: string };
+    const none = { 'x-api-key': '' };
+    const client = stream(`?token=${token}`, { headers: none, reconnects: true });
     await client.live();
+    const other = stream(`?token=${token}`, { headers: none, room: `task:${task}` });
+    await other.ended();
+    expect(other.status).to.equal(403);
+    const key = stream(`?api_key=${ada}`, { headers: none });
+    await key.ended();
+    expect(key.status).to.equal(401);
+
+    // It comes back once, and is told by a status that its address is of no use any more.
+    await client.ended();
+    expect(client.messages.at(-1).data.code).to.equal('TOKEN_EXPIRED');
+    expect(client.status).to.equal(401);
+    expect(client.connections).to.equal(1);
   });
 
   it('count among the connections of their address, and give their places back', async () => {
@@ -304,11 +325,11 @@ describe('streams over HTTP', function () {
   });
 
   it('end when their key does', async () => {
-    const { key, record } = await apiKeys.create({ owner: 'ada', rateLimit: 1_000 });
+    const { key, record } = await apiKeys.create({ owner: 'ada', rate_limit: 1_000 });
     const admin = await apiKeys.create({ owner: 'root', role: 'admin' });
     const client = stream('', { key });
     await client.live();
-    const gone = await fetch(`${server.url}/api/keys/${record.keyId}`, {
+    const gone = await fetch(`${server.url}/api/keys/${record.key_id}`, {
       method: 'DELETE',
       headers: { 'x-api-key': admin.key },
     });
