@@ -36,7 +36,7 @@ describe('streams over HTTP', function () {
     [ada, eve] = (await Promise.all(['ada', 'eve'].map((owner) => apiKeys.create({ owner, rate_limit: 100_000 })))).map(
       ({ key }) => key,
     ) as [string, string];
-    server = await start();
+    server = await start({ TOKEN_SECRET: 's'.repeat(32) });
   });
 
   after(async () => {
