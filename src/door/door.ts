@@ -28,10 +28,10 @@ export interface DoorOptions {
 /** Somebody who wants to connect. */
 export interface Visitor {
   readonly request: IncomingMessage;
-  /** What of the query is read (all). */
-  readonly query?: QueryCredentials;
   /** What a Socket.IO client sent as `auth`, unchecked. */
   readonly auth?: unknown;
+  /** What of the request's query is read: everything when absent. */
+  readonly query?: QueryCredentials;
   /**
    * Waits for the first message of somebody who came without credentials, and reads it.
    * @throws TaskwireError MISSING_API_KEY, INVALID_MESSAGE
@@ -58,7 +58,7 @@ export type Admit = (visitor: Visitor) => Promise<Admission>;
 const FULL_RETRY_MS = 5_000;
 
 /**
- * The door of all transports: origin, key or token, rate limit, place of the address; the first that refuses is the answer.
+ * The door of both transports: origin, key or token, rate limit, place of the address; the first that refuses is the answer.
  * Whoever is to send credentials in a first message has a place of the address while he is waited for, so that no address
  * can have more of those than connections.
  */
@@ -85,7 +85,7 @@ export function createDoor(options: DoorOptions): Admit {
     return identity;
   }
 
-  return async ({ request, query = 'all', auth, ask }) => {
+  return async ({ request, auth, query = 'all', ask }) => {
     checkOrigin(request);
     const address = addressOf(request);
     let credentials = credentialsOf(request, { query, auth });

@@ -21,9 +21,6 @@ export interface StreamGatewayOptions {
   readonly admit: Admit;
   readonly writer: FrameWriter;
   readonly limits: { readonly MAX_BUFFERED_BYTES: number; readonly PING_INTERVAL_MS: number };
-  /** Told when a connection opens and when it ends; ids are unique within this process. */
-  readonly onOpen?: ((id: string) => void) | undefined;
-  readonly onClose?: ((id: string) => void) | undefined;
 }
 
 export interface StreamGateway {
@@ -77,11 +74,9 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
     lastId += 1;
     const connection = new StreamConnection(`s${process.pid}.${lastId}`, admission, response, wanted, options);
     open.add(connection);
-    options.onOpen?.(connection.id);
     response.once('close', () => {
       open.delete(connection);
       connection.end();
-      options.onClose?.(connection.id);
     });
     response.on('error', () => {
       // A close follows, and that is handled.
