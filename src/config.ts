@@ -1,3 +1,4 @@
+import { accessSync, constants } from 'node:fs';
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
@@ -27,6 +28,38 @@ const urlOf = (...protocols: string[]) =>
     message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
   });
 
+/** `host:port`, comma-separated; an IPv6 address in brackets. */
+const hostPorts = list.refine(
+  (items) => items.length > 0 && items.every((item) => /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\]):[1-9]\d{0,4}$/i.test(item)),
+  { message: 'wants addresses such as redis-1:6379,redis-2:6379' },
+);
+const redisUrl = z.string().superRefine((text, context) => {
+  const message = redisUrlFault(text);
+  if (message !== undefined) {
+    context.addIssue({ code: 'custom', message });
+  }
+});
+
+/** What is wrong with a Redis URL: nothing that it says is left unread. */
+function redisUrlFault(text: string): string | undefined {
+  if (!URL.canParse(text) || !['redis:', 'rediss:', 'redis+unix:', 'unix:'].includes(new URL(text).protocol)) {
+    return 'wants redis://, rediss:// (TLS), or redis+unix:///path or unix:///path for a socket';
+  }
+  const { protocol, hostname, pathname, searchParams } = new URL(text);
+  const socket = protocol.endsWith('unix:');
+  const unknown = [...searchParams.keys()].filter((name) => !(name === 'db' || (name === 'family' && !socket)));
+  if (unknown.length > 0) {
+    return `does not know the parameter ${unknown[0]}; there are db${socket ? '' : ' and family (4 or 6)'}`;
+  }
+  if (socket && (hostname !== '' || pathname.length < 2)) {
+    return 'wants the full path of the socket, with three slashes: redis+unix:///run/redis/redis.sock';
+  }
+  if (!socket && !/^\/?\d*$/.test(pathname)) {
+    return 'wants the number of a database, or nothing, as its path';
+  }
+  return /^\d*$/.test(searchParams.get('db') ?? '') ? undefined : 'wants a number as db';
+}
+
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -41,8 +74,24 @@ const schema = z.object({
   DATABASE_URL: urlOf('postgres:', 'postgresql:').optional(),
   /** Database connections per worker. */
   DATABASE_POOL: count.max(1000).default(10),
-  /** Redis; unset: workers of this host are joined through the primary. */
-  REDIS_URL: urlOf('redis:', 'rediss:').optional(),
+  /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
+  REDIS_URL: redisUrl.optional(),
+  /** Redis Sentinels, that know the master. */
+  REDIS_SENTINELS: hostPorts.optional(),
+  /** Name of the master among the Sentinels. */
+  REDIS_SENTINEL_MASTER: z.string().min(1).default('mymaster'),
+  /** What the Sentinels themselves want. */
+  REDIS_SENTINEL_USERNAME: z.string().min(1).optional(),
+  REDIS_SENTINEL_PASSWORD: z.string().min(1).optional(),
+  /** Some nodes of a Redis Cluster (Redis 7). */
+  REDIS_CLUSTER: hostPorts.optional(),
+  /** What the Redis servers want, where it does not stand in REDIS_URL. */
+  REDIS_USERNAME: z.string().min(1).optional(),
+  REDIS_PASSWORD: z.string().min(1).optional(),
+  /** TLS to Sentinels and to the servers that they or the cluster name. */
+  REDIS_TLS: flag.default(false),
+  /** Certificates (PEM) of a private authority that signs those of Redis. */
+  REDIS_CA_FILE: z.string().min(1).refine(canRead, { message: 'wants a file that can be read' }).optional(),
   /** Prefix of all keys and channels in Redis. */
   REDIS_PREFIX: z.string().min(1).max(64).default('taskwire'),
   DATA_DIR: z.string().min(1).default('.taskwire'),
@@ -105,10 +154,60 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
-const checked = schema.refine(
-  ({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT,
-  { path: ['REST_PORT'], message: 'wants another port than PORT' },
-);
+/** Whether this process may read a file. */
+function canRead(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const checked = schema
+  .refine(({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT, {
+    path: ['REST_PORT'],
+    message: 'wants another port than PORT',
+  })
+  .superRefine((config, context) => {
+    for (const [variable, message] of redisFaults(config)) {
+      context.addIssue({ code: 'custom', path: [variable], message });
+    }
+  });
+
+/** Variables of Redis that contradict each other, or that would have no effect. */
+function* redisFaults(config: z.output<typeof schema>): Iterable<[variable: string, message: string]> {
+  const ways = (['REDIS_URL', 'REDIS_SENTINELS', 'REDIS_CLUSTER'] as const).filter((way) => config[way] !== undefined);
+  if (ways.length > 1) {
+    yield [ways[1]!, `cannot be set together with ${ways[0]}`];
+  }
+  if (config.REDIS_SENTINELS === undefined) {
+    for (const variable of ['REDIS_SENTINEL_USERNAME', 'REDIS_SENTINEL_PASSWORD'] as const) {
+      if (config[variable] !== undefined) {
+        yield [variable, 'has no effect without REDIS_SENTINELS'];
+      }
+    }
+  }
+  if (config.REDIS_URL !== undefined) {
+    const { protocol, username, password } = new URL(config.REDIS_URL);
+    if (config.REDIS_TLS) {
+      yield ['REDIS_TLS', 'has no effect on REDIS_URL: write rediss:// there'];
+    }
+    if (config.REDIS_CA_FILE !== undefined && protocol !== 'rediss:') {
+      yield ['REDIS_CA_FILE', 'has no effect without TLS: write rediss:// in REDIS_URL'];
+    }
+    for (const [variable, inUrl] of [
+      ['REDIS_USERNAME', username],
+      ['REDIS_PASSWORD', password],
+    ] as const) {
+      if (config[variable] !== undefined && inUrl !== '') {
+        yield [variable, 'stands in REDIS_URL too: set it in one place'];
+      }
+    }
+  } else if (config.REDIS_CA_FILE !== undefined && !config.REDIS_TLS && ways.length > 0) {
+    yield ['REDIS_CA_FILE', 'has no effect without REDIS_TLS=true'];
+  }
+}
 
 /** What the command line reads as a client of a service, wherever that runs. */
 const clientSchema = z.object({
@@ -167,7 +266,7 @@ function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
-      const secret = name.endsWith('_URL');
+      const secret = /_(?:URL|PASSWORD)$/.test(name);
       return `${name}: got ${secret ? 'a value that is not shown' : JSON.stringify(given[name])}; ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));

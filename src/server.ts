@@ -126,7 +126,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     stats,
     health: new Health({
       probeDatabase: async () => db.raw('SELECT 1'),
-      brokerUp: () => broker.up,
+      brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
     }),

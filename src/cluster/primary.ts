@@ -7,6 +7,7 @@ import { setupPrimary as setupClusterAdapter } from '@socket.io/cluster-adapter'
 import type { Logger } from '../base/logger.js';
 import { primaryLink } from '../broker/local/local-link.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/embedded-database.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
@@ -44,7 +45,7 @@ export async function runPrimary({
   let embedded: EmbeddedDatabase | undefined;
   let ending: Promise<void> | undefined;
   let endingSince = Number.NEGATIVE_INFINITY;
-  const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
+  const local = redisSettings(config) === undefined ? new LocalPrimary() : undefined;
   const urlFile = embeddedUrlFile(config.DATA_DIR);
 
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });

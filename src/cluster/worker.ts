@@ -5,6 +5,7 @@ import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local/local-broker.js';
 import { processLink } from '../broker/local/local-link.js';
 import { RedisBroker } from '../broker/redis/redis-broker.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer } from '../server.js';
 import { serveHandedOver } from './handed-over.js';
@@ -14,10 +15,11 @@ import { tidyAfterStorms } from './tidy.js';
 
 /** A worker process: serves the connections that the primary gives it until it is told to end. */
 export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
+  const redis = redisSettings(config);
   const broker: Broker =
-    config.REDIS_URL === undefined
+    redis === undefined
       ? new LocalBroker(processLink(), createAdapter, logger)
-      : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+      : new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
   const report = new SessionReport(tell);
   const server = createServer({
     config,

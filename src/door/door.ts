@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Broker } from '../broker/broker.js';
+import type { ConnectionPlaces } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { ApiKeyAuth } from './api-key.js';
@@ -13,7 +13,7 @@ export interface DoorOptions {
   readonly keys: Pick<ApiKeyAuth, 'authenticate' | 'revision'>;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
-  readonly connections: Pick<Broker, 'acquireConnection'>;
+  readonly connections: ConnectionPlaces;
   /** Connections of one address over the whole cluster. */
   readonly maxConnectionsPerIp: number;
 }
