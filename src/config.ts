@@ -40,18 +40,26 @@ const redisUrl = z.string().superRefine((text, context) => {
   }
 });
 
+/** @returns undefined when it is none. A socket has no host, and with a password before it that would be no URL at all. */
+export function parseRedisUrl(text: string): URL | undefined {
+  const whole = text.replace(/^((?:redis\+)?unix:\/\/[^/@]*@)\//i, '$1localhost/');
+  const known = /^(?:rediss?|redis\+unix|unix):\/\//i.test(whole) && URL.canParse(whole);
+  return known ? new URL(whole) : undefined;
+}
+
 /** What is wrong with a Redis URL: nothing that it says is left unread. */
 function redisUrlFault(text: string): string | undefined {
-  if (!URL.canParse(text) || !['redis:', 'rediss:', 'redis+unix:', 'unix:'].includes(new URL(text).protocol)) {
+  const url = parseRedisUrl(text);
+  if (url === undefined) {
     return 'wants redis://, rediss:// (TLS), or redis+unix:///path or unix:///path for a socket';
   }
-  const { protocol, hostname, pathname, searchParams } = new URL(text);
+  const { protocol, hostname, pathname, searchParams } = url;
   const socket = protocol.endsWith('unix:');
   const unknown = [...searchParams.keys()].filter((name) => !(name === 'db' || (name === 'family' && !socket)));
   if (unknown.length > 0) {
     return `does not know the parameter ${unknown[0]}; there are db${socket ? '' : ' and family (4 or 6)'}`;
   }
-  if (socket && (hostname !== '' || pathname.length < 2)) {
+  if (socket && ((hostname !== '' && hostname !== 'localhost') || pathname.length < 2)) {
     return 'wants the full path of the socket, with three slashes: redis+unix:///run/redis/redis.sock';
   }
   if (!socket && !/^\/?\d*$/.test(pathname)) {
@@ -189,7 +197,7 @@ function* redisFaults(config: z.output<typeof schema>): Iterable<[variable: stri
     }
   }
   if (config.REDIS_URL !== undefined) {
-    const { protocol, username, password } = new URL(config.REDIS_URL);
+    const { protocol, username, password } = parseRedisUrl(config.REDIS_URL)!;
     if (config.REDIS_TLS) {
       yield ['REDIS_TLS', 'has no effect on REDIS_URL: write rediss:// there'];
     }

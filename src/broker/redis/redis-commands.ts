@@ -19,6 +19,8 @@ export class RedisCommands {
   readonly cluster: Cluster | undefined;
   private readonly send: (channel: string, message: Buffer | string) => Promise<unknown>;
   private waiting: Array<() => void> = [];
+  /** Resolves when the masters of a cluster are connected. */
+  private warm: Promise<unknown> = Promise.resolve();
   private readonly trouble: ConnectionTrouble;
   private readonly listeners: Array<() => void> = [];
 
@@ -44,6 +46,9 @@ export class RedisCommands {
     this.trouble = new ConnectionTrouble(client, changed);
     client.on('ready', changed);
     this.cluster?.on('node error', (error: unknown) => this.trouble.note(error));
+    this.cluster?.on('refresh', () => {
+      this.warm = this.connectMasters();
+    });
   }
 
   /** Why no command can be sent; undefined when one can. */
@@ -79,8 +84,9 @@ export class RedisCommands {
   }
 
   /** Resolves when the first attempt has come to an end; later ones are the client's own. */
-  connect(): Promise<void> {
-    return this.trouble.attempt(() => this.client.connect());
+  async connect(): Promise<void> {
+    await this.trouble.attempt(() => this.client.connect());
+    await this.warm;
   }
 
   /** Leaves a connection that leads to the wrong server, or on which it does not answer. A cluster's leave by themselves. */
@@ -99,6 +105,12 @@ export class RedisCommands {
 
   disconnect(): void {
     this.client.disconnect();
+  }
+
+  /** The client connects to a node by the first command for it; others of the same turn would fail. */
+  private connectMasters(): Promise<unknown> {
+    const nodes = this.cluster?.nodes('master') ?? [];
+    return Promise.allSettled(nodes.filter(({ status }) => status === 'wait').map((node) => node.connect()));
   }
 
   private sendWaiting(): void {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { RedisOptions } from 'ioredis';
-import type { Config } from '../../config.js';
+import { type Config, parseRedisUrl } from '../../config.js';
 
 /** Where Redis is: exactly one of `url`, `sentinels` and `cluster`. */
 export interface RedisSettings {
@@ -92,7 +92,7 @@ export function describeSettings({ url, sentinels, sentinelMaster = 'mymaster', 
   if (url === undefined) {
     return cluster === undefined ? `Sentinels ${sentinels} for ${sentinelMaster}` : `cluster ${cluster}`;
   }
-  const parsed = new URL(url);
+  const parsed = urlOf(url);
   parsed.username = '';
   parsed.password = '';
   return parsed.href;
@@ -102,8 +102,16 @@ function credentials({ username, password }: RedisSettings): { username?: string
   return { ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }) };
 }
 
+function urlOf(text: string): URL {
+  const url = parseRedisUrl(text);
+  if (url === undefined) {
+    throw new Error('not a URL of Redis: it begins with redis://, rediss://, redis+unix:// or unix://');
+  }
+  return url;
+}
+
 function urlOptions(url: string, caFile: string | undefined): ConnectionOptions {
-  const { protocol, hostname, port, pathname, username, password, searchParams } = new URL(url);
+  const { protocol, hostname, port, pathname, username, password, searchParams } = urlOf(url);
   const db = searchParams.get('db');
   const options = {
     ...(username === '' ? {} : { username: decoded(username) }),
