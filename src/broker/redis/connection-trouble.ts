@@ -16,7 +16,7 @@ export class ConnectionTrouble {
    * @param onChange told of each attempt that has failed
    */
   constructor(
-    private readonly client: Pick<Redis, 'on' | 'once' | 'status'>,
+    private readonly client: Pick<Redis, 'on' | 'once' | 'status'> & { readonly stream?: Redis['stream'] },
     onChange: () => void,
   ) {
     const failed = (): void => {
@@ -35,10 +35,21 @@ export class ConnectionTrouble {
         failed();
       }
     });
+    client.on('connect', () => this.hearRefusal());
     client.on('ready', () => {
       this.fault = undefined;
     });
     client.on('close', failed);
+  }
+
+  /** A server that has no place says so and closes at once; its words would be lost with the connection. */
+  private hearRefusal(): void {
+    this.client.stream?.once('data', (bytes: Buffer) => {
+      const line = bytes.toString('latin1').split('\r\n', 1)[0]!;
+      if (line.startsWith('-')) {
+        this.note(new Error(line.slice(1)));
+      }
+    });
   }
 
   /** Takes an error that tells why the present connection does not work. */
@@ -50,7 +61,7 @@ export class ConnectionTrouble {
 
   /** The cause of a failed command, which may say no more than that there is no connection. */
   explain(error: unknown): Fault {
-    if (this.fault !== undefined && this.fault !== CONNECTING) {
+    if (this.fault !== undefined) {
       return this.fault;
     }
     const fault = faultOf(error);

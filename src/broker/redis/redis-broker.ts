@@ -235,17 +235,38 @@ export class RedisBroker implements Broker {
     }
   }
 
-  /** Leaves a server that is not the master any more, ever more rarely: where its name leads may be the same. */
+  /**
+   * Leaves a server that is not the master any more. Where its name leads to the same one again, events come from that one
+   * too; then others are tried beside it, ever more rarely, and it is left when one of them takes writes.
+   */
   private goElsewhere(fault: Fault): void {
-    if (this.reconnecting === undefined) {
-      const delayMs = this.reconnects === 0 ? 0 : Math.min(MAX_RECONNECT_MS, this.refusedMs * 2 ** this.reconnects);
-      this.reconnects += 1;
-      this.options.logger.debug('redis is left for another connection', { ...fault, delayMs });
-      this.reconnecting = setTimeout(() => {
-        this.reconnecting = undefined;
+    if (this.reconnecting !== undefined) {
+      return;
+    }
+    const tries = this.reconnects;
+    const delayMs = tries === 0 ? 0 : Math.min(MAX_RECONNECT_MS, this.refusedMs * 2 ** tries);
+    this.reconnects += 1;
+    this.options.logger.debug('redis: another connection is tried', { ...fault, delayMs });
+    this.reconnecting = setTimeout(async () => {
+      if (tries === 0 || (await this.takesWrites())) {
         this.subscriptions.reconnect();
         this.reconnectAll();
-      }, delayMs);
+      }
+      this.reconnecting = undefined;
+    }, delayMs);
+  }
+
+  /** Whether a new connection leads to a server that takes writes. */
+  private async takesWrites(): Promise<boolean> {
+    const client = redisClient(this.target.options);
+    try {
+      await client.connect();
+      await client.set(`{${this.options.prefix}}:probe`, '', 'PX', 1_000);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      client.disconnect();
     }
   }
 

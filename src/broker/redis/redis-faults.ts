@@ -22,7 +22,7 @@ const HINTS: Readonly<Record<string, string>> = {
   EAI_AGAIN: 'the name server does not answer',
   ENOENT: 'there is no such socket',
   EACCES: 'this user may not use the socket',
-  ETIMEDOUT: 'no answer: a firewall, or a host that is away',
+  ETIMEDOUT: 'no answer: a firewall, a host that is away, or rediss:// to a port without TLS',
   SILENT: 'the connection is open and nothing comes on it',
   SENTINEL: 'check REDIS_SENTINELS, REDIS_SENTINEL_MASTER and REDIS_SENTINEL_PASSWORD',
   PLAIN: 'the server does not speak TLS there: use redis:// in place of rediss://, or its TLS port',
