@@ -3,7 +3,7 @@ import { CONNECTING, type Fault } from '../condition.js';
 import { CLOSED, faultOf } from './redis-faults.js';
 
 /** What a client says when it has asked all Sentinels and goes on asking; what one of them said tells more. */
-const SENTINELS_ASKED = /^All sentinels are unreachable\. Retrying from scratch after [\d.]+ms\.$/;
+const SENTINELS_ASKED = /^All sentinels are unreachable/;
 
 /** Follows why a client has no connection: what it says at the end of an attempt is always "Connection is closed.". */
 export class ConnectionTrouble {
@@ -26,8 +26,13 @@ export class ConnectionTrouble {
     client.on('connecting', () => {
       this.last = undefined;
     });
-    client.on('sentinelError', (error: unknown) => {
-      this.last = error;
+    let cause: Error | undefined;
+    client.on('sentinelCause', (error: Error) => {
+      cause = error;
+    });
+    client.on('sentinelError', ({ message }: Error) => {
+      this.last = new Error(cause === undefined ? message : message.replace('Connection is closed.', cause.message));
+      cause = undefined;
     });
     client.on('error', (error: unknown) => {
       this.note(error);

@@ -40,8 +40,22 @@ export function redisClient(target: ConnectionOptions, options: ConnectionOption
   const client = new Redis(all);
   // An error without a listener would be printed by the client; its users look at the end of the connection too.
   client.on('error', () => {});
+  if (target.sentinels !== undefined) {
+    hearSentinels(client);
+  }
   leaveWhenSilent(client);
   return client;
+}
+
+/** Has a client tell why it could not reach a Sentinel (`sentinelCause`): it says only that a connection was closed. */
+function hearSentinels(client: Redis): void {
+  const { connector } = client as unknown as { connector: { connectToSentinel(...args: unknown[]): Redis } };
+  const connect = connector.connectToSentinel.bind(connector);
+  connector.connectToSentinel = (...args) => {
+    const sentinel = connect(...args);
+    sentinel.on('error', (error: unknown) => client.emit('sentinelCause', error));
+    return sentinel;
+  };
 }
 
 /**
