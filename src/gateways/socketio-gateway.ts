@@ -53,7 +53,7 @@ interface EngineConnection {
   /** It has ended, or a packet came. */
   on(event: 'close' | 'packet', listener: () => void): void;
   /** A packet is about to join the queue. */
-  on(event: 'packetCreate', listener: (packet: { readonly data?: unknown }) => void): void;
+  on(event: 'packetCreate', listener: (packet: { data?: unknown }) => void): void;
 }
 
 interface WsSocket {
@@ -69,9 +69,19 @@ const WS_OPEN = 1;
 const MAX_WAITING_PACKETS = 4_096;
 /** How a CONNECT_ERROR of Socket.IO begins. */
 const REFUSAL = '4';
+/** What Socket.IO says to whoever asks for a namespace that it does not have, and what it says here instead. */
+const NO_NAMESPACE = '{"message":"Invalid namespace"}';
+const OTHER_NAMESPACE = `The namespace is ${NAMESPACE}: connect with io("http://host:port${NAMESPACE}")`;
+const NO_NAMESPACE_HERE = JSON.stringify({
+  message: OTHER_NAMESPACE,
+  data: new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }).body,
+});
 /** About the bytes of an acknowledgement, and of each room in it. */
 const ACK_BYTES = 200;
 const ACK_ROOM_BYTES = 250;
+
+const EXTRA_ARGUMENTS =
+  'An event takes one argument, the data, as in emit("SUBSCRIBE", { room: "job:123" }), and an acknowledgement';
 
 type Ack = (answer: unknown) => void;
 
@@ -98,17 +108,23 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     perMessageDeflate: false,
     httpCompression: false,
     // Whoever may not come is told so by the door, which a page can only read where CORS lets it.
-    cors: { origin: true, credentials: false },
+    cors: { origin: true, credentials: true },
+    // A script of any page may poll by JSONP, past CORS and past the check of its origin.
+    allowRequest: (request, decide) => {
+      const jsonp = new URLSearchParams((request.url ?? '').split('?')[1]).has('j');
+      decide(jsonp ? 'JSONP is switched off; poll with XMLHttpRequest or fetch' : null, !jsonp);
+    },
   });
 
   io.engine.use(releaseUpgrade);
   /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
   const refusals = new WeakMap<EngineConnection, number>();
 
-  function countRefusal(this: EngineConnection, { data }: { readonly data?: unknown }): void {
-    if (typeof data === 'string' && data.startsWith(REFUSAL)) {
+  function onRefusal(this: EngineConnection, packet: { data?: unknown }): void {
+    if (typeof packet.data === 'string' && packet.data.startsWith(REFUSAL)) {
+      packet.data = withReason(packet.data);
       const before = this.writeBuffer.length === 0 ? 0 : (refusals.get(this) ?? 0);
-      refusals.set(this, before + Buffer.byteLength(data));
+      refusals.set(this, before + Buffer.byteLength(packet.data as string));
     }
   }
 
@@ -131,13 +147,11 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
 
   // One listener of each kind serves all connections.
   io.engine.on('connection', (engine: EngineConnection) => {
-    engine.on('packetCreate', countRefusal);
+    engine.on('packetCreate', onRefusal);
     engine.on('packet', boundAnswers);
     engine.on('close', onClose);
   });
-  io.use((_socket, next) =>
-    next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
-  );
+  io.use((_socket, next) => next(refusal(new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }))));
 
   const namespace = io.of(NAMESPACE);
   namespace.use((socket, next) => {
@@ -194,6 +208,10 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   return io;
 }
 
+/** A refusal with something to do in it: Socket.IO's own for an unknown namespace has neither a code nor a way out. */
+const withReason = (packet: string): string =>
+  packet.endsWith(NO_NAMESPACE) ? `${packet.slice(0, -NO_NAMESPACE.length)}${NO_NAMESPACE_HERE}` : packet;
+
 /** Closes a connection when what waits is sent, or after a while. */
 function closeEngine(engine: EngineConnection): void {
   engine.close();
@@ -209,7 +227,7 @@ function cutOff(engine: EngineConnection): void {
 
 function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
   const ack = typeof args.at(-1) === 'function' ? (args.pop() as Ack) : undefined;
-  this.data.connection?.receive(type, args[0], ack);
+  this.data.connection?.receive(type, args, ack);
 }
 
 function onDisconnect(this: Socket): void {
@@ -339,8 +357,8 @@ class SocketioConnection implements GatewayConnection, FrameSink {
     cutOff(this.engine);
   }
 
-  receive(type: string, data: unknown, ack: Ack | undefined): void {
-    this.place?.session.handle(type, data, (outcome) => {
+  receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {
+    const answer = (outcome: Success | TaskwireError): void => {
       if (ack !== undefined) {
         // What was delivered before comes first.
         this.options.writer.flush(this);
@@ -353,7 +371,12 @@ class SocketioConnection implements GatewayConnection, FrameSink {
       } else {
         this.send(outcome.type, envelopeOf(outcome));
       }
-    });
+    };
+    if (args.length > 1) {
+      answer(new TaskwireError('INVALID_MESSAGE', { message: EXTRA_ARGUMENTS }));
+    } else {
+      this.place?.session.handle(type, args[0], answer);
+    }
   }
 
   private send(type: Outgoing['type'], text: string): void {

@@ -4,6 +4,7 @@ import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import type { Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
+import { binaryMessage, readClientMessage } from '../protocol/client-message.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
@@ -36,8 +37,14 @@ export interface Gateway {
 
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 const CLOSE_MS = 5_000;
-const MAX_REQUEST_ID = 128;
-const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+const NOT_FOUND = notFound();
+
+const ENGINE_HERE =
+  `Plain WebSockets are served here. With socket.io-client leave the option "path" out and connect to ` +
+  `io("http://host:port${NAMESPACE}")`;
+
+/** Whether a Socket.IO client takes this path for that of its transport. */
+const isEngineRequest = ({ url = '' }: IncomingMessage): boolean => /[?&]EIO=\d/.test(url);
 
 /** A WebSocket that knows its connection, so that one set of handlers serves all. */
 class TaskSocket extends WebSocket {
@@ -63,6 +70,9 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
     try {
+      if (isEngineRequest(request)) {
+        throw new TaskwireError('INVALID_REQUEST', { message: ENGINE_HERE });
+      }
       if (connections.draining) {
         throw new TaskwireError('SERVER_DRAINING');
       }
@@ -110,6 +120,19 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   });
 
   return { stop: () => heartbeat.stop() };
+}
+
+function notFound(): string {
+  const message = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
+  const body = JSON.stringify({ error: new TaskwireError('NOT_FOUND', { message }).body });
+  return [
+    'HTTP/1.1 404 Not Found',
+    'Content-Type: application/json; charset=utf-8',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+    '',
+    body,
+  ].join('\r\n');
 }
 
 function onError(): void {
@@ -186,12 +209,11 @@ class PlainConnection implements GatewayConnection, FrameSink {
 
   receive(data: RawData, isBinary: boolean): void {
     this.heard();
-    const message = isBinary ? undefined : parseMessage(data);
-    const requestId = message === undefined ? undefined : requestIdOf(message);
-    if (message === undefined) {
-      this.answer(new TaskwireError('INVALID_MESSAGE'), undefined);
+    const message = isBinary ? binaryMessage() : readClientMessage(String(data));
+    if (message.error !== undefined) {
+      this.answer(message.error, message.requestId);
     } else {
-      this.place?.session.handle(message.type, message.data, (outcome) => this.answer(outcome, requestId));
+      this.place?.session.handle(message.type, message.data, (outcome) => this.answer(outcome, message.requestId));
     }
   }
 
@@ -211,26 +233,6 @@ class PlainConnection implements GatewayConnection, FrameSink {
     this.close('SLOW_CONSUMER');
     return false;
   }
-}
-
-interface ClientMessage {
-  readonly type: string;
-  readonly data?: unknown;
-  readonly request_id?: unknown;
-}
-
-function parseMessage(data: RawData): ClientMessage | undefined {
-  try {
-    const value: unknown = JSON.parse(String(data));
-    const typed = typeof value === 'object' && value !== null && typeof (value as ClientMessage).type === 'string';
-    return typed ? (value as ClientMessage) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function requestIdOf({ request_id: id }: ClientMessage): string | undefined {
-  return typeof id === 'string' && id.length <= MAX_REQUEST_ID ? id : undefined;
 }
 
 function successText({ type, message, data }: Success, requestId: string | undefined): string {
