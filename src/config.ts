@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { parseDatabaseUrl } from './base/database-url.js';
+import { parseRedisUrl, redisUrlFault } from './base/redis-url.js';
 
 const port = z.coerce.number().int().min(0).max(65535);
 const count = z.coerce.number().int().min(1);
@@ -58,34 +59,6 @@ const redisUrl = z.string().superRefine((text, context) => {
   }
 });
 
-/** @returns undefined when it is none. A socket has no host, and with a password before it that would be no URL at all. */
-export function parseRedisUrl(text: string): URL | undefined {
-  const whole = text.replace(/^((?:redis\+)?unix:\/\/[^/@]*@)\//i, '$1localhost/');
-  const known = /^(?:rediss?|redis\+unix|unix):\/\//i.test(whole) && URL.canParse(whole);
-  return known ? new URL(whole) : undefined;
-}
-
-/** What is wrong with a Redis URL: nothing that it says is left unread. */
-function redisUrlFault(text: string): string | undefined {
-  const url = parseRedisUrl(text);
-  if (url === undefined) {
-    return 'wants redis://, rediss:// (TLS), or redis+unix:///path or unix:///path for a socket';
-  }
-  const { protocol, hostname, pathname, searchParams } = url;
-  const socket = protocol.endsWith('unix:');
-  const unknown = [...searchParams.keys()].filter((name) => !(name === 'db' || (name === 'family' && !socket)));
-  if (unknown.length > 0) {
-    return `does not know the parameter ${unknown[0]}; there are db${socket ? '' : ' and family (4 or 6)'}`;
-  }
-  if (socket && ((hostname !== '' && hostname !== 'localhost') || pathname.length < 2)) {
-    return 'wants the full path of the socket, with three slashes: redis+unix:///run/redis/redis.sock';
-  }
-  if (!socket && !/^\/?\d*$/.test(pathname)) {
-    return 'wants the number of a database, or nothing, as its path';
-  }
-  return /^\d*$/.test(searchParams.get('db') ?? '') ? undefined : 'wants a number as db';
-}
-
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -119,7 +92,11 @@ const schema = z.object({
   /** Certificates (PEM) of a private authority that signs those of Redis. */
   REDIS_CA_FILE: z.string().min(1).refine(canRead, { message: 'wants a file that can be read' }).optional(),
   /** Prefix of all keys and channels in Redis. */
-  REDIS_PREFIX: z.string().min(1).max(64).default('taskwire'),
+  REDIS_PREFIX: z
+    .string()
+    .max(64)
+    .regex(/^[^\s{}]+$/, { message: 'wants a word without spaces and braces' })
+    .default('taskwire'),
   DATA_DIR: z.string().min(1).default('.taskwire'),
   LOG_LEVEL: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
   LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
@@ -216,8 +193,9 @@ function* redisFaults(config: z.output<typeof schema>): Iterable<[variable: stri
       }
     }
   }
-  if (config.REDIS_URL !== undefined) {
-    const { protocol, username, password } = parseRedisUrl(config.REDIS_URL)!;
+  const url = config.REDIS_URL === undefined ? undefined : parseRedisUrl(config.REDIS_URL);
+  if (url !== undefined) {
+    const { protocol, username, password } = url;
     if (config.REDIS_TLS) {
       yield ['REDIS_TLS', 'has no effect on REDIS_URL: write rediss:// there'];
     }

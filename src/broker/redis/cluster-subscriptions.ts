@@ -27,6 +27,8 @@ export class ClusterSubscriptions {
   /** Channels with their slots. */
   private readonly names = new Map<string, number>();
   private readonly shards = new Map<string, RedisSubscriber>();
+  /** First attempts to connect. */
+  private readonly starting = new Set<Promise<void>>();
   private stopped = false;
 
   constructor(
@@ -47,6 +49,8 @@ export class ClusterSubscriptions {
   /** Resolves when all channels are in place, as far as the nodes let that be. */
   async start(): Promise<void> {
     await this.assign();
+    // Those of an assignment that had begun before too.
+    await Promise.all(this.starting);
   }
 
   async add(name: string): Promise<void> {
@@ -133,8 +137,11 @@ export class ClusterSubscriptions {
         },
       });
       this.shards.set(master, made);
-      await made.assign(names, heartbeat);
-      await made.start();
+      void made.assign(names, heartbeat);
+      const starting = made.start();
+      this.starting.add(starting);
+      await starting;
+      this.starting.delete(starting);
     } else if (shard.fault?.code === 'SLOTS_MOVED' || shard.fault?.code === 'MOVED' || !shard.hears(names, heartbeat)) {
       await shard.assign(names, heartbeat);
     }

@@ -44,7 +44,7 @@ export class RedisCommands {
       }
     };
     this.trouble = new ConnectionTrouble(client, changed);
-    client.on('ready', changed);
+    client.on('ready', () => (this.cluster === undefined ? changed() : void this.warm.then(changed)));
     this.cluster?.on('node error', (error: unknown) => this.trouble.note(error));
     this.cluster?.on('refresh', () => {
       this.warm = this.connectMasters();

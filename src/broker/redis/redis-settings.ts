@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { RedisOptions } from 'ioredis';
-import { type Config, parseRedisUrl } from '../../config.js';
+import { parseRedisUrl } from '../../base/redis-url.js';
 
 /** Where Redis is: exactly one of `url`, `sentinels` and `cluster`. */
 export interface RedisSettings {
@@ -32,8 +32,22 @@ interface HostPort {
   readonly port: number;
 }
 
+/** The variables of the environment that say where Redis is. */
+export interface RedisVariables {
+  readonly REDIS_URL?: string | undefined;
+  readonly REDIS_SENTINELS?: readonly string[] | undefined;
+  readonly REDIS_SENTINEL_MASTER: string;
+  readonly REDIS_SENTINEL_USERNAME?: string | undefined;
+  readonly REDIS_SENTINEL_PASSWORD?: string | undefined;
+  readonly REDIS_CLUSTER?: readonly string[] | undefined;
+  readonly REDIS_USERNAME?: string | undefined;
+  readonly REDIS_PASSWORD?: string | undefined;
+  readonly REDIS_TLS: boolean;
+  readonly REDIS_CA_FILE?: string | undefined;
+}
+
 /** @returns what the environment says of Redis, undefined when it names none */
-export function redisSettings(config: Config): RedisSettings | undefined {
+export function redisSettings(config: RedisVariables): RedisSettings | undefined {
   const { REDIS_URL: url, REDIS_SENTINELS: sentinels, REDIS_CLUSTER: cluster } = config;
   if (url === undefined && sentinels === undefined && cluster === undefined) {
     return undefined;
