@@ -4,17 +4,17 @@ import { connectTransport } from '../broker/redis/redis-transport.js';
 import type { Config } from '../config.js';
 
 /**
- * Tells the workers that a key is no longer valid. Without Redis there is no way to them.
+ * Tells the workers that a key is no longer valid, or has changed. Without Redis there is no way to them.
  * @throws when Redis does not take the message
  */
-export async function announceRevoked(config: Config, keyId: string): Promise<void> {
+export async function announceKey(config: Config, type: 'key-revoked' | 'key-changed', keyId: string): Promise<void> {
   const redis = redisSettings(config);
   if (redis === undefined) {
     return;
   }
   const transport = await connectTransport({ ...redis, prefix: config.REDIS_PREFIX });
   try {
-    await sendControl(transport, 'key-revoked', { keyId });
+    await sendControl(transport, type, { keyId });
   } finally {
     await transport.close();
   }
