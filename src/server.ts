@@ -23,6 +23,7 @@ import { type TokenIssuer, Tokens } from './door/tokens.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
@@ -148,10 +149,28 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       revoke({ keyId });
     });
   };
+  // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
+  const connections = new Connections(
+    sessionOpener(hub, {
+      resolve: (identity, room) => access.resolve(identity, room),
+      authenticate: async (data) => {
+        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+        await rates.check(identity);
+        return identity;
+      },
+      limits: config,
+      logger,
+    }),
+    logger,
+  );
+  const writer = new FrameWriter();
+  const streams = createStreamGateway({ connections, admit, writer, limits: config });
+  releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,
     jobs,
     history: new EventHistory(db),
+    openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
     keys: authenticator,
@@ -181,20 +200,6 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     [listens ? http : undefined, rest].filter((server) => server !== undefined),
   );
   releasers.push('HTTP', () => requests.stop());
-  const connections = new Connections(
-    sessionOpener(hub, {
-      resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data) => {
-        const identity = await authenticator.authenticate(credentialsOfMessage(data));
-        await rates.check(identity);
-        return identity;
-      },
-      limits: config,
-      logger,
-    }),
-    logger,
-  );
-  const writer = new FrameWriter();
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
