@@ -60,7 +60,7 @@ export async function createWorld(services: Services, layout: Layout): Promise<W
 }
 
 async function createTasks(db: Knex, jobs: readonly Job[]): Promise<void> {
-  const tasks = new TaskRepository(db);
+  const tasks = new TaskRepository(db, undefined, { capture: 'off' });
   const batches: Array<{ owner: string; jobs: Job[] }> = [];
   for (const job of jobs) {
     const wanted = job.taskIds.splice(0).map(() => job);

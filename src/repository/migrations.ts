@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { CAPTURE_STEP } from './capture-schema.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
 interface Step {
@@ -140,6 +141,7 @@ const STEPS: readonly Step[] = [
          ADD CONSTRAINT api_keys_role_check CHECK (role IN ('user', 'service', 'admin'))`,
     ],
   },
+  { name: '0006_capture', ...CAPTURE_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {
