@@ -54,6 +54,10 @@ export interface TaskServer {
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
+  /** Says whether `look` is called for events that nobody publishes; at first it is not. */
+  setListening(listening: boolean): void;
+  /** Looks into the log for events that nobody publishes; without `users` for those of everybody. */
+  look(users: readonly string[] | undefined): void;
   /** Resolves when it can serve: the database has answered and the broker was tried. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
@@ -268,6 +272,14 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     http,
     io,
     rest,
+    setListening(listening) {
+      hub.listening = listening;
+    },
+    look(users) {
+      for (const user of users ?? [undefined]) {
+        void hub.look(user);
+      }
+    },
     async start() {
       await Promise.all([broker.start(), databaseAnswers()]);
       await Promise.all([bus.start(), stats.start()]);

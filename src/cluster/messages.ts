@@ -8,6 +8,19 @@ export interface WorkerDrain {
   readonly type: 'worker:drain';
 }
 
+/** Tells a worker of events that were committed and that nobody publishes. */
+export interface DatabaseChanged {
+  readonly type: 'database:changed';
+  /** Whose; undefined: of whomever. */
+  readonly users: readonly string[] | undefined;
+}
+
+/** Tells a worker whether it will be told of such events. */
+export interface DatabaseListening {
+  readonly type: 'database:listening';
+  readonly listening: boolean;
+}
+
 /** Sessions that have begun and ended at a worker since it last said so, by their ids. */
 export interface WorkerSessions {
   readonly type: 'worker:sessions';

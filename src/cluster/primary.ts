@@ -12,8 +12,10 @@ import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/embedd
 import { tokenSecret } from '../embedded/token-secret.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
 import { toTaskwireError } from '../protocol/errors.js';
+import type { ChangeListener } from '../repository/change-listener.js';
 import { connectDatabase } from '../repository/connect-database.js';
 import { migrate } from '../repository/migrate.js';
+import { tellOfChanges } from './database-changes.js';
 import { greeting, makeDemonstration } from './demonstration.js';
 import { createStickyListener } from './sticky-listener.js';
 import { WorkerPool } from './worker-pool.js';
@@ -45,6 +47,7 @@ export async function runPrimary({
   let embedded: EmbeddedDatabase | undefined;
   let secrets = config.TOKEN_SECRET;
   let ending: Promise<void> | undefined;
+  let changes: ChangeListener | undefined;
   let endingSince = Number.NEGATIVE_INFINITY;
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
   const urlFile = embeddedUrlFile(config.DATA_DIR);
@@ -73,6 +76,7 @@ export async function runPrimary({
 
   async function finish(code: number): Promise<void> {
     listener.close();
+    await changes?.stop();
     await embedded?.stop();
     if (embedded !== undefined) {
       rmSync(urlFile, { force: true });
@@ -111,7 +115,8 @@ export async function runPrimary({
     }
   }
   const databaseUrl = embedded?.url ?? config.DATABASE_URL!;
-  await prepareDatabase(databaseUrl, logger);
+  await prepareDatabase(databaseUrl, config, logger);
+  changes = tellOfChanges(databaseUrl, logger);
   await pool.start();
   if (ending === undefined) {
     await welcome(databaseUrl, embedded !== undefined, addressOf(listener));
@@ -154,13 +159,13 @@ async function tryRestPort(config: Config): Promise<void> {
 }
 
 /** Brings the schema up to date; a database that is only just starting gets its time. */
-async function prepareDatabase(url: string, logger: Logger): Promise<void> {
+async function prepareDatabase(url: string, { CAPTURE }: Config, logger: Logger): Promise<void> {
   const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire migrate', statementMs: 600_000 });
   const end = performance.now() + DATABASE_PATIENCE_MS;
   try {
     for (let told = false; ; told = true) {
       try {
-        const steps = await migrate(db);
+        const steps = await migrate(db, { capture: CAPTURE });
         if (steps.length > 0) {
           logger.info('schema brought up to date', { steps });
         }

@@ -8,7 +8,13 @@ import { RedisBroker } from '../broker/redis/redis-broker.js';
 import type { Config } from '../config.js';
 import { createServer } from '../server.js';
 import { serveHandedOver } from './handed-over.js';
-import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
+import {
+  type DatabaseChanged,
+  type DatabaseListening,
+  isMessage,
+  type WorkerDrain,
+  type WorkerReady,
+} from './messages.js';
 import { SessionReport } from './session-report.js';
 import { tidyAfterStorms } from './tidy.js';
 
@@ -45,6 +51,10 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
   process.on('message', (message) => {
     if (isMessage<WorkerDrain>(message, 'worker:drain')) {
       void end();
+    } else if (isMessage<DatabaseChanged>(message, 'database:changed')) {
+      server.look(message.users);
+    } else if (isMessage<DatabaseListening>(message, 'database:listening')) {
+      server.setListening(message.listening);
     }
   });
   process.on('SIGTERM', () => void end());

@@ -43,7 +43,16 @@ export class RestServer {
   readonly apiKeys: ApiKeyRepository;
   readonly auth: ApiKeyAuth;
   readonly rooms = new Map<string, number>();
-  readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
+  readonly messages = {
+    events: 7,
+    deliveries: 21,
+    duplicates: 1,
+    repairs: 2,
+    captured: 4,
+    resets: 0,
+    published: 9,
+    failed: 3,
+  };
   readonly revoked: string[] = [];
   readiness: Readiness = 'ready';
   readonly tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 600 });
