@@ -1,68 +1,85 @@
-import cluster, { type Worker } from 'node:cluster';
 import type { Logger } from '../base/logger.js';
+import type { PrimaryChannel } from '../base/process-messages.js';
+import { TurnBatch } from '../base/turn-batch.js';
 import { ChangeListener } from '../repository/change-listener.js';
-import { type DatabaseChanged, type DatabaseListening, isMessage, type WorkerReady } from './messages.js';
 
-/** Users that are told by name; of more, workers look at all that they follow. */
+/** Who wants to know of events that nobody publishes. */
+export interface ChangeTarget {
+  /** Some were committed. @param users whose; undefined: anybody's */
+  look(users: readonly string[] | undefined): void;
+  /** Whether `look` is called from now on. */
+  setListening(listening: boolean): void;
+}
+
+/** Users that are told by name; of more, everybody looks at all streams. */
 const MAX_USERS = 1_000;
 
 /**
- * Tells the workers of this instance, in one message for what comes together, whose streams have events that nobody
- * publishes: the instance needs one connection for that.
+ * Tells the workers of this instance whose streams have events that nobody publishes: changes that other programs made.
+ * One connection to the database serves all of them.
  */
-export function tellOfChanges(url: string, logger: Logger): ChangeListener {
-  let users: Set<string> | undefined = new Set();
-  let planned = false;
-  let listening = false;
+export class DatabaseChanges {
+  private readonly targets = new Set<ChangeTarget>();
+  private readonly news: TurnBatch<string | undefined>;
+  private readonly listener: ChangeListener;
+  private listening = false;
 
-  function flush(): void {
-    planned = false;
-    const message: DatabaseChanged = { type: 'database:changed', users: users && [...users] };
-    users = new Set();
-    for (const worker of Object.values(cluster.workers ?? {})) {
-      tell(worker, message);
-    }
+  constructor(url: string, logger: Logger) {
+    this.news = new TurnBatch((users) => this.tell(users));
+    this.listener = new ChangeListener({
+      url,
+      logger,
+      onChange: (userId) => this.news.add(userId),
+      onState: (listening) => {
+        this.listening = listening;
+        for (const target of this.targets) {
+          target.setListening(listening);
+        }
+      },
+    });
+    this.listener.start();
   }
 
-  function tellState(worker: Worker | undefined): void {
-    const message: DatabaseListening = { type: 'database:listening', listening };
-    tell(worker, message);
+  add(target: ChangeTarget): void {
+    this.targets.add(target);
+    target.setListening(this.listening);
   }
 
-  cluster.on('message', (worker, message: unknown) => {
-    if (isMessage<WorkerReady>(message, 'worker:ready')) {
-      tellState(worker);
+  /** Tells a worker, as soon as it can serve and until it ends. */
+  addWorker(channel: PrimaryChannel): void {
+    const send: PrimaryChannel['send'] = (message) => {
+      try {
+        channel.send(message);
+      } catch {
+        // It is gone, and the next one begins anew.
+      }
+    };
+    const target: ChangeTarget = {
+      look: (users) => send({ type: 'taskwire:changed', users }),
+      setListening: (listening) => send({ type: 'taskwire:listening', listening }),
+    };
+    channel.onMessage((message) => {
+      if (message.type === 'taskwire:ready') {
+        this.add(target);
+      }
+    });
+    channel.onClose(() => this.targets.delete(target));
+  }
+
+  stop(): Promise<void> {
+    return this.listener.stop();
+  }
+
+  private tell(news: ReadonlyArray<string | undefined>): void {
+    const named = new Set<string>();
+    for (const userId of news) {
+      if (userId !== undefined) {
+        named.add(userId);
+      }
     }
-  });
-
-  const listener = new ChangeListener({
-    url,
-    logger,
-    onChange: (userId) => {
-      if (userId === undefined || users === undefined || users.size >= MAX_USERS) {
-        users = undefined;
-      } else {
-        users.add(userId);
-      }
-      if (!planned) {
-        planned = true;
-        setImmediate(flush);
-      }
-    },
-    onState: (state) => {
-      listening = state;
-      for (const worker of Object.values(cluster.workers ?? {})) {
-        tellState(worker);
-      }
-    },
-  });
-  listener.start();
-  return listener;
-}
-
-function tell(worker: Worker | undefined, message: object): void {
-  if (worker?.isConnected() === true) {
-    // Who is gone need not be told.
-    worker.send(message, () => {});
+    const users = named.size > MAX_USERS || news.includes(undefined) ? undefined : [...named];
+    for (const target of this.targets) {
+      target.look(users);
+    }
   }
 }

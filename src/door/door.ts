@@ -5,7 +5,13 @@ import { TaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo } from '../protocol/tasks.js';
 import type { Authenticate } from './authenticator.js';
 import { type AddressOf, addressGroup } from './client-address.js';
-import { type Credentials, credentialsOf, credentialsOfMessage, isEmpty } from './credentials.js';
+import {
+  type Credentials,
+  credentialsOf,
+  credentialsOfMessage,
+  isEmpty,
+  type QueryCredentials,
+} from './credentials.js';
 import type { CheckOrigin } from './origin.js';
 import type { RateLimiter } from './rate-limit.js';
 
@@ -24,6 +30,8 @@ export interface Visitor {
   readonly request: IncomingMessage;
   /** What a Socket.IO client sent as `auth`, unchecked. */
   readonly auth?: unknown;
+  /** What of the request's query is read: everything when absent. */
+  readonly query?: QueryCredentials;
   /**
    * Waits for the first message of somebody who came without credentials, and reads it.
    * @throws TaskwireError MISSING_API_KEY, INVALID_MESSAGE
@@ -77,10 +85,10 @@ export function createDoor(options: DoorOptions): Admit {
     return identity;
   }
 
-  return async ({ request, auth, ask }) => {
+  return async ({ request, auth, query = 'all', ask }) => {
     checkOrigin(request);
     const address = addressOf(request);
-    let credentials = credentialsOf(request, { query: 'all', auth });
+    let credentials = credentialsOf(request, { query, auth });
     let release: (() => void) | undefined;
     try {
       if (ask !== undefined && isEmpty(credentials) && credentials.hint?.() === undefined) {
