@@ -11,6 +11,7 @@ import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { Tokens } from '../../src/door/tokens.js';
 import { createApp } from '../../src/http/app.js';
+import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { Role } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
@@ -69,6 +70,7 @@ export class RestServer {
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
       jobs: new JobRepository(db),
       history: new EventHistory(db),
+      openStream: () => Promise.reject(new TaskwireError('NOT_FOUND')),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: new Authenticator(this.auth, this.tokens),
