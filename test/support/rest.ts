@@ -81,7 +81,7 @@ export class RestServer {
       stats,
       health: new Health({
         probeDatabase: async () => db.raw('SELECT 1'),
-        brokerUp: () => broker.up,
+        brokerState: () => broker.state,
         readiness: () => this.readiness,
         collect: () => stats.collect({ rooms: false }),
       }),
