@@ -469,7 +469,7 @@ describe('an instance on embedded defaults', function () {
       };
       const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${key}`);
       await once(socket, 'open');
-      // To the port that keeps no connections: one on which nothing has been said yet.
+      // To the other port: one on which nothing has been said yet.
       const silent = connect(instance.port, '127.0.0.1');
       await once(silent, 'connect');
 
@@ -516,10 +516,10 @@ describe('an instance on embedded defaults', function () {
         reused: true,
       });
       silent.write('GET /api/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n');
-      const [refusal] = (await once(silent, 'data')) as [Buffer];
-      expect(String(refusal))
-        .to.match(/^HTTP\/1\.1 503 /)
-        .and.include('SERVER_DRAINING');
+      const [answer] = (await once(silent, 'data')) as [Buffer];
+      expect(String(answer))
+        .to.match(/^HTTP\/1\.1 404 /)
+        .and.include('Connection: close');
       post.end(body.slice(20));
       const [response] = await answered;
       response.resume();
