@@ -70,8 +70,10 @@ const schema = z.object({
   MAX_ROOMS_PER_CONNECTION: count.default(256),
   /** Bytes of one client message. */
   MAX_MESSAGE_BYTES: count.default(32_768),
-  /** Messages of one connection per second, over ten seconds. */
+  /** Messages of one connection per second, over ten seconds; what costs more than a message counts as several. */
   MAX_MESSAGES_PER_SECOND: count.default(50),
+  /** The same of all connections of one key in a worker, if the key's own limit is not higher. */
+  MAX_MESSAGES_PER_SECOND_PER_KEY: count.default(200),
   /** Bytes of one REST body. */
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */

@@ -16,6 +16,7 @@ import { RateLimiter } from './door/rate-limit.js';
 import { RoomAccess } from './door/room-access.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
+import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
@@ -145,12 +146,14 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     logger,
   );
   const writer = new FrameWriter();
+  const meters = new Meters(config);
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
     connections,
     admit,
     writer,
+    meters,
     limits: config,
   });
   const websockets = createWebsocketGateway({
@@ -158,6 +161,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     connections,
     admit,
     writer,
+    meters,
     limits: config,
     onOpen,
     onClose,

@@ -9,15 +9,20 @@ import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
+import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
+import { MeteredSocket } from './metered-socket.js';
 
 export interface WebsocketGatewayOptions {
   readonly server: Server;
   readonly connections: Connections;
   readonly admit: Admit;
   readonly writer: FrameWriter;
+  readonly meters: Meters;
   readonly limits: {
+    readonly MAX_ROOMS_PER_CONNECTION: number;
     readonly MAX_MESSAGE_BYTES: number;
     readonly MAX_BUFFERED_BYTES: number;
     readonly PING_INTERVAL_MS: number;
@@ -39,14 +44,17 @@ const CLOSE_MS = 5_000;
 const MAX_REQUEST_ID = 128;
 const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
-/** A WebSocket that knows its connection, so that one set of handlers serves all. */
-class TaskSocket extends WebSocket {
+class ConnectedSocket extends MeteredSocket {
   connection: PlainConnection | undefined;
 }
 
 /** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
 export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
-  const { server, connections, admit, limits } = options;
+  const { server, connections, admit, meters, limits } = options;
+  /** A WebSocket that knows its connection, so that one set of handlers serves all. */
+  class TaskSocket extends ConnectedSocket {
+    override meter: Meter | undefined = meters.stranger();
+  }
   const sockets = new WebSocketServer<typeof TaskSocket>({
     noServer: true,
     clientTracking: false,
@@ -73,6 +81,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       }
       lastId += 1;
       const connection = new PlainConnection(`p${process.pid}.${lastId}`, admission.identity, ws, socket, options);
+      meters.admit(connection.meter, admission.identity);
       connection.place = connections.enter(connection, admission);
       ws.connection = connection;
       heartbeat.add(connection);
@@ -90,7 +99,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   };
 
   function onClose(this: WebSocket): void {
-    const { connection } = this as TaskSocket;
+    const { connection } = this as ConnectedSocket;
     if (connection !== undefined) {
       heartbeat.delete(connection);
       connection.place?.leave();
@@ -117,27 +126,31 @@ function onError(): void {
 }
 
 function onMessage(this: WebSocket, data: RawData, isBinary: boolean): void {
-  (this as TaskSocket).connection?.receive(data, isBinary);
+  (this as ConnectedSocket).connection?.receive(data, isBinary);
 }
 
 function onHeard(this: WebSocket): void {
-  (this as TaskSocket).connection?.heard();
+  (this as ConnectedSocket).connection?.heard();
 }
 
-class PlainConnection implements GatewayConnection, FrameSink {
+class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport = 'websocket';
   pending: FrameChain | undefined;
   place: Place | undefined;
   heardAt = performance.now();
   pingedAt = 0;
+  readonly meter: Meter;
 
   constructor(
     readonly id: string,
     readonly identity: Identity,
-    private readonly ws: WebSocket,
+    private readonly ws: MeteredSocket,
     private readonly socket: Duplex,
     private readonly options: WebsocketGatewayOptions,
-  ) {}
+  ) {
+    this.meter = ws.meter!;
+    this.meter.listener = this;
+  }
 
   get backlog(): number {
     return this.socket.writableLength + (this.pending?.length ?? 0);
@@ -147,6 +160,7 @@ class PlainConnection implements GatewayConnection, FrameSink {
     if (this.ws.readyState !== WebSocket.OPEN) {
       return;
     }
+    this.meter.spend(costOfMessage(message));
     if (this.options.limits.DIRECT_FRAMES) {
       this.options.writer.add(this, plainFrame(message));
     } else if (this.keepsUp()) {
@@ -191,8 +205,20 @@ class PlainConnection implements GatewayConnection, FrameSink {
     if (message === undefined) {
       this.answer(new TaskwireError('INVALID_MESSAGE'), undefined);
     } else {
-      this.place?.session.handle(message.type, message.data, (outcome) => this.answer(outcome, requestId));
+      this.meter.spend(costOfRooms(message.data, this.options.limits.MAX_ROOMS_PER_CONNECTION));
+      this.place?.session.handle(message.type, message.data, (outcome) => {
+        this.meter.spend(costOfAnswer(outcome));
+        this.answer(outcome, requestId);
+      });
     }
+  }
+
+  onSlowed(retryAfterMs: number): void {
+    this.answer(tooMuch(retryAfterMs), undefined);
+  }
+
+  onExceeded(): void {
+    this.close('RATE_LIMIT_EXCEEDED');
   }
 
   private answer(outcome: Success | TaskwireError, requestId: string | undefined): void {

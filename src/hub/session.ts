@@ -43,13 +43,9 @@ export interface SessionPorts {
   resolve(identity: Identity, room: Room): Promise<string>;
   readonly limits: {
     readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_MESSAGES_PER_SECOND: number;
   };
   readonly logger?: Pick<Logger, 'debug'>;
 }
-
-/** Seconds of the allowed message rate that may come at once. */
-const BURST_SECONDS = 10;
 
 export const sessionOpener =
   (hub: Hub, ports: SessionPorts): OpenSession =>
@@ -63,17 +59,13 @@ class HubSession implements Session {
   private adding = 0;
   /** Subscriptions of this turn. */
   private asked: Ask[] | undefined;
-  private allowance: number;
-  private allowanceAt = Date.now();
   private closed = false;
 
   constructor(
     private readonly connection: Connection,
     private readonly client: HubClient,
     private readonly ports: SessionPorts,
-  ) {
-    this.allowance = ports.limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
-  }
+  ) {}
 
   handle(type: string, data: unknown, reply: Reply): void {
     const answer: Reply = (outcome) => {
@@ -82,7 +74,6 @@ class HubSession implements Session {
       }
     };
     try {
-      this.spend();
       switch (type) {
         case 'SUBSCRIBE':
           this.subscribe(data, answer);
@@ -104,18 +95,6 @@ class HubSession implements Session {
   close(): void {
     this.closed = true;
     this.client.close();
-  }
-
-  /** Takes one message from the connection's allowance. */
-  private spend(): void {
-    const rate = this.ports.limits.MAX_MESSAGES_PER_SECOND;
-    const now = Date.now();
-    this.allowance = Math.min(rate * BURST_SECONDS, this.allowance + ((now - this.allowanceAt) / 1_000) * rate);
-    this.allowanceAt = now;
-    if (this.allowance < 1) {
-      throw new TaskwireError('RATE_LIMIT_EXCEEDED', { message: 'Too many messages', retryAfterMs: 1_000 / rate });
-    }
-    this.allowance -= 1;
   }
 
   private subscribe(data: unknown, reply: Reply): void {

@@ -40,7 +40,7 @@ class Stage {
         new Promise((resolve, reject) => {
           this.lookups.set(room.name, { resolve, reject });
         }),
-      limits: { MAX_ROOMS_PER_CONNECTION: 3, MAX_MESSAGES_PER_SECOND: 100 },
+      limits: { MAX_ROOMS_PER_CONNECTION: 3 },
     });
     this.session = open({ id: 'c', identity: {} } as unknown as Connection);
   }
