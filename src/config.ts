@@ -62,6 +62,14 @@ const schema = z.object({
     .default(['*']),
   /** Connections of one address over the whole cluster. */
   MAX_CONNECTIONS_PER_IP: count.default(10),
+  /** Connection attempts of an address per minute, in each worker; 24 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_CONNECTS_PER_MINUTE_PER_IP: count.optional(),
+  /** Keys that an address may try in vain per minute, in each worker; 3 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_FAILED_KEYS_PER_MINUTE_PER_IP: count.optional(),
+  /** Connections of which it is not known yet whose they are, in each worker. */
+  MAX_UNAUTHENTICATED: count.default(4_000),
+  /** How long a connection may take to be authenticated. */
+  AUTH_TIMEOUT_MS: milliseconds.default(10_000),
   /** Requests per minute of a key that names no limit of its own. */
   DEFAULT_RATE_LIMIT: count.default(600),
   /** How long a looked-up key is believed. */

@@ -6,14 +6,19 @@ import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
+import { AddressBrake } from './door/address-brake.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Approach } from './door/approach.js';
 import { clientAddress } from './door/client-address.js';
 import { createDoor } from './door/door.js';
+import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
+import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
+import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { Meters } from './gateways/meter.js';
@@ -62,6 +67,10 @@ const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connection
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
 
+/** Attempts and failures a minute that an address has for each of its connections, where nothing else is configured. */
+const CONNECTS_PER_CONNECTION = 24;
+const FAILED_KEYS_PER_CONNECTION = 3;
+
 /** The composition root of one worker: read it from top to bottom to know the system. */
 export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
@@ -99,15 +108,41 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     onUse: (keyId) => usage.note(keyId),
   });
   const rates = new RateLimiter(broker);
+  const addressOf = clientAddress(config.TRUSTED_PROXIES);
+  const refusals = new RefusalLog(logger);
+  const perIp = config.MAX_CONNECTIONS_PER_IP;
+  const guard = new KeyGuard(
+    keys,
+    new AddressBrake(
+      config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
+      'Too many wrong API keys from this address',
+    ),
+  );
+  const waitingRoom = new WaitingRoom({
+    perAddress: perIp,
+    inAll: config.MAX_UNAUTHENTICATED,
+    patienceMs: config.AUTH_TIMEOUT_MS,
+  });
+  const approach = new Approach({
+    addressOf,
+    attempts: new AddressBrake(
+      config.MAX_CONNECTS_PER_MINUTE_PER_IP ?? CONNECTS_PER_CONNECTION * perIp,
+      'Too many connection attempts from this address',
+    ),
+    keys: guard,
+    waitingRoom,
+    refusals,
+  });
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const admit = createDoor({
     checkOrigin,
-    keys,
+    keys: guard,
     rates,
-    addressOf: clientAddress(config.TRUSTED_PROXIES),
+    addressOf,
     connections: broker,
-    maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
+    maxConnectionsPerIp: perIp,
+    refusals,
   });
 
   const announceRevoked = async (keyId: string): Promise<void> => {
@@ -121,8 +156,10 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     jobs,
     apiKeys,
     access,
-    keys,
+    keys: guard,
     rates,
+    addressOf,
+    refusals,
     checkOrigin,
     stats,
     health: new Health({
@@ -151,6 +188,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     server: http,
     adapter: broker.socketAdapter(),
     connections,
+    approach,
     admit,
     writer,
     meters,
@@ -159,6 +197,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const websockets = createWebsocketGateway({
     server: http,
     connections,
+    approach,
     admit,
     writer,
     meters,
@@ -211,6 +250,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     readiness = 'draining';
     await connections.drain(0);
     websockets.stop();
+    waitingRoom.stop();
     maintenance.stop();
     rest?.closeAllConnections();
     rest?.close();

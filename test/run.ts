@@ -6,7 +6,15 @@ import { parseArgs } from 'node:util';
 import Mocha from 'mocha';
 
 /** Folders of suites: what is quick and near the code first. The bench's own tests come last and are built only when they run. */
-const FOLDERS = ['test/unit', 'test/contract', 'test/integration', 'test/cluster', 'test/fault', 'bench/test'];
+const FOLDERS = [
+  'test/unit',
+  'test/contract',
+  'test/integration',
+  'test/cluster',
+  'test/neighbours',
+  'test/fault',
+  'bench/test',
+];
 /** How long sockets and timers of the last test may take to end, in milliseconds. */
 const CLEAN_UP_MS = 10_000;
 const USAGE = `npm test                        all suites

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../base/single-flight.js';
-import { TaskwireError } from '../protocol/errors.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import { type ApiKeyRecord, hashApiKey } from '../repository/api-key-repository.js';
 import { apiKeyOf, type Credentials } from './credentials.js';
@@ -25,6 +25,9 @@ const MAX_KEYS = 50_000;
 const MAX_UNKNOWN = 10_000;
 /** An unknown hash stays unknown, as keys are random; this only bounds how long it is remembered. */
 const UNKNOWN_MS = 60_000;
+
+/** The name of credentials that cannot be a key. */
+export const NO_KEY = '';
 
 interface Known {
   readonly record: ApiKeyRecord;
@@ -53,6 +56,22 @@ export class ApiKeyAuth {
   /** Rises when a key is forgotten: who was authenticated before may not be any more. */
   get revision(): number {
     return this.forgotten;
+  }
+
+  /** Whether credentials are a key that was good here within the last quarter of an hour, and was not revoked since. */
+  knows(credentials: Credentials): boolean {
+    const name = this.nameOf(credentials);
+    const known = name === undefined ? undefined : this.known.get(name);
+    return known?.record.active === true && this.now() < known.stale;
+  }
+
+  /** What tells one key from another: undefined without a key, `NO_KEY` for what cannot be one. */
+  nameOf(credentials: Credentials): string | undefined {
+    try {
+      return hashApiKey(apiKeyOf(credentials));
+    } catch (error) {
+      return toTaskwireError(error).code === 'MISSING_API_KEY' ? undefined : NO_KEY;
+    }
   }
 
   /**

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
+import { canBeApiKey } from '../protocol/api-key-form.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { API_KEY } from '../repository/api-key-repository.js';
 
 /** Where a key may stand; what is empty counts as absent. */
 export interface Credentials {
@@ -40,7 +40,7 @@ export function apiKeyOf({ query = [], header = [], auth }: Credentials): string
     throw new TaskwireError('AUTHENTICATION_FAILED', { message: 'Different API keys in one request' });
   }
   const [key] = given;
-  if (typeof key !== 'string' || !API_KEY.test(key)) {
+  if (typeof key !== 'string' || !canBeApiKey(key)) {
     throw new TaskwireError('INVALID_API_KEY');
   }
   return key;

@@ -1,21 +1,24 @@
 import type { IncomingMessage } from 'node:http';
 import type { Broker } from '../broker/broker.js';
-import { TaskwireError } from '../protocol/errors.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { ApiKeyAuth } from './api-key.js';
 import { type AddressOf, addressGroup } from './client-address.js';
 import { credentialsOf } from './credentials.js';
+import type { KeyGuard } from './key-guard.js';
 import type { CheckOrigin } from './origin.js';
 import type { RateLimiter } from './rate-limit.js';
+import type { RefusalLog } from './refusal-log.js';
 
 export interface DoorOptions {
   readonly checkOrigin: CheckOrigin;
-  readonly keys: Pick<ApiKeyAuth, 'authenticate' | 'revision'>;
+  readonly keys: Pick<KeyGuard, 'authenticate' | 'revision'>;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
   readonly connections: Pick<Broker, 'acquireConnection'>;
   /** Connections of one address over the whole cluster. */
   readonly maxConnectionsPerIp: number;
+  /** Told about those that are refused. */
+  readonly refusals?: Pick<RefusalLog, 'note'>;
 }
 
 /** Somebody who wants to connect. */
@@ -45,17 +48,20 @@ const FULL_RETRY_MS = 5_000;
 
 /** The door of both transports: origin, API key, rate limit, place of the address; the first that refuses is the answer. */
 export function createDoor(options: DoorOptions): Admit {
-  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp } = options;
-  return async ({ request, apiKey }) => {
+  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp, refusals } = options;
+
+  async function admit({ request, apiKey }: Visitor, who: { address: string; key?: string }): Promise<Admission> {
     checkOrigin(request);
-    const address = addressOf(request);
+    const { address } = who;
+    const group = addressGroup(address);
     const credentials = credentialsOf(request, apiKey);
     const { revision } = keys;
-    const identity = await keys.authenticate(credentials);
+    const identity = await keys.authenticate(credentials, group);
+    who.key = identity.keyId;
     // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
     const [rate, place] = await Promise.allSettled([
       rates.check(identity),
-      connections.acquireConnection(addressGroup(address), maxConnectionsPerIp),
+      connections.acquireConnection(group, maxConnectionsPerIp),
     ]);
     const release = place.status === 'fulfilled' ? place.value : undefined;
     try {
@@ -73,11 +79,22 @@ export function createDoor(options: DoorOptions): Admit {
       }
       // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
       if (keys.revision !== revision) {
-        await keys.authenticate(credentials);
+        await keys.authenticate(credentials, group);
       }
       return { identity, address, release };
     } catch (error) {
       release?.();
+      throw error;
+    }
+  }
+
+  return async (visitor) => {
+    const who: { address: string; key?: string } = { address: addressOf(visitor.request) };
+    try {
+      return await admit(visitor, who);
+    } catch (error) {
+      const { code, message } = toTaskwireError(error);
+      refusals?.note({ code, reason: message, ...who });
       throw error;
     }
   };

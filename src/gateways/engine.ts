@@ -52,6 +52,8 @@ export class EngineSession implements MeterListener {
   constructor(
     private readonly engine: EngineConnection,
     meters: Meters,
+    /** Leaves the waiting room. */
+    private readonly leave: () => void,
   ) {
     const { socket } = engine.transport;
     this.meter = socket?.meter ?? meters.stranger();
@@ -59,6 +61,11 @@ export class EngineSession implements MeterListener {
     if (socket === undefined) {
       this.polling = new MeteredPolling(engine.transport as unknown as PollingTransport, this.meter);
     }
+  }
+
+  /** It is known whose it is. */
+  admitted(): void {
+    this.leave();
   }
 
   /** It goes on over a WebSocket. */
@@ -73,6 +80,7 @@ export class EngineSession implements MeterListener {
 
   /** It has ended. */
   end(): void {
+    this.leave();
     this.meter.stop();
     this.polling?.end();
   }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
+import { Allowance, type Waiter } from '../base/allowance.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
-import { Allowance, type Waiter } from './allowance.js';
 
 /** Messages of one connection that are taken in one turn of the event loop; the rest waits for the next. */
 const MESSAGES_PER_TURN = 32;

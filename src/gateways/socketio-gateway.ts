@@ -1,5 +1,7 @@
-import { type Server as HttpServer, ServerResponse } from 'node:http';
+import { type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
+import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
@@ -9,12 +11,14 @@ import type { FrameWriter } from './frame-writer.js';
 import type { Meters } from './meter.js';
 import { meteredServer } from './metered-socket.js';
 import { type Ack, type SocketData, SocketioConnection, type TaskSocket } from './socketio-connection.js';
+import { refuseUpgrade } from './upgrade.js';
 
 export interface SocketioGatewayOptions {
   readonly server: HttpServer;
   /** As the broker gives it. */
   readonly adapter: unknown;
   readonly connections: Connections;
+  readonly approach: Pick<Approach, 'check' | 'wait'>;
   readonly admit: Admit;
   readonly writer: FrameWriter;
   readonly meters: Meters;
@@ -43,7 +47,7 @@ const MAX_WAITING_PACKETS = 4_096;
 const REFUSAL = '4';
 /** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
-  const { server, adapter, connections, admit, meters, limits } = options;
+  const { server, adapter, connections, approach, admit, meters, limits } = options;
   const io = new Server(server, {
     path: ENGINE_PATH,
     adapter: adapter as never,
@@ -62,7 +66,22 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     cors: { origin: true, credentials: false },
   });
 
+  io.engine.use(checkApproach);
   io.engine.use(releaseUpgrade);
+
+  /** Sessions that begin, and sockets for those that go on over one. */
+  function checkApproach(request: IncomingMessage, response: Response, next: () => void): void {
+    const upgrade = !(response instanceof ServerResponse);
+    if (upgrade || !isOfSession(request)) {
+      try {
+        approach.check(request);
+      } catch (error) {
+        refuse(response, toTaskwireError(error));
+        return;
+      }
+    }
+    next();
+  }
   /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
   const refusals = new WeakMap<EngineConnection, number>();
 
@@ -98,7 +117,8 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
 
   // One listener of each kind serves all connections.
   io.engine.on('connection', (engine: EngineConnection) => {
-    sessions.set(engine, new EngineSession(engine, meters));
+    const leave = approach.wait(engine.request as IncomingMessage, () => cutOff(engine));
+    sessions.set(engine, new EngineSession(engine, meters, leave));
     engine.on('packetCreate', countRefusal);
     engine.on('packet', boundAnswers);
     engine.on('upgrade', onUpgrade);
@@ -161,11 +181,31 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   namespace.on('connection', (socket) => {
     const { connection } = socket.data as SocketData;
     connection?.begin();
+    sessions.get(socket.conn as unknown as EngineConnection)?.admitted();
     socket.onAny(onMessage as never);
     socket.on('disconnect', onDisconnect);
     forgetHandshake(socket);
   });
   return io;
+}
+
+/** A response, or Engine.IO's stand-in for that to an upgrade. */
+type Response = ServerResponse | { readonly socket: Duplex };
+
+const isOfSession = ({ url = '' }: IncomingMessage): boolean => url.includes('sid=');
+
+function refuse(response: Response, error: TaskwireError): void {
+  if (!(response instanceof ServerResponse)) {
+    refuseUpgrade(response.socket, error);
+    return;
+  }
+  const { retryAfterMs } = error.options;
+  response
+    .writeHead(errorEntry(error.code).status, {
+      'Content-Type': 'application/json; charset=utf-8',
+      ...(retryAfterMs === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterMs / 1_000)) }),
+    })
+    .end(JSON.stringify({ error: error.body }));
 }
 
 /** How long a client that may come back later is held, in milliseconds: it comes back about a second after that. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
@@ -14,10 +15,12 @@ import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
 import { MeteredSocket } from './metered-socket.js';
+import { refuseUpgrade } from './upgrade.js';
 
 export interface WebsocketGatewayOptions {
   readonly server: Server;
   readonly connections: Connections;
+  readonly approach: Pick<Approach, 'check' | 'wait'>;
   readonly admit: Admit;
   readonly writer: FrameWriter;
   readonly meters: Meters;
@@ -42,7 +45,6 @@ export interface Gateway {
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 const CLOSE_MS = 5_000;
 const MAX_REQUEST_ID = 128;
-const NOT_FOUND = 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 class ConnectedSocket extends MeteredSocket {
   connection: PlainConnection | undefined;
@@ -50,7 +52,7 @@ class ConnectedSocket extends MeteredSocket {
 
 /** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
 export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
-  const { server, connections, admit, meters, limits } = options;
+  const { server, connections, approach, admit, meters, limits } = options;
   /** A WebSocket that knows its connection, so that one set of handlers serves all. */
   class TaskSocket extends ConnectedSocket {
     override meter: Meter | undefined = meters.stranger();
@@ -68,6 +70,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
 
   const enter = async (ws: TaskSocket, socket: Duplex, request: IncomingMessage): Promise<void> => {
     ws.on('error', onError);
+    const leave = approach.wait(request, () => ws.terminate());
+    ws.once('close', leave);
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
     try {
@@ -90,6 +94,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       ws.on('ping', onHeard);
       ws.on('pong', onHeard);
       ws.once('close', onClose);
+      ws.off('close', leave);
+      leave();
     } catch (error) {
       const { body } = toTaskwireError(error);
       ws.send(errorText(body));
@@ -110,11 +116,16 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   server.on('upgrade', (request, socket, head) => {
     const path = (request.url ?? '').split('?', 1)[0]!.replace(/\/$/, '');
     if (path === NAMESPACE) {
+      try {
+        approach.check(request);
+      } catch (error) {
+        refuseUpgrade(socket, toTaskwireError(error));
+        return;
+      }
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
     } else if (!request.url?.startsWith(ENGINE_PATH)) {
-      // Nobody else takes it, and nobody else hears of its errors.
-      socket.on('error', () => {});
-      socket.end(NOT_FOUND, () => socket.destroy());
+      // Nobody else takes it.
+      refuseUpgrade(socket, new TaskwireError('NOT_FOUND'));
     }
   });
 

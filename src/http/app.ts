@@ -1,12 +1,10 @@
 import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
-import type { ApiKeyAuth } from '../door/api-key.js';
 import type { CheckOrigin } from '../door/origin.js';
-import type { RateLimiter } from '../door/rate-limit.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { JobRepository } from '../repository/job-repository.js';
 import { accessLog } from './access-log.js';
-import { createAuthenticate } from './authenticate.js';
+import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
@@ -16,10 +14,12 @@ import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
 
-export interface AppOptions extends TaskRoutePorts, KeyRoutePorts, Omit<SystemRoutePorts, 'authenticate'> {
+export interface AppOptions
+  extends AuthenticatePorts,
+    TaskRoutePorts,
+    KeyRoutePorts,
+    Omit<SystemRoutePorts, 'authenticate'> {
   readonly jobs: Pick<JobRepository, 'create'>;
-  readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
-  readonly rates: Pick<RateLimiter, 'count'>;
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
   readonly maxBodyBytes: number;
@@ -28,7 +28,7 @@ export interface AppOptions extends TaskRoutePorts, KeyRoutePorts, Omit<SystemRo
 
 /** The REST interface. It only translates: repositories write, and what they commit is what is announced. */
 export function createApp(options: AppOptions): Express {
-  const { keys, rates, checkOrigin, maxBodyBytes, logger } = options;
+  const { checkOrigin, maxBodyBytes, logger } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -41,7 +41,7 @@ export function createApp(options: AppOptions): Express {
   });
   app.use(cors(checkOrigin));
 
-  const authenticate = createAuthenticate(keys, rates);
+  const authenticate = createAuthenticate(options);
   const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options.jobs);

@@ -1,24 +1,40 @@
 import type { Request, Response } from 'express';
-import type { ApiKeyAuth } from '../door/api-key.js';
+import { type AddressOf, addressGroup } from '../door/client-address.js';
 import { credentialsOf } from '../door/credentials.js';
+import type { KeyGuard } from '../door/key-guard.js';
 import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
-import { TaskwireError } from '../protocol/errors.js';
+import type { RefusalLog } from '../door/refusal-log.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Identity, Role } from '../protocol/tasks.js';
 
 /** Says who makes a request and counts it; the answer gets the headers that tell how many more there may be. */
 export type Authenticate = (request: Request, response: Response) => Promise<Identity>;
 
-/** @returns a function that throws what `ApiKeyAuth.authenticate` throws, and RATE_LIMIT_EXCEEDED */
-export function createAuthenticate(
-  keys: Pick<ApiKeyAuth, 'authenticate'>,
-  rates: Pick<RateLimiter, 'count'>,
-): Authenticate {
+export interface AuthenticatePorts {
+  readonly keys: Pick<KeyGuard, 'authenticate'>;
+  readonly rates: Pick<RateLimiter, 'count'>;
+  readonly addressOf: AddressOf;
+  /** Told about those that are refused. */
+  readonly refusals: Pick<RefusalLog, 'note'>;
+}
+
+/** @returns a function that throws what `KeyGuard.authenticate` throws, and RATE_LIMIT_EXCEEDED */
+export function createAuthenticate({ keys, rates, addressOf, refusals }: AuthenticatePorts): Authenticate {
   return async (request, response) => {
-    const identity = await keys.authenticate(credentialsOf(request));
-    const result = await rates.count(identity);
-    response.set(rateLimitHeaders(result));
-    assertAllowed(result);
-    return identity;
+    const address = addressOf(request);
+    let key: string | undefined;
+    try {
+      const identity = await keys.authenticate(credentialsOf(request), addressGroup(address));
+      key = identity.keyId;
+      const result = await rates.count(identity);
+      response.set(rateLimitHeaders(result));
+      assertAllowed(result);
+      return identity;
+    } catch (error) {
+      const { code, message } = toTaskwireError(error);
+      refusals.note({ code, reason: message, address, key });
+      throw error;
+    }
   };
 }
 

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { z } from 'zod';
+import { newApiKey } from '../protocol/api-key-form.js';
 import { ROLES, type Role } from '../protocol/tasks.js';
 import { preparedQuery, query } from './query.js';
 import { parseInput, userIdInput } from './task-input.js';
@@ -34,9 +35,6 @@ const keyInput = z.object({
 const COLUMNS = `key_id AS "keyId", prefix, name, owner, role, rate_limit AS "rateLimit", active,
   ${isoText('created_at')} AS "createdAt", ${isoText('last_used_at')} AS "lastUsedAt"`;
 
-/** The form of every key: `tw_` and 32 random bytes in base64url. */
-export const API_KEY = /^tw_[A-Za-z0-9_-]{43}$/;
-
 /** What the database keeps instead of a key: its SHA-256 in hex. */
 export function hashApiKey(key: string): string {
   return createHash('sha256').update(key).digest('hex');
@@ -53,7 +51,7 @@ export class ApiKeyRepository {
   async create(input: z.input<typeof keyInput>): Promise<{ key: string; record: ApiKeyRecord }> {
     const { owner, role, rateLimit, name } = parseInput(keyInput, input);
     await ensureUser(this.db, owner);
-    const key = `tw_${randomBytes(32).toString('base64url')}`;
+    const key = newApiKey();
     const [record] = await query<ApiKeyRecord>(
       this.db,
       `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?)

@@ -5,6 +5,7 @@ import type { Knex } from 'knex';
 import { silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { clientAddress } from '../../src/door/client-address.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
@@ -63,6 +64,8 @@ export class RestServer {
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,
       rates: new RateLimiter(broker),
+      addressOf: clientAddress([]),
+      refusals: { note() {} },
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
       health: new Health({

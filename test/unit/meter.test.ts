@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { Allowance } from '../../src/gateways/allowance.js';
+import { Allowance } from '../../src/base/allowance.js';
 import { Meter, Meters } from '../../src/gateways/meter.js';
 import { eventually } from '../support/eventually.js';
 

@@ -74,6 +74,7 @@ describe('Socket.IO gateway', () => {
       server: http,
       adapter: undefined,
       connections: connections as Connections,
+      approach: { check() {}, wait: () => () => {} },
       admit: (visitor) => admit(visitor),
       writer: new FrameWriter(),
       meters: new Meters({ MAX_MESSAGES_PER_SECOND: 1_000, MAX_MESSAGES_PER_SECOND_PER_KEY: 1_000 }),

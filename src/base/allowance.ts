@@ -46,6 +46,12 @@ export class Allowance {
     return this.units >= 1 ? 0 : ((1 - this.units) / this.rate) * 1_000;
   }
 
+  /** Units that are there; negative: they are owed. */
+  get left(): number {
+    this.refill();
+    return this.units;
+  }
+
   /** Whether somebody waits in line. */
   get awaited(): boolean {
     return this.line !== undefined;
