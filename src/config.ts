@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { parseDatabaseUrl } from './base/database-url.js';
 
 const port = z.coerce.number().int().min(0).max(65535);
 const count = z.coerce.number().int().min(1);
@@ -22,6 +23,23 @@ function isProxy(text: string): boolean {
     (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
   );
 }
+const databaseUrl = z.string().superRefine((text, context) => {
+  try {
+    parseDatabaseUrl(text);
+  } catch (error) {
+    context.addIssue((error as Error).message);
+  }
+});
+/**
+ * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
+ * may begin with `*.`, and `*` may stand for the port.
+ */
+const isOrigin = (text: string): boolean =>
+  text === '*' ||
+  text === 'null' ||
+  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
+    // No page has one of these for its origin.
+    !/^(?:wss?|ftp|file|data):/i.test(text));
 const urlOf = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
@@ -38,7 +56,7 @@ const schema = z.object({
   /** Worker processes; default one per core. */
   WORKERS: count.max(256).default(availableParallelism()),
   /** Postgres; unset: an embedded database in DATA_DIR. */
-  DATABASE_URL: urlOf('postgres:', 'postgresql:').optional(),
+  DATABASE_URL: databaseUrl.optional(),
   /** Database connections per worker. */
   DATABASE_POOL: count.max(1000).default(10),
   /** Redis; unset: workers of this host are joined through the primary. */
@@ -56,8 +74,10 @@ const schema = z.object({
     .default([]),
   /** Comma-separated origins that browsers may connect from; `*`: any. Requests without an Origin always pass. */
   ALLOWED_ORIGINS: list
-    .refine((items) => items.every((item) => item === '*' || /^https?:\/\/[^/\s]+$/i.test(item)), {
-      message: 'wants * or origins such as https://app.example.com, without a path',
+    .refine((items) => items.every(isOrigin), {
+      message:
+        'wants *, null, or origins without a path, such as https://app.example.com, https://*.example.com, ' +
+        'http://localhost:* or capacitor://localhost',
     })
     .default(['*']),
   /** Connections of one address over the whole cluster. */

@@ -30,6 +30,7 @@ import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
 import { connectDatabase } from './repository/connect-database.js';
+import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
 import { JobRepository } from './repository/job-repository.js';
 import { TaskRepository } from './repository/task-repository.js';
@@ -154,6 +155,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const app = createApp({
     tasks,
     jobs,
+    history: new EventHistory(db),
     apiKeys,
     access,
     keys: guard,

@@ -4,22 +4,65 @@ import { TaskwireError } from '../protocol/errors.js';
 /** Lets a request pass or throws ORIGIN_NOT_ALLOWED. */
 export type CheckOrigin = (request: IncomingMessage) => void;
 
+/** A page's origin, or a pattern of some, in its parts. */
+interface Origin {
+  readonly scheme: string;
+  readonly host: string;
+  /** Empty: the scheme's own. */
+  readonly port: string;
+}
+
+const OWN_PORTS: Readonly<Record<string, string>> = { http: '80', https: '443' };
+
 /**
  * Checks the origin of what a browser sends. A request without an `Origin` does not come from another site's page and passes.
- * @param allowed origins such as `https://app.example.com`; `*`: any
+ *
+ *     https://app.example.com   this one
+ *     https://*.example.com     every name below example.com, but not example.com itself
+ *     http://localhost:*        on whatever port
+ *     capacitor://localhost     an app: ionic://localhost, tauri://localhost and others likewise
+ *     null                      pages without an origin: of a file, or in a sandboxed frame
+ *     *                         any
+ *
+ * @param allowed origins and patterns, as `ALLOWED_ORIGINS` takes them
  */
 export function originCheck(allowed: readonly string[]): CheckOrigin {
   const any = allowed.includes('*');
-  const known = new Set(allowed.map(normalOrigin));
+  const none = allowed.includes('null');
+  const patterns = allowed.flatMap((text) => partsOf(text) ?? []);
   return ({ headers: { origin } }) => {
-    if (origin !== undefined && !any && !known.has(normalOrigin(origin))) {
-      throw new TaskwireError('ORIGIN_NOT_ALLOWED');
+    if (origin === undefined || any || (origin === 'null' && none)) {
+      return;
+    }
+    const parts = partsOf(origin);
+    if (parts === undefined || !patterns.some((pattern) => matches(parts, pattern))) {
+      throw new TaskwireError('ORIGIN_NOT_ALLOWED', {
+        message: `Origin not allowed: add ${printable(origin)} to ALLOWED_ORIGINS`,
+      });
     }
   };
 }
 
-/** Browsers write scheme and host in lower case and leave out the scheme's own port; people who configure may not. */
-function normalOrigin(text: string): string {
-  // The origin of a URL without host is the word `null`, which as a header stands for a page that has none.
-  return text !== 'null' && URL.canParse(text) ? new URL(text).origin : text;
+/**
+ * Browsers write scheme and host in lower case and leave out the scheme's own port; people who configure may not.
+ * `URL` does not serve here: it says `null` for the origins of apps.
+ */
+function partsOf(text: string): Origin | undefined {
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(\[[0-9a-f:.]+\]|[^/:@?#\s]+)(?::(\d+|\*))?\/?$/i.exec(text);
+  if (match === null) {
+    return undefined;
+  }
+  const scheme = match[1]!.toLowerCase();
+  const port = match[3] ?? '';
+  return { scheme, host: match[2]!.toLowerCase(), port: port === OWN_PORTS[scheme] ? '' : port };
 }
+
+function matches(origin: Origin, pattern: Origin): boolean {
+  const host = pattern.host.startsWith('*.')
+    ? origin.host.endsWith(pattern.host.slice(1)) && origin.host.length > pattern.host.length - 1
+    : origin.host === pattern.host;
+  return host && origin.scheme === pattern.scheme && (pattern.port === '*' || origin.port === pattern.port);
+}
+
+/** What a request says of itself, fit to stand in an answer. */
+const printable = (text: string): string => (/^[\x21-\x7e]{1,128}$/.test(text) ? text : 'it');

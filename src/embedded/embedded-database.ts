@@ -42,8 +42,9 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     const supervisor = new Supervisor({ dir: join(dir, 'data'), listen: address.listen }, options.logger);
     const port = await supervisor.start();
     return {
-      // All connections share the one session that there is, so names of prepared statements would collide.
-      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres?prepare=false${address.query}`,
+      // All connections share the one session that there is, so names of prepared statements would collide. It speaks no
+      // TLS, whatever PGSSLMODE says.
+      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres?prepare=false&sslmode=disable${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();

@@ -24,7 +24,7 @@ export interface EngineConnection {
   /** It has ended, it goes on with another transport, or a packet came. */
   on(event: 'close' | 'upgrade' | 'packet', listener: () => void): void;
   /** A packet is about to join the queue. */
-  on(event: 'packetCreate', listener: (packet: { readonly data?: unknown }) => void): void;
+  on(event: 'packetCreate', listener: (packet: { data?: unknown }) => void): void;
 }
 
 type EngineSocket = MeteredSocket & { readonly _socket: Writable | null };

@@ -29,6 +29,9 @@ const WS_OPEN = 1;
 const ACK_BYTES = 200;
 const ACK_ROOM_BYTES = 250;
 
+const EXTRA_ARGUMENTS =
+  'An event takes one argument, the data, as in emit("SUBSCRIBE", { room: "job:123" }), and an acknowledgement';
+
 export type Ack = (answer: unknown) => void;
 
 export interface SocketData {
@@ -143,9 +146,8 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     cutOff(this.engine);
   }
 
-  receive(type: string, data: unknown, ack: Ack | undefined): void {
-    this.meter.spend(costOfRooms(data, this.options.limits.MAX_ROOMS_PER_CONNECTION));
-    this.place?.session.handle(type, data, (outcome) => {
+  receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {
+    const answer = (outcome: Success | TaskwireError): void => {
       this.meter.spend(costOfAnswer(outcome));
       if (ack !== undefined) {
         // What was delivered before comes first.
@@ -159,7 +161,13 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       } else {
         this.send(outcome.type, envelopeOf(outcome));
       }
-    });
+    };
+    if (args.length > 1) {
+      answer(new TaskwireError('INVALID_MESSAGE', { message: EXTRA_ARGUMENTS }));
+    } else {
+      this.meter.spend(costOfRooms(args[0], this.options.limits.MAX_ROOMS_PER_CONNECTION));
+      this.place?.session.handle(type, args[0], answer);
+    }
   }
 
   onSlowed(retryAfterMs: number): void {

@@ -45,6 +45,14 @@ const MAX_PAUSE_MS = 4_000;
 const MAX_WAITING_PACKETS = 4_096;
 /** How a CONNECT_ERROR of Socket.IO begins. */
 const REFUSAL = '4';
+/** What Socket.IO says to whoever asks for a namespace that it does not have, and what it says here instead. */
+const NO_NAMESPACE = '{"message":"Invalid namespace"}';
+const OTHER_NAMESPACE = `The namespace is ${NAMESPACE}: connect with io("http://host:port${NAMESPACE}")`;
+const NO_NAMESPACE_HERE = JSON.stringify({
+  message: OTHER_NAMESPACE,
+  data: new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }).body,
+});
+
 /** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   const { server, adapter, connections, approach, admit, meters, limits } = options;
@@ -63,7 +71,12 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     httpCompression: false,
     wsEngine: meteredServer(() => meters.stranger()),
     // Whoever may not come is told so by the door, which a page can only read where CORS lets it.
-    cors: { origin: true, credentials: false },
+    cors: { origin: true, credentials: true },
+    // A script of any page may poll by JSONP, past CORS and past the check of its origin.
+    allowRequest: (request, decide) => {
+      const jsonp = new URLSearchParams((request.url ?? '').split('?')[1]).has('j');
+      decide(jsonp ? 'JSONP is switched off; poll with XMLHttpRequest or fetch' : null, !jsonp);
+    },
   });
 
   io.engine.use(checkApproach);
@@ -85,10 +98,11 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
   const refusals = new WeakMap<EngineConnection, number>();
 
-  function countRefusal(this: EngineConnection, { data }: { readonly data?: unknown }): void {
-    if (typeof data === 'string' && data.startsWith(REFUSAL)) {
+  function onRefusal(this: EngineConnection, packet: { data?: unknown }): void {
+    if (typeof packet.data === 'string' && packet.data.startsWith(REFUSAL)) {
+      packet.data = withReason(packet.data);
       const before = this.writeBuffer.length === 0 ? 0 : (refusals.get(this) ?? 0);
-      refusals.set(this, before + Buffer.byteLength(data));
+      refusals.set(this, before + Buffer.byteLength(packet.data as string));
     }
   }
 
@@ -119,14 +133,12 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   io.engine.on('connection', (engine: EngineConnection) => {
     const leave = approach.wait(engine.request as IncomingMessage, () => cutOff(engine));
     sessions.set(engine, new EngineSession(engine, meters, leave));
-    engine.on('packetCreate', countRefusal);
+    engine.on('packetCreate', onRefusal);
     engine.on('packet', boundAnswers);
     engine.on('upgrade', onUpgrade);
     engine.on('close', onClose);
   });
-  io.use((_socket, next) =>
-    next(refusal(new TaskwireError('INVALID_REQUEST', { message: `Connect to ${NAMESPACE}` }))),
-  );
+  io.use((_socket, next) => next(refusal(new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }))));
 
   const namespace = io.of(NAMESPACE);
   namespace.use((socket, next) => {
@@ -208,6 +220,10 @@ function refuse(response: Response, error: TaskwireError): void {
     .end(JSON.stringify({ error: error.body }));
 }
 
+/** A refusal with something to do in it: Socket.IO's own for an unknown namespace has neither a code nor a way out. */
+const withReason = (packet: string): string =>
+  packet.endsWith(NO_NAMESPACE) ? `${packet.slice(0, -NO_NAMESPACE.length)}${NO_NAMESPACE_HERE}` : packet;
+
 /** How long a client that may come back later is held, in milliseconds: it comes back about a second after that. */
 function pauseBefore({ code, options }: TaskwireError): number {
   // One that drains wants them gone, and another worker takes them.
@@ -225,7 +241,7 @@ function whenClosed(engine: EngineConnection, then: () => void): void {
 
 function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
   const ack = typeof args.at(-1) === 'function' ? (args.pop() as Ack) : undefined;
-  this.data.connection?.receive(type, args[0], ack);
+  this.data.connection?.receive(type, args, ack);
 }
 
 function onDisconnect(this: Socket): void {

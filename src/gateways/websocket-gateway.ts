@@ -5,6 +5,7 @@ import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/session.js';
+import { binaryMessage, readClientMessage } from '../protocol/client-message.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
@@ -44,7 +45,14 @@ export interface Gateway {
 
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 const CLOSE_MS = 5_000;
-const MAX_REQUEST_ID = 128;
+const NO_SOCKET_HERE = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
+
+const ENGINE_HERE =
+  `Plain WebSockets are served here. With socket.io-client leave the option "path" out and connect to ` +
+  `io("http://host:port${NAMESPACE}")`;
+
+/** Whether a Socket.IO client takes this path for that of its transport. */
+const isEngineRequest = ({ url = '' }: IncomingMessage): boolean => /[?&]EIO=\d/.test(url);
 
 class ConnectedSocket extends MeteredSocket {
   connection: PlainConnection | undefined;
@@ -75,6 +83,9 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
     try {
+      if (isEngineRequest(request)) {
+        throw new TaskwireError('INVALID_REQUEST', { message: ENGINE_HERE });
+      }
       if (connections.draining) {
         throw new TaskwireError('SERVER_DRAINING');
       }
@@ -125,7 +136,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
     } else if (!request.url?.startsWith(ENGINE_PATH)) {
       // Nobody else takes it.
-      refuseUpgrade(socket, new TaskwireError('NOT_FOUND'));
+      refuseUpgrade(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
     }
   });
 
@@ -211,15 +222,14 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
 
   receive(data: RawData, isBinary: boolean): void {
     this.heard();
-    const message = isBinary ? undefined : parseMessage(data);
-    const requestId = message === undefined ? undefined : requestIdOf(message);
-    if (message === undefined) {
-      this.answer(new TaskwireError('INVALID_MESSAGE'), undefined);
+    const message = isBinary ? binaryMessage() : readClientMessage(String(data));
+    if (message.error !== undefined) {
+      this.answer(message.error, message.requestId);
     } else {
       this.meter.spend(costOfRooms(message.data, this.options.limits.MAX_ROOMS_PER_CONNECTION));
       this.place?.session.handle(message.type, message.data, (outcome) => {
         this.meter.spend(costOfAnswer(outcome));
-        this.answer(outcome, requestId);
+        this.answer(outcome, message.requestId);
       });
     }
   }
@@ -248,26 +258,6 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     this.close('SLOW_CONSUMER');
     return false;
   }
-}
-
-interface ClientMessage {
-  readonly type: string;
-  readonly data?: unknown;
-  readonly request_id?: unknown;
-}
-
-function parseMessage(data: RawData): ClientMessage | undefined {
-  try {
-    const value: unknown = JSON.parse(String(data));
-    const typed = typeof value === 'object' && value !== null && typeof (value as ClientMessage).type === 'string';
-    return typed ? (value as ClientMessage) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function requestIdOf({ request_id: id }: ClientMessage): string | undefined {
-  return typeof id === 'string' && id.length <= MAX_REQUEST_ID ? id : undefined;
 }
 
 function successText({ type, message, data }: Success, requestId: string | undefined): string {

@@ -2,24 +2,26 @@ import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
 import type { CheckOrigin } from '../door/origin.js';
 import { TaskwireError } from '../protocol/errors.js';
-import type { JobRepository } from '../repository/job-repository.js';
 import { accessLog } from './access-log.js';
 import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
-import { jobRoutes } from './jobs-routes.js';
+import { type EventRoutePorts, eventRoutes } from './events-routes.js';
+import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
+import { userRoutes } from './users-routes.js';
 
 export interface AppOptions
   extends AuthenticatePorts,
     TaskRoutePorts,
+    JobRoutePorts,
+    EventRoutePorts,
     KeyRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
-  readonly jobs: Pick<JobRepository, 'create'>;
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
   readonly maxBodyBytes: number;
@@ -44,8 +46,10 @@ export function createApp(options: AppOptions): Express {
   const authenticate = createAuthenticate(options);
   const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
   systemRoutes(app, { ...options, authenticate });
-  jobRoutes(app, endpoint, options.jobs);
+  jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);
+  userRoutes(app, endpoint, options);
+  eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
 
   app.use(() => {

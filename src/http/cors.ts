@@ -1,8 +1,16 @@
 import type { RequestHandler } from 'express';
 import type { CheckOrigin } from '../door/origin.js';
+import { POSITION_HEADERS } from './endpoint.js';
 
-const ALLOWED_HEADERS = 'Content-Type, X-Api-Key, X-Request-Id';
-const EXPOSED_HEADERS = 'X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id';
+const ALLOWED_HEADERS = 'Authorization, Content-Type, X-Api-Key, X-Request-Id';
+const EXPOSED_HEADERS = [
+  'X-RateLimit-Limit',
+  'X-RateLimit-Remaining',
+  'X-RateLimit-Reset',
+  'Retry-After',
+  'X-Request-Id',
+  ...Object.values(POSITION_HEADERS),
+].join(', ');
 const PREFLIGHT_SECONDS = '600';
 
 /** Lets pages of allowed origins read the answers, and answers what their browsers ask beforehand. */
@@ -16,6 +24,8 @@ export function cors(checkOrigin: CheckOrigin): RequestHandler {
       return;
     }
     response.set('Access-Control-Allow-Origin', origin);
+    // For pages that ask with `credentials: 'include'`. No cookie means anything here, so nothing is given away by it.
+    response.set('Access-Control-Allow-Credentials', 'true');
     response.set('Access-Control-Expose-Headers', EXPOSED_HEADERS);
     if (request.method !== 'OPTIONS' || request.get('Access-Control-Request-Method') === undefined) {
       next();

@@ -1,5 +1,6 @@
 import type { RequestHandler } from 'express';
 import { queryOf } from '../door/credentials.js';
+import type { Position } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Authenticate } from './authenticate.js';
 import type { ReadJson } from './json-body.js';
@@ -17,19 +18,34 @@ export interface Call {
 export interface Answer {
   /** 200 when absent. */
   readonly status?: number;
-  readonly body: unknown;
+  /** Sent as JSON; text is JSON already and is sent as it is. */
+  readonly body: object | string;
+  /** Position of the state that the answer shows: sent in headers. */
+  readonly position?: Position | undefined;
 }
+
+/** Headers that tell the position of what an answer shows. */
+export const POSITION_HEADERS = { seq: 'X-Stream-Seq', epoch: 'X-Stream-Epoch' } as const;
 
 /** Turns a function from call to answer into a handler. */
 export type Endpoint = (handle: (call: Call) => Promise<Answer>) => RequestHandler;
 
-/** The way of every request with a key: authenticate, count, read the body, handle, answer. Who may not is not read. */
+/** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
 export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): Endpoint {
   return (handle) => async (request, response) => {
     const identity = await authenticate(request, response);
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
     const answer = await handle({ identity, params, query: queryOf(request), body });
-    response.status(answer.status ?? 200).json(answer.body);
+    const { status = 200, position } = answer;
+    if (position !== undefined) {
+      response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });
+    }
+    response.status(status);
+    if (typeof answer.body === 'string') {
+      response.type('json').send(answer.body);
+    } else {
+      response.json(answer.body);
+    }
   };
 }

@@ -56,8 +56,12 @@ export function systemRoutes(router: Router, { authenticate, stats, health }: Sy
 }
 
 /** The path of the WebSockets, asked for without an upgrade. */
-const connectInstead: RequestHandler = () => {
-  throw new TaskwireError('INVALID_REQUEST', { message: 'Connect to this path with a WebSocket or Socket.IO' });
+const connectInstead: RequestHandler = (request) => {
+  throw new TaskwireError('INVALID_REQUEST', {
+    message: queryOf(request).has('EIO')
+      ? 'This is the namespace of Socket.IO, not its path: leave the option "path" out and connect to io("http://host:port/api/ws/tasks")'
+      : 'Connect to this path with a WebSocket, or with Socket.IO as its namespace',
+  });
 };
 
 function wireForm({ clients, totalRooms, rooms, roomsTruncated, messages, nodes, partial }: ClusterReport): object {

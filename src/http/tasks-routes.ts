@@ -14,14 +14,12 @@ import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
 import { resource } from './resource.js';
 import { createTasks, updateTasks } from './task-batches.js';
+import { pageAnswer } from './task-pages.js';
 
 export interface TaskRoutePorts {
   readonly tasks: TaskRepository;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
-
-/** Most bytes of the tasks of one page. */
-const PAGE_BYTES = 4_194_304;
 
 /** Tasks: the five writes, and what was written. A 2xx says that the write is committed. */
 export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }: TaskRoutePorts): void {
@@ -56,7 +54,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
       const room = jobRoomOf(params['job_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      return { body: { job_id: room.id, ...(await tasks.getTaskPage(room.id, { ...page, bytes: PAGE_BYTES })) } };
+      return pageAnswer(tasks, room, page);
     }),
   });
 
@@ -87,11 +85,11 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
     get: endpoint(async ({ identity, params }) => {
       const room = taskRoomOf(params['id']);
       await access.resolve(identity, room);
-      const task = await tasks.getTask(Number(room.id));
-      if (task === undefined) {
+      const found = await tasks.getPositionedTask(Number(room.id));
+      if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
-      return { body: task };
+      return { body: found.task, position: found };
     }),
   });
 }

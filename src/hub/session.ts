@@ -1,12 +1,15 @@
 import type { Logger } from '../base/logger.js';
+import { unknownType } from '../protocol/client-message.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
-import { parseRoom, type Room } from '../protocol/rooms.js';
+import { isObject } from '../protocol/fields.js';
+import type { RoomRefusal, SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
+import { MAX_ROOM_NAME_LENGTH, parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connection } from './connection.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
+import { type SubscribeReply, Subscription } from './subscription.js';
 
 /** A good answer to a client's message. */
 export interface Success {
@@ -29,11 +32,9 @@ export interface Session {
 
 /** A room that a client asked for. */
 interface Ask {
-  readonly room: Room;
-  readonly request: SubscribeRequest;
+  readonly subscription: Subscription;
   /** An earlier subscription to the same room that is under way. */
   readonly before: Promise<unknown> | undefined;
-  readonly answer: (outcome: SubscribeResult | TaskwireError) => void;
 }
 
 export type OpenSession = (connection: Connection) => Session;
@@ -51,6 +52,28 @@ export const sessionOpener =
   (hub: Hub, ports: SessionPorts): OpenSession =>
   (connection) =>
     new HubSession(connection, hub.connect(connection), ports);
+
+/** The answer to several rooms, which says plainly when some were refused. */
+function listAnswer(done: string, rooms: ReadonlyArray<string | SubscribeResult | RoomRefusal>): Success {
+  const refused = rooms.filter((room): room is RoomRefusal => typeof room === 'object' && 'error' in room);
+  const [first] = refused;
+  if (first === undefined) {
+    return { type: 'SUCCESS', message: `${done} ${rooms.length} rooms`, data: { rooms } };
+  }
+  const others = refused.length > 1 ? ` and ${refused.length - 1} more` : '';
+  return {
+    type: 'SUCCESS',
+    message: `${done} ${rooms.length - refused.length} of ${rooms.length} rooms; refused: ${first.room} (${first.error.code})${others}`,
+    data: { rooms, failed: refused.length },
+  };
+}
+
+/** @throws TaskwireError INVALID_MESSAGE */
+function assertNoData(data: unknown): void {
+  if (data !== undefined && data !== null && !(isObject(data) && Object.keys(data).length === 0)) {
+    throw new TaskwireError('INVALID_MESSAGE', { message: 'PING takes no data; its answer tells of all your rooms' });
+  }
+}
 
 class HubSession implements Session {
   /** Subscriptions under way, by room, while there are any: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
@@ -82,10 +105,11 @@ class HubSession implements Session {
           this.unsubscribe(data, answer);
           break;
         case 'PING':
+          assertNoData(data);
           answer({ type: 'PONG', data: { positions: this.client.positions() } });
           break;
         default:
-          throw new TaskwireError('INVALID_MESSAGE_TYPE');
+          throw unknownType(type);
       }
     } catch (error) {
       answer(toTaskwireError(error));
@@ -109,20 +133,20 @@ class HubSession implements Session {
       });
       return;
     }
-    const outcomes: unknown[] = [];
+    const outcomes: Array<SubscribeResult | RoomRefusal> = [];
     let missing = requests.length;
     requests.forEach((request, index) => {
       this.ask(request, (outcome) => {
         outcomes[index] = outcome instanceof TaskwireError ? { room: request.room, error: outcome.body } : outcome;
         missing -= 1;
         if (missing === 0) {
-          reply({ type: 'SUCCESS', message: `Subscribed to ${requests.length} rooms`, data: { rooms: outcomes } });
+          reply(listAnswer('Subscribed to', outcomes));
         }
       });
     });
   }
 
-  private ask(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
+  private ask(request: SubscribeRequest, reply: SubscribeReply): void {
     let room: Room;
     let adds: boolean;
     try {
@@ -139,7 +163,7 @@ class HubSession implements Session {
     const before = this.pending?.get(room.name);
     this.adding += adds ? 1 : 0;
     const work = new Promise<void>((resolve) => {
-      const answer = (outcome: SubscribeResult | TaskwireError): void => {
+      const answer: SubscribeReply = (outcome) => {
         this.adding -= adds ? 1 : 0;
         reply(outcome);
         const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
@@ -150,7 +174,7 @@ class HubSession implements Session {
         this.asked = [];
         setImmediate(() => void this.joinAsked());
       }
-      this.asked.push({ room, request, before, answer });
+      this.asked.push({ subscription: new Subscription(room, request, answer), before });
     }).finally(() => this.settled(room, work));
     this.pending ??= new Map();
     this.pending.set(room.name, work);
@@ -187,36 +211,52 @@ class HubSession implements Session {
     }
   }
 
-  private async ownerOf({ room }: Ask): Promise<string | TaskwireError> {
+  private async ownerOf({ subscription }: Ask): Promise<string | TaskwireError> {
     try {
-      return await this.ports.resolve(this.connection.identity, room);
+      return await this.ports.resolve(this.connection.identity, subscription.room);
     } catch (error) {
       return toTaskwireError(error);
     }
   }
 
-  private join({ room, request, answer }: Ask, owner: string | TaskwireError): void {
+  private join({ subscription }: Ask, owner: string | TaskwireError): void {
     if (owner instanceof TaskwireError) {
-      answer(owner);
+      subscription.answer(owner);
     } else {
-      const { since, epoch, snapshot } = request;
-      this.client.join(owner, { request: { room, since, epoch, snapshot }, reply: answer });
+      this.client.subscribe(owner, subscription);
     }
   }
 
   private unsubscribe(data: unknown, reply: Reply): void {
-    const names = parseUnsubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
-    const rooms = names.map(parseRoom);
+    const { requests, single } = parseUnsubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
+    const rooms = requests.map((request): Room | RoomRefusal => {
+      try {
+        if ('error' in request) {
+          throw request.error;
+        }
+        return parseRoom(request.room);
+      } catch (error) {
+        if (single) {
+          throw error;
+        }
+        return { room: String(request.room).slice(0, MAX_ROOM_NAME_LENGTH), error: toTaskwireError(error).body };
+      }
+    });
+    const names = rooms.flatMap((room) => ('error' in room ? [] : room.name));
     const leave = (): void => {
-      for (const room of rooms) {
+      const outcomes = rooms.map((room) => {
+        if ('error' in room) {
+          return room;
+        }
         this.client.leave(room);
         this.ports.logger?.debug('unsubscribe', { connection: this.connection.id, room: room.name });
-      }
-      reply({
-        type: 'SUCCESS',
-        message: `Unsubscribed from ${names.join(', ')}`,
-        data: names.length === 1 ? { room: names[0] } : { rooms: names },
+        return room.name;
       });
+      reply(
+        single
+          ? { type: 'SUCCESS', message: `Unsubscribed from ${names[0]}`, data: { room: names[0] } }
+          : listAnswer('Unsubscribed from', outcomes),
+      );
     };
     const waiting = names.flatMap((name) => this.pending?.get(name) ?? []);
     if (waiting.length === 0) {

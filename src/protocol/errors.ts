@@ -33,7 +33,7 @@ export const ERRORS = {
   SLOW_CONSUMER: { message: 'Connection reads too slowly', status: 503, close: 4008, retry: 'later' },
   STREAM_RESET: { message: 'The event stream was reset, subscribe again', status: 503, close: 4010, retry: 'later' },
   SERVER_DRAINING: { message: 'Server is restarting', status: 503, close: 1012, retry: 'later' },
-  INVALID_REQUEST: { message: 'Invalid request', status: 400, retry: 'never' },
+  INVALID_REQUEST: { message: 'Invalid request', status: 400, close: 4506, retry: 'never' },
   NOT_FOUND: { message: 'Not found', status: 404, retry: 'never' },
   METHOD_NOT_ALLOWED: { message: 'Method not allowed', status: 405, retry: 'never' },
   ALREADY_EXISTS: { message: 'Already exists', status: 409, retry: 'never' },

@@ -1,3 +1,5 @@
+import type { TaskRow } from './tasks.js';
+
 /** The four events of the specification. */
 export const EVENT_TYPES = ['TASK_CREATED', 'TASK_UPDATED', 'TASK_STATUS_CHANGED', 'TASK_FEE_UPDATED'] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
@@ -25,19 +27,88 @@ export interface TaskEvent {
 export const changesText = (ids: Pick<TaskEvent, 'taskId' | 'jobId' | 'userId'>, said: string): string =>
   `{"task_id": ${ids.taskId}, "job_id": "${ids.jobId}", "user_id": "${ids.userId}", ${said.slice(1)}`;
 
-/** The message that a client receives for an event. */
-export interface EventEnvelope {
-  type: EventType;
+/** What every `changes` names. */
+export interface ChangedTask {
+  task_id: number;
+  job_id: string;
+  user_id: string;
+}
+
+/** A task was made. */
+export interface TaskCreated extends ChangedTask {
+  task_definition_id: number;
+  is_imua: boolean;
+  /** ISO 8601 in UTC. */
+  created_at: string;
+}
+
+/** The fields that the write set, under their own names; those that it did not set are absent. */
+export interface TaskUpdated
+  extends ChangedTask,
+    Partial<
+      Pick<
+        TaskRow,
+        | 'task_number'
+        | 'task_status'
+        | 'task_error'
+        | 'task_opx_cost'
+        | 'execution_timestamp'
+        | 'execution_tx_hash'
+        | 'proof_of_task'
+        | 'task_performer_id'
+        | 'task_attester_ids'
+        | 'tp_signature'
+        | 'ta_signature'
+        | 'task_submission_tx_hash'
+        | 'is_successful'
+        | 'tx_url'
+        | 'converted_arguments'
+      >
+    > {}
+
+/** The status was written. `task_status` is the new one, so that the changes can be merged into a row. */
+export interface TaskStatusChanged extends ChangedTask {
+  old_status: string;
+  new_status: string;
+  task_status: string;
+  task_number?: number;
+  task_submission_tx_hash?: string;
+}
+
+/** The fee was written. `task_opx_cost` is the new one, so that the changes can be merged into a row. */
+export interface TaskFeeUpdated extends ChangedTask {
+  /** null: the task had none. */
+  old_fee: number | null;
+  new_fee: number;
+  task_opx_cost: number;
+}
+
+/** The `changes` of each event. */
+export interface EventChanges {
+  TASK_CREATED: TaskCreated;
+  TASK_UPDATED: TaskUpdated;
+  TASK_STATUS_CHANGED: TaskStatusChanged;
+  TASK_FEE_UPDATED: TaskFeeUpdated;
+}
+
+/** The message that a client receives for an event of one type. */
+export interface EnvelopeOf<Type extends EventType> {
+  type: Type;
+  /** Position in the stream of `data.user_id`, from 1. */
   seq: number;
   data: {
     task_id: number;
     job_id: string;
     user_id: string;
-    changes: Record<string, unknown>;
+    changes: EventChanges[Type];
+    /** Time of the write, ISO 8601 in UTC. */
     timestamp: string;
   };
   timestamp: string;
 }
+
+/** The message that a client receives for an event: `switch (event.type)` tells which `changes` it has. */
+export type EventEnvelope = { [Type in EventType]: EnvelopeOf<Type> }[EventType];
 
 /**
  * JSON text of an event's envelope. Ids and timestamps hold no character that JSON escapes (rooms.ts), so the text

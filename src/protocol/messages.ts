@@ -1,4 +1,6 @@
 import type { ErrorBody } from './errors.js';
+import type { EventEnvelope } from './events.js';
+import type { TaskRow } from './tasks.js';
 
 /** Where a client stands in a room. */
 export interface Position {
@@ -15,13 +17,23 @@ export interface SubscribeResult extends Position {
   readonly replayed: number;
 }
 
+/** How much of a snapshot is wanted. */
+export interface SnapshotRequest {
+  /** All of it, in further messages when it does not fit into one. */
+  readonly parts?: boolean;
+  /** At most so many tasks, the newest ones; an integer from 1. */
+  readonly limit?: number;
+}
+
 /** What a client asks for one room. */
 export interface SubscribeRequest {
   readonly room: string;
-  readonly since?: number;
-  readonly epoch?: string;
-  /** Whether a snapshot is wanted; job rooms send one unless it is false, others only when it is true. */
-  readonly snapshot?: boolean;
+  /** Position up to which the client has the room; what came after it is sent. Absent: a snapshot instead. */
+  readonly since?: number | undefined;
+  /** The epoch that came with `since`. */
+  readonly epoch?: string | undefined;
+  /** Whether a snapshot is wanted; job rooms send one unless it is false, others only when it is not absent or false. */
+  readonly snapshot?: boolean | SnapshotRequest | undefined;
 }
 
 /** Messages from client to server over the plain wire; Socket.IO uses the type as the event and `data` as argument. */
@@ -29,28 +41,101 @@ export const CLIENT_MESSAGE_TYPES = ['SUBSCRIBE', 'UNSUBSCRIBE', 'PING'] as cons
 export type ClientMessageType = (typeof CLIENT_MESSAGE_TYPES)[number];
 
 /** Messages from server to client beside the four events. */
-export type ControlType =
-  | 'JOB_TASKS_SNAPSHOT'
-  | 'TASK_SNAPSHOT'
-  | 'USER_TASKS_SNAPSHOT'
-  | 'SUCCESS'
-  | 'ERROR'
-  | 'PONG'
-  | 'POSITION';
+export const CONTROL_TYPES = [
+  'JOB_TASKS_SNAPSHOT',
+  'TASK_SNAPSHOT',
+  'USER_TASKS_SNAPSHOT',
+  'SUCCESS',
+  'ERROR',
+  'PONG',
+  'POSITION',
+] as const;
+export type ControlType = (typeof CONTROL_TYPES)[number];
 
-/** JSON text of a control message. `requestId` is echoed as the client sent it. */
+/** What a client may give a request so that it finds the answer to it: a JSON value that is no object and no list. */
+export type RequestId = string | number | boolean;
+
+/** The answer to a room that was refused, among the rooms of one request. */
+export interface RoomRefusal {
+  readonly room: string;
+  readonly error: ErrorBody;
+}
+
+/** `data` of the answer to a SUBSCRIBE of several rooms, in the order of the request. */
+export interface SubscribeResults {
+  readonly rooms: ReadonlyArray<SubscribeResult | RoomRefusal>;
+  /** How many of them were refused; absent when none was. */
+  readonly failed?: number;
+}
+
+/** `data` of the answer to an UNSUBSCRIBE: the room, or several, by name unless they were refused. */
+export type UnsubscribeResult =
+  | { readonly room: string }
+  | { readonly rooms: ReadonlyArray<string | RoomRefusal>; readonly failed?: number };
+
+/** Where a connection stands in each of its rooms. */
+export interface Positions {
+  readonly positions: ReadonlyArray<{ readonly room: string } & Position>;
+}
+
+/** The tasks of a room, true up to `seq`; what comes after it follows as events. */
+export interface SnapshotMessage extends Position {
+  readonly type: 'JOB_TASKS_SNAPSHOT' | 'TASK_SNAPSHOT' | 'USER_TASKS_SNAPSHOT';
+  readonly data: {
+    readonly user_id: string;
+    /** In the snapshot of a job. */
+    readonly job_id?: string;
+    /** In the snapshot of a task. */
+    readonly task_id?: number;
+    readonly tasks: readonly TaskRow[];
+    /** There are more tasks than these, the newest ones. */
+    readonly truncated?: true;
+  };
+  readonly timestamp: string;
+}
+
+/** A good answer over the plain wire. Socket.IO acknowledges with `data.data` alone. */
+export interface SuccessMessage {
+  readonly type: 'SUCCESS';
+  readonly data: {
+    readonly message: string;
+    readonly data: SubscribeResult | SubscribeResults | UnsubscribeResult;
+  };
+  readonly timestamp: string;
+  readonly request_id?: RequestId;
+}
+
+export interface ErrorMessage {
+  readonly type: 'ERROR';
+  readonly data: ErrorBody;
+  readonly timestamp: string;
+  readonly request_id?: RequestId;
+}
+
+/** The answer to a PING, and, as POSITION, what a connection is told unasked now and then. */
+export interface PositionsMessage {
+  readonly type: 'PONG' | 'POSITION';
+  readonly data: Positions;
+  readonly timestamp: string;
+  readonly request_id?: RequestId;
+}
+
+/** Whatever the server sends: `switch (message.type)` tells which. */
+export type ServerMessage = EventEnvelope | SnapshotMessage | SuccessMessage | ErrorMessage | PositionsMessage;
+
+/** JSON text of a control message. `requestId` is JSON text, echoed as the client sent it. */
 export function controlText(
   type: ControlType,
   data: unknown,
   options: { requestId?: string | undefined; position?: Position } = {},
 ): string {
-  return JSON.stringify({
+  const text = JSON.stringify({
     type,
     ...(options.position === undefined ? {} : { seq: options.position.seq, epoch: options.position.epoch }),
     data,
     timestamp: new Date().toISOString(),
-    ...(options.requestId === undefined ? {} : { request_id: options.requestId }),
   });
+  return options.requestId === undefined ? text : `${text.slice(0, -1)},"request_id":${options.requestId}}`;
 }
 
 /** JSON text of a snapshot; `tasks` is JSON text already and is carried as it is. */
@@ -64,7 +149,7 @@ export function snapshotText(
   return `{"type":"${type}","seq":${seq},"epoch":"${epoch}","data":{${ids},"tasks":${parts.tasks}},"timestamp":"${now}"}`;
 }
 
-/** JSON text of an ERROR message. */
+/** JSON text of an ERROR message; `requestId` as in `controlText`. */
 export function errorText(body: ErrorBody, requestId?: string): string {
   return controlText('ERROR', body, { requestId });
 }

@@ -1,4 +1,5 @@
-import { TaskwireError } from './errors.js';
+import { ERRORS, TaskwireError } from './errors.js';
+import { meant, shown } from './nearest.js';
 
 export type RoomKind = 'job' | 'task' | 'user';
 
@@ -51,5 +52,19 @@ export function parseRoom(name: unknown): Room {
       return { kind, id, name };
     }
   }
-  throw new TaskwireError('INVALID_ROOM');
+  throw new TaskwireError('INVALID_ROOM', {
+    message: `${ERRORS.INVALID_ROOM.message}: ${shown(name)} is none of job:{job_id}, task:{task_id}, user:{user_id}${meant(nearestRoom(name))}`,
+  });
+}
+
+/** The room that somebody meant who wrote `JOB:1`, `jobs/1`, `job-01` or `job: 1`. */
+function nearestRoom(name: unknown): string | undefined {
+  const match = typeof name === 'string' ? /^\s*(job|task|user)s?\s*[:/_.#-]\s*([^\s]{1,128})\s*$/i.exec(name) : null;
+  if (match === null) {
+    return undefined;
+  }
+  const kind = match[1]!.toLowerCase();
+  const id = kind === 'user' ? match[2]! : match[2]!.replace(/^0+(?=\d)/, '');
+  const valid = kind === 'job' ? isJobId(id) : kind === 'task' ? isTaskId(id) : isUserId(id);
+  return valid ? `${kind}:${id}` : undefined;
 }

@@ -1,35 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
+import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
-import { fenced, isoText, taskJson } from './task-json.js';
+import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
-
-interface EventRow {
-  seq: string;
-  job_id: string;
-  task_id: string;
-  type: EventType;
-  changes: string;
-  timestamp: string;
-}
-
-interface StateRow {
-  epoch: string;
-  head: string;
-  floor: string | null;
-}
-
-/** Where a stream stands and what is left of its log, each by one look at an index. */
-const STATE = `s.epoch, s.seq AS head,
-  (SELECT e.seq - 1 FROM task_events e WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1) AS floor`;
-
-const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes,
-  ${isoText('e.created_at')} AS timestamp`;
 
 /** Bytes of what the events of one page say, of which the first event may have more. */
 const PAGE_BYTES = 4_194_304;
@@ -126,40 +104,13 @@ export class EventLog {
    * @returns undefined when the room does not exist
    */
   async snapshot(room: Room, limit: number, bytes: number = Number.MAX_SAFE_INTEGER): Promise<Snapshot | undefined> {
-    const [owner, filter] = {
-      job: ['(SELECT user_id FROM jobs WHERE job_id = ?::numeric)', 't.job_id = ?::numeric'],
-      task: ['(SELECT user_id FROM tasks WHERE task_id = ?::bigint)', 't.task_id = ?::bigint'],
-      user: ['?', 't.user_id = ?'],
-    }[room.kind] as [string, string];
-    const [row] = await query<{ user_id: string; epoch: string; seq: string; tasks: string | null; complete: boolean }>(
-      this.db,
-      `SELECT s.user_id, s.epoch, s.seq, found.tasks, found.complete
-       FROM event_streams s, LATERAL (
-         SELECT string_agg(t.json, ',' ORDER BY t.task_id) FILTER (WHERE t.fits) AS tasks,
-           coalesce(bool_and(t.fits), true) AS complete
-         FROM (
-           SELECT r.task_id, r.json, row_number() OVER newest = 1
-             OR (row_number() OVER newest <= ? AND sum(octet_length(r.json)) OVER newest <= ?) AS fits
-           FROM (
-             SELECT t.task_id, ${taskJson('t')}::text AS json FROM (${fenced(filter)}) t
-             ORDER BY t.task_id DESC LIMIT ?
-           ) r
-           WINDOW newest AS (ORDER BY r.task_id DESC)
-         ) t
-       ) found
-       WHERE s.user_id = ${owner}`,
-      [limit, bytes, room.id, limit + 1, room.id],
-    );
+    const { sql, bindings } = pageStatement(room, { order: 'newest', limit, bytes });
+    const [row] = await preparedQuery<PageRow>(this.db, sql, bindings);
     if (row === undefined) {
       return undefined;
     }
-    return {
-      userId: row.user_id,
-      seq: Number(row.seq),
-      epoch: row.epoch,
-      tasks: `[${row.tasks ?? ''}]`,
-      truncated: !row.complete,
-    };
+    const { userId, seq, epoch, tasks, more } = pageOfRow(row);
+    return { userId, seq, epoch, tasks, truncated: more };
   }
 
   /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
@@ -278,16 +229,4 @@ export class EventLog {
       }
     }
   }
-}
-
-function stateOf({ epoch, head, floor }: StateRow): ReplayState {
-  const seq = Number(head);
-  // An empty log reaches back to nothing but the head.
-  return { epoch, seq, floor: floor === null ? seq : Number(floor) };
-}
-
-function eventOf(userId: string, epoch: string, row: EventRow): TaskEvent {
-  const { type, seq, job_id: jobId, task_id: taskId, changes, timestamp } = row;
-  const ids = { userId, jobId, taskId: Number(taskId) };
-  return { type, seq: Number(seq), epoch, ...ids, changes: changesText(ids, changes), timestamp };
 }

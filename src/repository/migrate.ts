@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable } from './connect-database.js';
+import { isDatabaseUnavailable } from './database-errors.js';
 import { migrationSource } from './migrations.js';
 
 /** Key of the advisory lock: the letters `taskwire` as a 64-bit number. */

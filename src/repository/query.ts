@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable, prepares } from './connect-database.js';
+import { noteServerGone, prepares } from './connect-database.js';
+import { isDatabaseUnavailable, isReadOnly, isServerGone } from './database-errors.js';
 
 /**
  * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further
@@ -15,7 +16,7 @@ const MAX_NAMES = 64;
  * @throws TaskwireError DATABASE_UNAVAILABLE (the driver's error as `cause`) when the database cannot serve now
  */
 export function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
-  return run(db.raw(sql, bindings as Knex.RawBinding[]));
+  return run(db, () => db.raw(sql, bindings as Knex.RawBinding[]));
 }
 
 /**
@@ -23,9 +24,11 @@ export function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]):
  * which for a write takes longer than the write itself.
  */
 export function preparedQuery<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
-  const statement = db.raw(sql, bindings as Knex.RawBinding[]);
   const name = prepares(db) ? nameOf(sql) : undefined;
-  return run(name === undefined ? statement : statement.options({ name }));
+  return run(db, () => {
+    const statement = db.raw(sql, bindings as Knex.RawBinding[]);
+    return name === undefined ? statement : statement.options({ name });
+  });
 }
 
 function nameOf(sql: string): string | undefined {
@@ -37,11 +40,18 @@ function nameOf(sql: string): string | undefined {
   return name;
 }
 
-async function run<Row>(statement: Knex.Raw): Promise<Row[]> {
+async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): Promise<Row[]> {
   try {
-    const result: { rows: Row[] } = await statement;
+    const result: { rows: Row[] } = await statement();
     return result.rows;
   } catch (error) {
+    if (isReadOnly(error) && !retried && !db.isTransaction) {
+      // It has changed nothing, and the next connection leads to the server that takes writes, if there is one.
+      return run(db, statement, true);
+    }
+    if (isServerGone(error)) {
+      noteServerGone(db);
+    }
     throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
   }
 }

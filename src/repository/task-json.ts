@@ -44,9 +44,3 @@ export const taskJson = (t: string): string => {
   const columns = COLUMNS.map((column) => `${SPECIAL[column]?.(t) ?? `${t}.${column}`} AS ${column}`);
   return `(SELECT row_to_json(task) FROM (SELECT ${columns.join(', ')}) AS task)`;
 };
-
-/**
- * SQL of some tasks, `t`, which is planned for itself: before an ORDER BY of ids with a LIMIT the planner would rather walk
- * through all tasks in their order, and hope to meet enough of the wanted ones soon.
- */
-export const fenced = (filter: string): string => `SELECT * FROM tasks t WHERE ${filter} OFFSET 0`;

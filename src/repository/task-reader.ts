@@ -1,8 +1,17 @@
 import type { Knex } from 'knex';
+import type { Position } from '../protocol/messages.js';
+import { jobRoom, parseRoom, type Room } from '../protocol/rooms.js';
 import type { TaskRow } from '../protocol/tasks.js';
-import { preparedQuery, query } from './query.js';
+import { preparedQuery } from './query.js';
 import { jobIdInput, parseInput, taskIdInput } from './task-input.js';
-import { fenced, taskJson } from './task-json.js';
+import { taskJson } from './task-json.js';
+import { type PageRow, pageOfRow, pageStatement, type TaskPage } from './task-pages.js';
+
+/** A task as it is at `seq` of its owner's stream: every event up to it is in it, none after it. */
+export interface PositionedTask extends Position {
+  /** JSON text of the `TaskRow`. */
+  readonly task: string;
+}
 
 /** Tasks of one page. */
 const MAX_PAGE = 1_000;
@@ -23,13 +32,21 @@ export class TaskReader {
 
   /** @returns undefined when there is no such task. */
   async getTask(taskId: number): Promise<TaskRow | undefined> {
+    const found = await this.getPositionedTask(taskId);
+    return found === undefined ? undefined : (JSON.parse(found.task) as TaskRow);
+  }
+
+  /** A task with the position that it shows; undefined when there is no such task. */
+  async getPositionedTask(taskId: number): Promise<PositionedTask | undefined> {
     const id = parseInput(taskIdInput, taskId);
-    const rows = await preparedQuery<{ task: TaskRow }>(
+    const [row] = await preparedQuery<{ task: string; seq: string; epoch: string }>(
       this.db,
-      `SELECT ${taskJson('t')} AS task FROM tasks t WHERE t.task_id = ?`,
+      `SELECT ${taskJson('t')}::text AS task, s.seq, s.epoch
+       FROM tasks t, LATERAL (SELECT seq, epoch FROM event_streams WHERE user_id = t.user_id OFFSET 0) s
+       WHERE t.task_id = ?`,
       [id],
     );
-    return rows[0]?.task;
+    return row === undefined ? undefined : { task: row.task, seq: Number(row.seq), epoch: row.epoch };
   }
 
   /**
@@ -41,38 +58,26 @@ export class TaskReader {
     page: { readonly after?: number; readonly limit?: number } = {},
   ): Promise<TaskRow[]> {
     const { after = 0, limit = MAX_PAGE } = page;
-    const { tasks } = await this.getTaskPage(jobId, { after, limit, bytes: Number.MAX_SAFE_INTEGER });
-    return tasks;
+    const room = parseRoom(jobRoom(parseInput(jobIdInput, jobId)));
+    const found = await this.getTaskPage(room, { after, limit, bytes: Number.MAX_SAFE_INTEGER });
+    return found === undefined ? [] : (JSON.parse(found.tasks) as TaskRow[]);
   }
 
   /**
-   * A page of a job's tasks, in order of their ids.
+   * A page of a room's tasks, in order of their ids, with the position that it shows. What it costs depends on what it
+   * returns, however many tasks the room has.
    * @param page `after`: id of the last task that was seen; `limit`: most tasks, at most 1,000; `bytes`: most bytes of their
    * JSON, of which the first task may have more
-   * @returns `next`: what to give as `after` for the next page; null when there is none
+   * @returns undefined when the room does not exist
    */
   async getTaskPage(
-    jobId: string | number | bigint,
+    room: Room,
     page: { readonly after: number; readonly limit: number; readonly bytes: number },
-  ): Promise<{ tasks: TaskRow[]; next: number | null }> {
+  ): Promise<TaskPage | undefined> {
     const limit = Math.min(page.limit, MAX_PAGE);
-    const rows = await query<{ task: TaskRow; total: string }>(
-      this.db,
-      `SELECT p.task, p.total FROM (
-         SELECT r.task_id, r.task, count(*) OVER () AS total, row_number() OVER listed AS number,
-           sum(octet_length(r.task::text)) OVER listed AS bytes
-         FROM (
-           SELECT t.task_id, ${taskJson('t')} AS task FROM (${fenced('t.job_id = ?::numeric AND t.task_id > ?')}) t
-           ORDER BY t.task_id LIMIT ?
-         ) r
-         WINDOW listed AS (ORDER BY r.task_id)
-       ) p
-       WHERE p.number = 1 OR (p.number <= ? AND p.bytes <= ?)
-       ORDER BY p.task_id`,
-      [parseInput(jobIdInput, jobId), page.after, limit + 1, limit, page.bytes],
-    );
-    const tasks = rows.map(({ task }) => task);
-    return { tasks, next: tasks.length < Number(rows[0]?.total ?? 0) ? tasks.at(-1)!.task_id : null };
+    const { sql, bindings } = pageStatement(room, { ...page, order: 'oldest', limit });
+    const [row] = await preparedQuery<PageRow>(this.db, sql, bindings);
+    return row === undefined ? undefined : pageOfRow(row);
   }
 
   private async owners(sql: string, ids: readonly string[]): Promise<Map<string, string>> {

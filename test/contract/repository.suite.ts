@@ -459,16 +459,28 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(await page({})).to.deep.equal(ids);
       expect(await page({ limit: 2 })).to.deep.equal(ids.slice(0, 2));
       expect(await page({ after: ids[1]! })).to.deep.equal(ids.slice(2));
-      const bounded = (after: number, limit: number, bytes: number) =>
-        tasks
-          .getTaskPage(job, { after, limit, bytes })
-          .then((found) => [found.tasks.map((row) => row.task_id), found.next]);
-      expect(await bounded(0, 2, 1_000_000)).to.deep.equal([ids.slice(0, 2), ids[1]]);
-      expect(await bounded(0, 3, 1_000_000)).to.deep.equal([ids, null]);
-      // One at least, however large it is.
-      expect(await bounded(0, 3, 1)).to.deep.equal([ids.slice(0, 1), ids[0]]);
-      expect(await bounded(ids[1]!, 3, 1)).to.deep.equal([ids.slice(2), null]);
-      expect(await bounded(ids[2]!, 3, 1)).to.deep.equal([[], null]);
+      await jobs.create({ job_id: `${job}000`, user_id: user });
+      for (const name of [jobRoom(job), userRoom(user)]) {
+        const bounded = async (after: number, limit: number, bytes: number) => {
+          const found = (await tasks.getTaskPage(parseRoom(name), { after, limit, bytes }))!;
+          expect(found).to.include({ userId: user, seq: 3, epoch: (await log.state(user))!.epoch });
+          const rows = JSON.parse(found.tasks) as TaskRow[];
+          expect(found.last).to.equal(rows.at(-1)?.task_id);
+          return [rows.map((row) => row.task_id), found.more];
+        };
+        expect(await bounded(0, 2, 1_000_000)).to.deep.equal([ids.slice(0, 2), true]);
+        expect(await bounded(0, 3, 1_000_000)).to.deep.equal([ids, false]);
+        // One at least, however large it is.
+        expect(await bounded(0, 3, 1)).to.deep.equal([ids.slice(0, 1), true]);
+        expect(await bounded(ids[1]!, 3, 1)).to.deep.equal([ids.slice(2), false]);
+        expect(await bounded(ids[2]!, 3, 1)).to.deep.equal([[], false]);
+      }
+      expect(await tasks.getTaskPage(parseRoom(jobRoom('31337')), { after: 0, limit: 1, bytes: 1 })).to.equal(
+        undefined,
+      );
+      const { task: json, ...position } = (await tasks.getPositionedTask(ids[0]!))!;
+      expect(JSON.parse(json)).to.deep.equal(await tasks.getTask(ids[0]!));
+      expect(position).to.deep.equal({ seq: 3, epoch: (await log.state(user))!.epoch });
       expect(await tasks.getTask(999_999_999)).to.equal(undefined);
       expect(await tasks.getTasksByJob('31337')).to.deep.equal([]);
     });

@@ -238,14 +238,32 @@ describe('gateways', function () {
       expect(client.closed).to.equal(undefined);
     });
 
-    it('echoes request_id in good and bad answers, unless it is too long to be one', async () => {
+    it('echoes request_id in good and bad answers as it was written, and refuses what is none', async () => {
       const client = await openPlain();
       client.send({ type: 'SHOUT', request_id: 'bad' });
       expect((await client.answer('bad')).type).to.equal('ERROR');
+      const written = ['7', '0', '-1.50', 'true', 'false', '""', '"\\u00e4\\n"', '12345678901234567890', '1e400'];
+      for (const [index, id] of written.entries()) {
+        client.send(`{"request_id": ${id}, "type": "PING"}`);
+        await eventually(() => expect(client.texts).to.have.length(index + 2));
+        const echoed = /,"request_id":(.*)\}$/.exec(client.texts.at(-1)!)?.[1];
+        const same = id.startsWith('"') ? JSON.stringify(JSON.parse(id)) : id;
+        expect(echoed).to.equal(same);
+        expect(client.messages.at(-1).type).to.equal('PONG');
+      }
+      client.send('{"type":"PING","request_id":null}');
+      client.send({ type: 'PING', request_id: {} });
+      client.send({ type: 'PING', request_id: ['1'] });
       client.send({ type: 'PING', request_id: 'x'.repeat(129) });
-      client.send({ type: 'PING', request_id: 7 });
-      await eventually(() => expect(client.messages).to.have.length(3));
-      expect(client.messages.slice(1).map(({ request_id }) => request_id)).to.deep.equal([undefined, undefined]);
+      await eventually(() => expect(client.messages).to.have.length(written.length + 5));
+      const [none, ...refused] = client.messages.slice(written.length + 1);
+      expect(none).to.include({ type: 'PONG' }).and.to.not.have.property('request_id');
+      for (const message of refused) {
+        expect(message.data).to.include({ code: 'INVALID_MESSAGE' }).and.to.have.deep.property('details', {
+          field: 'request_id',
+        });
+        expect(message).to.not.have.property('request_id');
+      }
     });
 
     it('closes a connection whose message is too large', async () => {
@@ -404,6 +422,7 @@ describe('gateways', function () {
       opened.push({ close: () => socket.disconnect() });
       const [error] = (await once(socket as Any, 'connect_error')) as [Any];
       expect(error.data.code).to.equal('INVALID_REQUEST');
+      expect(error.data.message).to.contain('/api/ws/tasks');
     });
 
     it('answers in the acknowledgement, or with messages when none was asked for', async () => {

@@ -208,13 +208,10 @@ describe('the protocol on both wires', function () {
           [{ room: `user:${victim}`, user_id: user }, 'INVALID_SUBSCRIPTION_DATA'],
           [{ room: `job:${job}`, job_id: `${job}0` }, 'INVALID_SUBSCRIPTION_DATA'],
           [{ room: `user:${victim}`, user_id: victim }, 'ACCESS_DENIED'],
-          [{ rooms: [`user:${victim}`], user_id: user }, undefined],
+          [{ rooms: [`user:${victim}`], user_id: user }, 'INVALID_SUBSCRIPTION_DATA'],
         ] as const) {
           const answer = await client.ask('SUBSCRIBE', data);
           expect(answer.error?.code, JSON.stringify(data)).to.equal(code);
-          if (code === undefined) {
-            expect(answer.rooms[0].error.code).to.equal('ACCESS_DENIED');
-          }
         }
         const { positions } = await client.ask('PING');
         expect(positions.map(({ room }: Any) => room)).to.have.members([`job:${job}`, `task:${task}`, `user:${user}`]);

@@ -12,6 +12,8 @@ import { findProgram, freePort } from './programs.js';
 
 /** The programs that `startPostgres` needs, for `describeWith`. */
 export const POSTGRES_PROGRAMS: readonly string[] = ['initdb', 'postgres'];
+/** Those that `startStandby` needs. */
+export const STANDBY_PROGRAMS: readonly string[] = [...POSTGRES_PROGRAMS, 'pg_basebackup'];
 
 /** Configuration parameters of Postgres. */
 export type PostgresSettings = Readonly<Record<string, string | number>>;
@@ -146,6 +148,46 @@ export class PostgresServer {
     return this.urlOf(name);
   }
 
+  /**
+   * Starts a streaming replica of this server. With `halt` and `start` it goes away and comes back; with `promote` it
+   * becomes a primary.
+   */
+  async startStandby(): Promise<PostgresServer> {
+    const { dir, identity } = newFolder();
+    const copied = spawnSync(
+      findProgram('pg_basebackup')!,
+      [
+        '-D',
+        join(dir, 'data'),
+        '-h',
+        '127.0.0.1',
+        '-p',
+        String(this.port),
+        '-U',
+        'postgres',
+        '-R',
+        '-X',
+        'stream',
+        '-c',
+        'fast',
+      ],
+      { encoding: 'utf8', cwd: dir, ...identity },
+    );
+    if (copied.status !== 0) {
+      rmSync(dir, { recursive: true, force: true });
+      throw new Error(`pg_basebackup failed: ${copied.error?.message ?? copied.stderr}`);
+    }
+    const standby = new PostgresServer(await freePort(), dir, identity, this.settings);
+    servers.add(standby);
+    await standby.start();
+    return standby;
+  }
+
+  /** Makes a standby a primary, and waits until it is one. */
+  async promote(): Promise<void> {
+    await this.admin('SELECT pg_promote(true)');
+  }
+
   /** Runs one statement in database `postgres`. */
   async admin(statement: string): Promise<pg.QueryResult> {
     const client = new pg.Client({ connectionString: this.adminUrl });
@@ -186,6 +228,16 @@ export class PostgresServer {
   }
 }
 
+/** A temporary folder that belongs to who the server runs as. */
+function newFolder(): { dir: string; identity: ReturnType<typeof unprivileged> } {
+  const dir = mkdtempSync(join(tmpdir(), 'taskwire-pg-'));
+  const identity = unprivileged();
+  if (identity !== undefined) {
+    chownSync(dir, identity.uid, identity.gid);
+  }
+  return { dir, identity };
+}
+
 const servers = new Set<PostgresServer>();
 process.once('exit', () => {
   for (const server of servers) {
@@ -198,11 +250,7 @@ process.once('exit', () => {
  * @param settings beside those that suit tests
  */
 export async function startPostgres(settings: PostgresSettings = {}): Promise<PostgresServer> {
-  const dir = mkdtempSync(join(tmpdir(), 'taskwire-pg-'));
-  const identity = unprivileged();
-  if (identity !== undefined) {
-    chownSync(dir, identity.uid, identity.gid);
-  }
+  const { dir, identity } = newFolder();
   const made = spawnSync(
     findProgram('initdb')!,
     ['-D', join(dir, 'data'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],

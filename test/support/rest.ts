@@ -12,6 +12,7 @@ import { RoomAccess } from '../../src/door/room-access.js';
 import { createApp } from '../../src/http/app.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
+import { EventHistory } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
@@ -60,6 +61,7 @@ export class RestServer {
     const app = createApp({
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
       jobs: new JobRepository(db),
+      history: new EventHistory(db),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,

@@ -22,7 +22,7 @@ export class TcpProxy {
   private held: Array<() => void> = [];
   private readonly server: Server;
 
-  constructor(private readonly target: { readonly port: number; readonly host?: string }) {
+  constructor(private target: { readonly port: number; readonly host?: string }) {
     this.server = createServer((client) => this.accept(client));
   }
 
@@ -41,6 +41,11 @@ export class TcpProxy {
       client.destroy();
       upstream.destroy();
     }
+  }
+
+  /** Leads new connections elsewhere, as an address does that moves; those that exist stay where they are. */
+  setTarget(target: { readonly port: number; readonly host?: string }): void {
+    this.target = target;
   }
 
   setMode(mode: ProxyMode): void {

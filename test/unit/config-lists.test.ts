@@ -14,7 +14,19 @@ describe('lists in the configuration', () => {
     for (const text of ['nginx', '10.0.0.0/33', '10.0.0.0/0', '10.0.0.0/8/8', '10.0.0/8', '1', 'loopback,,x']) {
       expect(() => loadConfig({ TRUSTED_PROXIES: text }), text).to.throw(ConfigError, /TRUSTED_PROXIES: got .* wants/);
     }
-    for (const text of ['example.com', 'https://example.com/app', 'ftp://example.com', 'https://a b']) {
+    for (const text of [
+      'example.com',
+      'https://example.com/app',
+      'ftp://example.com',
+      'wss://example.com',
+      'https://a b',
+      'https://*',
+      'https://a.*.example.com',
+      'https://*example.com',
+      'https://example.com:80*',
+      '*://example.com',
+      'https://me@example.com',
+    ]) {
       expect(() => loadConfig({ ALLOWED_ORIGINS: text }), text).to.throw(ConfigError, /ALLOWED_ORIGINS: got .* wants/);
     }
     expect(loadConfig({ ALLOWED_ORIGINS: 'https://a.example, http://localhost:3000' }).ALLOWED_ORIGINS).to.have.length(

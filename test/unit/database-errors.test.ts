@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { isDatabaseUnavailable } from '../../src/repository/connect-database.js';
+import { isDatabaseUnavailable } from '../../src/repository/database-errors.js';
 
 const error = (message: string, code?: string): Error => Object.assign(new Error(message), code ? { code } : {});
 

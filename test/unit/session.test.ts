@@ -2,8 +2,8 @@ import { expect } from 'chai';
 import type { Connection } from '../../src/hub/connection.js';
 import type { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
-import type { Join } from '../../src/hub/membership.js';
 import { type Session, type Success, sessionOpener } from '../../src/hub/session.js';
+import type { Subscription } from '../../src/hub/subscription.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
 import type { Room } from '../../src/protocol/rooms.js';
 
@@ -26,7 +26,7 @@ class Stage {
         return rooms.size;
       },
       has: (room: Room) => rooms.has(room.name),
-      join: (_owner: string, { request, reply }: Join) => this.join(request.room.name, reply),
+      subscribe: (_owner: string, subscription: Subscription) => this.join(subscription),
       leave: (room: Room) => {
         rooms.delete(room.name);
         this.left.push(room.name);
@@ -61,7 +61,8 @@ class Stage {
     await turn();
   }
 
-  private join(name: string, reply: Join['reply']): void {
+  private join(subscription: Subscription): void {
+    const { name } = subscription.room;
     if (this.together === undefined) {
       this.together = [];
       this.joined.push(this.together);
@@ -71,7 +72,7 @@ class Stage {
     }
     this.together.push(name);
     this.rooms.add(name);
-    reply({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
+    subscription.answer({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
   }
 }
 

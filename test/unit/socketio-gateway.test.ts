@@ -129,7 +129,7 @@ describe('Socket.IO gateway', () => {
       const client = await PollingClient.open(url);
       for (let round = 0; round < ROUNDS; round += 1) {
         expect(await client.send(`40${LONG_NAMESPACE},`)).to.equal(true);
-        expect(await client.fetch()).to.match(/^44.*Invalid namespace/);
+        expect(await client.fetch()).to.match(/^44.*The namespace is/);
       }
     });
 

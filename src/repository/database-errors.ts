@@ -1,0 +1,71 @@
+/** SQLSTATEs, or their classes, of a server that cannot serve now and may well later. */
+const SQL_STATES = [
+  '08', // connection exception
+  '53', // insufficient resources: too many connections, disk or memory full
+  '57', // operator intervention: shut down, crash, still starting, statement timeout
+  '58', // system error
+  '25006', // read-only: a replica that is being promoted, or the primary of yesterday
+  '25P03', // idle in transaction for too long
+  '40001', // serialization failure
+  '40P01', // deadlock
+  '55P03', // lock not available
+];
+
+const SYSTEM_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'ENOENT',
+]);
+
+/** The driver and the pool name these by their text only. */
+const MESSAGES = [
+  /^Timeout acquiring a connection/,
+  /^Knex: Timeout acquiring/,
+  /^Connection terminated/,
+  /^Connection ended unexpectedly/,
+  /^timeout expired$/,
+  /^Unable to acquire a connection/,
+  /not queryable$/,
+];
+
+/** Whether a statement was refused because its server takes no writes: it is a standby, or was demoted. */
+export const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006';
+
+/** Whether an error says that the connection, and perhaps its server, is gone. */
+export function isServerGone(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  return (
+    isDatabaseUnavailable(error) && (typeof code !== 'string' || SYSTEM_CODES.has(code) || /^(?:08|57P)/.test(code))
+  );
+}
+
+/**
+ * Whether an error says that the database cannot be reached or cannot serve now, so that the same query may succeed
+ * later; false for errors of the query itself.
+ */
+export function isDatabaseUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error)) {
+    return false;
+  }
+  const { code, name, message } = error as NodeJS.ErrnoException;
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !SYSTEM_CODES.has(code)) {
+    return SQL_STATES.some((state) => code.startsWith(state));
+  }
+  if (code !== undefined && SYSTEM_CODES.has(code)) {
+    return true;
+  }
+  // A host with several addresses fails with one error per address.
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return error.errors.every(isDatabaseUnavailable);
+  }
+  // knex puts the statement before the driver's text.
+  const text = message.slice(message.lastIndexOf(' - ') + 1).replace(/^- /, '');
+  return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(text));
+}
