@@ -2,10 +2,6 @@ import type { Writable } from 'node:stream';
 import { errorEntry, type TaskwireError } from '../protocol/errors.js';
 import type { Meter, MeterListener, Meters } from './meter.js';
 import { MeteredPolling, type PollingTransport } from './metered-polling.js';
-import type { MeteredSocket } from './metered-socket.js';
-
-/** How long a connection that was closed has to confirm it, in milliseconds. */
-export const CLOSE_MS = 5_000;
 
 /** What the gateway uses of an Engine.IO connection. */
 export interface EngineConnection {
@@ -36,8 +32,9 @@ export function closeEngine(engine: EngineConnection): void {
 }
 
 export function cutOff(engine: EngineConnection): void {
+  // A WebSocket may wait for its farewell when Engine.IO has closed already.
+  engine.transport.socket?.terminate();
   if (engine.readyState !== 'closed') {
-    engine.transport.socket?.terminate();
     engine.close(true);
   }
 }
@@ -81,7 +78,6 @@ export class EngineSession implements MeterListener {
   /** It has ended. */
   end(): void {
     this.leave();
-    this.meter.stop();
     this.polling?.end();
   }
 

@@ -23,6 +23,9 @@ interface MeteredReceiver extends Receiver {
   parked: (() => void) | undefined;
 }
 
+/** How long a connection that was closed has to confirm it, in milliseconds. */
+export const CLOSE_MS = 5_000;
+
 /** States of a receiver, as `ws` has them. */
 const GET_INFO = 0;
 /** It waits, as it does for `allowSynchronousEvents: false`: it reads no frame, and takes no more bytes than it has. */
@@ -92,7 +95,7 @@ export function meteredServer(meter: () => Meter): new (options: ServerOptions) 
   }
   return class extends WebSocketServer<typeof Socket> {
     constructor(options: ServerOptions) {
-      super({ ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+      super({ closeTimeout: CLOSE_MS, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
     }
   } as unknown as new (
     options: ServerOptions,

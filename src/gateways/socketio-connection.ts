@@ -8,10 +8,11 @@ import { controlText, errorText } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
-import { CLOSE_MS, cutOff, type EngineConnection, type EngineSession } from './engine.js';
+import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
 import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, tooMuch } from './meter.js';
+import { CLOSE_MS } from './metered-socket.js';
 
 export interface SocketioConnectionOptions {
   readonly connections: Connections;

@@ -15,7 +15,7 @@ import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
-import { MeteredSocket } from './metered-socket.js';
+import { CLOSE_MS, MeteredSocket } from './metered-socket.js';
 import { refuseUpgrade } from './upgrade.js';
 
 export interface WebsocketGatewayOptions {
@@ -43,8 +43,6 @@ export interface Gateway {
   stop(): void;
 }
 
-/** How long a connection that was closed has to confirm it, in milliseconds. */
-const CLOSE_MS = 5_000;
 const NO_SOCKET_HERE = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
 
 const ENGINE_HERE =
