@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
@@ -9,7 +10,9 @@ import type { Config } from './config.js';
 import { AddressBrake } from './door/address-brake.js';
 import { ApiKeyAuth } from './door/api-key.js';
 import { Approach } from './door/approach.js';
+import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
+import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
 import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
@@ -18,6 +21,8 @@ import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
+import { TokenKeys } from './door/token-keys.js';
+import { type TokenIssuer, Tokens } from './door/tokens.js';
 import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
@@ -71,6 +76,8 @@ const REQUEST_PATIENCE_MS = 10_000;
 /** Attempts and failures a minute that an address has for each of its connections, where nothing else is configured. */
 const CONNECTS_PER_CONNECTION = 24;
 const FAILED_KEYS_PER_CONNECTION = 3;
+/** How long a connection may take to be let in when it has said whose it is, in milliseconds. */
+const LOOKUP_MS = 5_000;
 
 /** The composition root of one worker: read it from top to bottom to know the system. */
 export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
@@ -112,17 +119,31 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const addressOf = clientAddress(config.TRUSTED_PROXIES);
   const refusals = new RefusalLog(logger);
   const perIp = config.MAX_CONNECTIONS_PER_IP;
+  const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
+  const access = new RoomAccess((rooms) => log.ownersOf(rooms));
+  const tokenKeys = new TokenKeys({
+    active: (keyIds) => apiKeys.active(keyIds),
+    cacheMs: config.API_KEY_CACHE_MS,
+    onInactive: (keyId) => revoke({ keyId }),
+  });
+  const tokens = new Tokens({
+    secrets: config.TOKEN_SECRET,
+    issuer: tokenIssuer(config),
+    isActive: (keyId) => tokenKeys.isActive(keyId),
+    rateLimit: config.DEFAULT_RATE_LIMIT,
+  });
+  const authenticator = new Authenticator(keys, tokens);
   const guard = new KeyGuard(
-    keys,
+    authenticator,
     new AddressBrake(
       config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
-      'Too many wrong API keys from this address',
+      'Too many wrong API keys and tokens from this address',
     ),
   );
   const waitingRoom = new WaitingRoom({
     perAddress: perIp,
     inAll: config.MAX_UNAUTHENTICATED,
-    patienceMs: config.AUTH_TIMEOUT_MS,
+    patienceMs: config.AUTH_TIMEOUT_MS + LOOKUP_MS,
   });
   const approach = new Approach({
     addressOf,
@@ -134,8 +155,6 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     waitingRoom,
     refusals,
   });
-  const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
-  const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const admit = createDoor({
     checkOrigin,
     keys: guard,
@@ -146,6 +165,12 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     refusals,
   });
 
+  const announceChanged = async (keyId: string): Promise<void> => {
+    await bus.send('key-changed', { keyId }).catch((error) => {
+      logger.warn('other workers learn of the changed key only when they look it up again', { error });
+      change({ keyId });
+    });
+  };
   const announceRevoked = async (keyId: string): Promise<void> => {
     await bus.send('key-revoked', { keyId }).catch((error) => {
       logger.warn('other workers learn of the revoked key only when they look it up again', { error });
@@ -159,11 +184,13 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     apiKeys,
     access,
     keys: guard,
+    tokens,
     rates,
     addressOf,
     refusals,
     checkOrigin,
     stats,
+    statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.raw('SELECT 1'),
       brokerUp: () => broker.up,
@@ -171,6 +198,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       collect: () => stats.collect({ rooms: false }),
     }),
     announceRevoked,
+    announceChanged,
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
     logger,
@@ -181,7 +209,16 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
   const requests = new RequestsInFlight(http, rest);
   const connections = new Connections(
-    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
+    sessionOpener(hub, {
+      resolve: (identity, room) => access.resolve(identity, room),
+      authenticate: async (data) => {
+        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+        await rates.check(identity);
+        return identity;
+      },
+      limits: config,
+      logger,
+    }),
     logger,
   );
   const writer = new FrameWriter();
@@ -221,13 +258,22 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId === 'string') {
       keys.forget(keyId);
+      tokenKeys.disable(keyId);
       connections.closeByKey(keyId, 'INACTIVE_API_KEY');
     }
   }
+  function change({ keyId }: Readonly<Record<string, unknown>>): void {
+    if (typeof keyId === 'string') {
+      keys.forget(keyId);
+      tokenKeys.forget(keyId);
+    }
+  }
   bus.on('key-revoked', revoke);
+  bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.
   broker.onUp(() => {
     keys.expireAll();
+    tokenKeys.expireAll();
     void maintenance.checkKeys();
   });
 
@@ -290,5 +336,25 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       stopping ??= end();
       return stopping;
     },
+  };
+}
+
+/** The application's own issuer of tokens, if there is one. */
+function tokenIssuer({
+  TOKEN_ISSUER,
+  TOKEN_AUDIENCE,
+  TOKEN_JWKS_URL,
+  TOKEN_JWKS_FILE,
+}: Config): TokenIssuer | undefined {
+  if (TOKEN_ISSUER === undefined || TOKEN_AUDIENCE === undefined) {
+    return undefined;
+  }
+  return {
+    issuer: TOKEN_ISSUER,
+    audience: TOKEN_AUDIENCE,
+    keys:
+      TOKEN_JWKS_URL === undefined
+        ? (JSON.parse(readFileSync(TOKEN_JWKS_FILE!, 'utf8')) as { keys: object[] })
+        : new URL(TOKEN_JWKS_URL),
   };
 }

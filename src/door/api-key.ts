@@ -1,9 +1,9 @@
 import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../base/single-flight.js';
-import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import { type ApiKeyRecord, hashApiKey } from '../repository/api-key-repository.js';
-import { apiKeyOf, type Credentials } from './credentials.js';
+import { type Credentials, credentialOf } from './credentials.js';
 
 export interface ApiKeyOptions {
   /** Looks a key up by its SHA-256. Rejects with DATABASE_UNAVAILABLE when it cannot. */
@@ -25,9 +25,6 @@ const MAX_KEYS = 50_000;
 const MAX_UNKNOWN = 10_000;
 /** An unknown hash stays unknown, as keys are random; this only bounds how long it is remembered. */
 const UNKNOWN_MS = 60_000;
-
-/** The name of credentials that cannot be a key. */
-export const NO_KEY = '';
 
 interface Known {
   readonly record: ApiKeyRecord;
@@ -58,28 +55,21 @@ export class ApiKeyAuth {
     return this.forgotten;
   }
 
-  /** Whether credentials are a key that was good here within the last quarter of an hour, and was not revoked since. */
-  knows(credentials: Credentials): boolean {
-    const name = this.nameOf(credentials);
-    const known = name === undefined ? undefined : this.known.get(name);
-    return known?.record.active === true && this.now() < known.stale;
-  }
-
-  /** What tells one key from another: undefined without a key, `NO_KEY` for what cannot be one. */
-  nameOf(credentials: Credentials): string | undefined {
-    try {
-      return hashApiKey(apiKeyOf(credentials));
-    } catch (error) {
-      return toTaskwireError(error).code === 'MISSING_API_KEY' ? undefined : NO_KEY;
-    }
-  }
-
   /**
    * @throws TaskwireError MISSING_API_KEY, INVALID_API_KEY, INACTIVE_API_KEY, AUTHENTICATION_FAILED (two places
    * disagree), DATABASE_UNAVAILABLE
    */
   async authenticate(credentials: Credentials): Promise<Identity> {
-    const hash = hashApiKey(apiKeyOf(credentials));
+    const credential = credentialOf(credentials);
+    if (!('key' in credential)) {
+      throw new TaskwireError('INVALID_TOKEN');
+    }
+    return this.authenticateKey(credential.key);
+  }
+
+  /** @throws TaskwireError INVALID_API_KEY, INACTIVE_API_KEY, DATABASE_UNAVAILABLE */
+  async authenticateKey(key: string): Promise<Identity> {
+    const hash = hashApiKey(key);
     const record = this.remembered(hash) ?? (await this.lookup(hash));
     if (record === undefined) {
       throw new TaskwireError('INVALID_API_KEY');
@@ -87,9 +77,12 @@ export class ApiKeyAuth {
     if (!record.active) {
       throw new TaskwireError('INACTIVE_API_KEY');
     }
-    const { keyId, owner, role, rateLimit } = record;
+    const { key_id: keyId, owner, role, rate_limit: rateLimit, scopes, expires_at } = record;
+    if (expires_at !== null && Date.parse(expires_at) <= Date.now()) {
+      throw new TaskwireError('INVALID_API_KEY', { message: 'The API key has expired' });
+    }
     this.options.onUse?.(keyId);
-    return { keyId, owner, role, rateLimit };
+    return { keyId, owner, role, rateLimit, ...(scopes === null ? {} : { scopes }) };
   }
 
   /** Forgets a key, so that its next use is looked up: it was revoked, or changed. */
@@ -97,7 +90,7 @@ export class ApiKeyAuth {
     // A look-up that is under way may have read the key before it changed.
     this.forgotten += 1;
     for (const [hash, { record }] of this.known.entries()) {
-      if (record.keyId === keyId) {
+      if (record.key_id === keyId) {
         this.known.delete(hash);
       }
     }

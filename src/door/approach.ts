@@ -27,7 +27,7 @@ export class Approach {
    */
   check(request: IncomingMessage): void {
     const { addressOf, attempts, keys, refusals } = this.options;
-    const credentials = credentialsOf(request);
+    const credentials = credentialsOf(request, { query: 'all' });
     if (keys.knows(credentials)) {
       return;
     }

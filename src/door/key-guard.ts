@@ -1,24 +1,34 @@
+import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { LRUCache } from 'lru-cache';
 import { errorEntry, toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { AddressBrake } from './address-brake.js';
-import { type ApiKeyAuth, NO_KEY } from './api-key.js';
-import type { Credentials } from './credentials.js';
+import type { Authenticate } from './authenticator.js';
+import { type Credentials, credentialOf } from './credentials.js';
 
 /** How long the answer to a failed key is held back when the address has no more attempts, in milliseconds. */
 const MAX_DELAY_MS = 2_000;
 
+/** Keys and tokens that were good here pass for so long, in milliseconds, and so many of them. */
+const GOOD_MS = 15 * 60_000;
+const MAX_GOOD = 50_000;
+/** The name of what cannot be a key or a token. */
+const NOTHING = '';
+
 /**
- * Bounds the keys that an address may try. Each key that this worker does not know counts until it has turned out to be
- * good. The answers to bad ones come ever later, and at the bound nothing is looked up any more. A key that was good here
+ * Bounds the keys and tokens that an address may try. Each that this worker does not know counts until it has turned out to
+ * be good. The answers to bad ones come ever later, and at the bound nothing is looked up any more. One that was good here
  * within the last quarter of an hour passes: neighbours behind one address are not locked out by one that guesses.
  */
 export class KeyGuard {
   /** Keys that are being looked up for an address: a hundred requests with one key are one attempt. */
   private readonly trying = new Set<string>();
+  /** Hashes of those that were good. */
+  private readonly good = new LRUCache<string, true>({ max: MAX_GOOD, ttl: GOOD_MS });
 
   constructor(
-    private readonly keys: Pick<ApiKeyAuth, 'authenticate' | 'knows' | 'nameOf' | 'revision'>,
+    private readonly keys: Authenticate,
     private readonly brake: AddressBrake,
   ) {}
 
@@ -31,32 +41,34 @@ export class KeyGuard {
    * @throws TaskwireError RATE_LIMIT_EXCEEDED when the address has tried too many keys
    */
   check(credentials: Credentials, group: string): void {
-    if (this.keys.nameOf(credentials) !== undefined) {
+    if (nameOf(credentials) !== undefined) {
       this.brake.check(group);
     }
   }
 
-  /** Whether credentials are those of a key that was good here a short while ago. */
+  /** Whether credentials were good here a short while ago. */
   knows(credentials: Credentials): boolean {
-    return this.keys.knows(credentials);
+    const name = nameOf(credentials);
+    return name !== undefined && this.good.has(name);
   }
 
   /**
    * @param group where the request comes from, as `addressGroup` gives it
-   * @throws TaskwireError RATE_LIMIT_EXCEEDED when the address has tried too many keys, and those of `ApiKeyAuth`
+   * @throws TaskwireError RATE_LIMIT_EXCEEDED when the address has tried too many keys, and those of `Authenticate`
    */
   async authenticate(credentials: Credentials, group: string): Promise<Identity> {
-    const name = this.keys.nameOf(credentials);
+    const name = nameOf(credentials);
     const attempt = `${group} ${name}`;
-    if (name === undefined || this.keys.knows(credentials) || this.trying.has(attempt)) {
+    if (name === undefined || this.good.has(name) || this.trying.has(attempt)) {
       return this.keys.authenticate(credentials);
     }
     this.brake.count(group);
-    if (name !== NO_KEY) {
+    if (name !== NOTHING) {
       this.trying.add(attempt);
     }
     try {
       const identity = await this.keys.authenticate(credentials);
+      this.good.set(name, true);
       this.brake.forgive(group);
       return identity;
     } catch (error) {
@@ -70,5 +82,17 @@ export class KeyGuard {
     } finally {
       this.trying.delete(attempt);
     }
+  }
+}
+
+/** What tells one key or token from another: undefined without one. */
+function nameOf(credentials: Credentials): string | undefined {
+  try {
+    const credential = credentialOf(credentials);
+    return createHash('sha256')
+      .update('key' in credential ? credential.key : credential.token)
+      .digest('base64');
+  } catch (error) {
+    return toTaskwireError(error).code === 'MISSING_API_KEY' ? undefined : NOTHING;
   }
 }

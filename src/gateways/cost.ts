@@ -1,5 +1,5 @@
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { TaskwireError } from '../protocol/errors.js';
 
 /** Events of a replay that cost one unit. */

@@ -2,6 +2,7 @@ import type { Writable } from 'node:stream';
 import { errorEntry, type TaskwireError } from '../protocol/errors.js';
 import type { Meter, MeterListener, Meters } from './meter.js';
 import { MeteredPolling, type PollingTransport } from './metered-polling.js';
+import { CLOSE_MS, type MeteredSocket } from './metered-socket.js';
 
 /** What the gateway uses of an Engine.IO connection. */
 export interface EngineConnection {

@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream';
 import type { Socket } from 'socket.io';
 import type { Admission } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
@@ -45,7 +45,7 @@ export type TaskSocket = Socket<Record<string, never>, Record<string, never>, Re
 export class SocketioConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport = 'socket.io';
   readonly id: string;
-  readonly identity: Identity;
+  identity: Identity;
   pending: FrameChain | undefined;
   private readonly meter: Meter;
   private place: Place | undefined;
@@ -130,6 +130,11 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       this.closing = true;
       this.socket.disconnect(true);
     } else {
+      if (code === 'TOKEN_EXPIRED') {
+        // The end of the transport alone would not say that another token is wanted.
+        this.send('ERROR', errorText(new TaskwireError(code).body));
+        this.options.writer.flush(this);
+      }
       this.closing = true;
       const ws = this.engine.transport.socket;
       if (ws !== undefined && (code === 'SLOW_CONSUMER' || this.engine.writeBuffer.length === 0)) {

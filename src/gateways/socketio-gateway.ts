@@ -177,7 +177,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       throw new TaskwireError('SERVER_DRAINING');
     }
     const engine = socket.conn as unknown as EngineConnection;
-    const admission = await admit({ request: socket.request, apiKey: socket.handshake.auth['api_key'] });
+    const admission = await admit({ request: socket.request, auth: socket.handshake.auth });
     if (connections.draining || engine.readyState !== 'open') {
       admission.release();
       throw new TaskwireError('SERVER_DRAINING');

@@ -3,15 +3,18 @@ import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
+import { chooseProtocol } from '../door/subprotocols.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
-import { binaryMessage, readClientMessage } from '../protocol/client-message.js';
+import { authenticated } from '../hub/credential-life.js';
+import type { Success } from '../hub/reply.js';
+import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
+import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
@@ -32,6 +35,7 @@ export interface WebsocketGatewayOptions {
     readonly PING_INTERVAL_MS: number;
     readonly PING_TIMEOUT_MS: number;
     readonly DIRECT_FRAMES: boolean;
+    readonly AUTH_TIMEOUT_MS: number;
   };
   /** Told when a connection opens and when it ends; ids are unique within this process. */
   readonly onOpen?: ((id: string) => void) | undefined;
@@ -52,6 +56,7 @@ const ENGINE_HERE =
 /** Whether a Socket.IO client takes this path for that of its transport. */
 const isEngineRequest = ({ url = '' }: IncomingMessage): boolean => /[?&]EIO=\d/.test(url);
 
+/** A WebSocket that knows its connection, so that one set of handlers serves all. */
 class ConnectedSocket extends MeteredSocket {
   connection: PlainConnection | undefined;
 }
@@ -59,7 +64,6 @@ class ConnectedSocket extends MeteredSocket {
 /** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
 export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
   const { server, connections, approach, admit, meters, limits } = options;
-  /** A WebSocket that knows its connection, so that one set of handlers serves all. */
   class TaskSocket extends ConnectedSocket {
     override meter: Meter | undefined = meters.stranger();
   }
@@ -70,6 +74,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     perMessageDeflate: false,
     WebSocket: TaskSocket,
     closeTimeout: CLOSE_MS,
+    handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
   const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
   let lastId = 0;
@@ -80,6 +85,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     ws.once('close', leave);
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
+    const first = new FirstMessages(ws, limits.AUTH_TIMEOUT_MS);
     try {
       if (isEngineRequest(request)) {
         throw new TaskwireError('INVALID_REQUEST', { message: ENGINE_HERE });
@@ -87,7 +93,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       if (connections.draining) {
         throw new TaskwireError('SERVER_DRAINING');
       }
-      const admission = await admit({ request });
+      const admission = await admit({ request, ask: () => first.auth() });
       if (connections.draining || ws.readyState !== WebSocket.OPEN) {
         admission.release();
         throw new TaskwireError('SERVER_DRAINING');
@@ -105,9 +111,16 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       ws.once('close', onClose);
       ws.off('close', leave);
       leave();
+      const [auth, ...others] = first.take() ?? [];
+      if (auth !== undefined) {
+        connection.answer(authenticated(admission.identity), auth.requestId);
+        for (const message of others) {
+          connection.handle(message);
+        }
+      }
     } catch (error) {
       const { body } = toTaskwireError(error);
-      ws.send(errorText(body));
+      ws.send(errorText(body, first.requestId));
       ws.close(errorEntry(body.code).close ?? errorEntry('INTERNAL_ERROR').close, body.code);
     }
     ws.resume();
@@ -163,7 +176,7 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
 
   constructor(
     readonly id: string,
-    readonly identity: Identity,
+    public identity: Identity,
     private readonly ws: MeteredSocket,
     private readonly socket: Duplex,
     private readonly options: WebsocketGatewayOptions,
@@ -220,7 +233,10 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
 
   receive(data: RawData, isBinary: boolean): void {
     this.heard();
-    const message = isBinary ? binaryMessage() : readClientMessage(String(data));
+    this.handle(isBinary ? binaryMessage() : readClientMessage(String(data)));
+  }
+
+  handle(message: ClientMessage): void {
     if (message.error !== undefined) {
       this.answer(message.error, message.requestId);
     } else {
@@ -240,7 +256,7 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     this.close('RATE_LIMIT_EXCEEDED');
   }
 
-  private answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
+  answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
     const [type, text] =
       outcome instanceof TaskwireError
         ? (['ERROR', errorText(outcome.body, requestId)] as const)

@@ -1,7 +1,6 @@
 import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
 import type { CheckOrigin } from '../door/origin.js';
-import { TaskwireError } from '../protocol/errors.js';
 import { accessLog } from './access-log.js';
 import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
@@ -11,8 +10,11 @@ import { type EventRoutePorts, eventRoutes } from './events-routes.js';
 import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
+import { noSuchPath } from './no-such-path.js';
+import { routesOf } from './resource.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
+import { type TokenRoutePorts, tokenRoutes } from './tokens-routes.js';
 import { userRoutes } from './users-routes.js';
 
 export interface AppOptions
@@ -21,6 +23,7 @@ export interface AppOptions
     JobRoutePorts,
     EventRoutePorts,
     KeyRoutePorts,
+    TokenRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
@@ -51,9 +54,10 @@ export function createApp(options: AppOptions): Express {
   userRoutes(app, endpoint, options);
   eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
+  tokenRoutes(app, endpoint, options);
 
-  app.use(() => {
-    throw new TaskwireError('NOT_FOUND');
+  app.use((request) => {
+    throw noSuchPath(request, routesOf(app));
   });
   app.use(errorHandler(logger));
   return app;

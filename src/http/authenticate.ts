@@ -1,11 +1,11 @@
 import type { Request, Response } from 'express';
 import { type AddressOf, addressGroup } from '../door/client-address.js';
-import { credentialsOf } from '../door/credentials.js';
+import { credentialsOf, type QueryCredentials } from '../door/credentials.js';
 import type { KeyGuard } from '../door/key-guard.js';
 import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
 import type { RefusalLog } from '../door/refusal-log.js';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import type { Identity, Role } from '../protocol/tasks.js';
+import { type Identity, mayDo, type Scope } from '../protocol/tasks.js';
 
 /** Says who makes a request and counts it; the answer gets the headers that tell how many more there may be. */
 export type Authenticate = (request: Request, response: Response) => Promise<Identity>;
@@ -18,13 +18,19 @@ export interface AuthenticatePorts {
   readonly refusals: Pick<RefusalLog, 'note'>;
 }
 
-/** @returns a function that throws what `KeyGuard.authenticate` throws, and RATE_LIMIT_EXCEEDED */
-export function createAuthenticate({ keys, rates, addressOf, refusals }: AuthenticatePorts): Authenticate {
+/**
+ * @param query what of the query is read: event streams take a token there, since a browser's `EventSource` sets no headers
+ * @returns a function that throws what `KeyGuard.authenticate` throws, and RATE_LIMIT_EXCEEDED
+ */
+export function createAuthenticate(
+  { keys, rates, addressOf, refusals }: AuthenticatePorts,
+  query: QueryCredentials = 'none',
+): Authenticate {
   return async (request, response) => {
     const address = addressOf(request);
     let key: string | undefined;
     try {
-      const identity = await keys.authenticate(credentialsOf(request), addressGroup(address));
+      const identity = await keys.authenticate(credentialsOf(request, { query }), addressGroup(address));
       key = identity.keyId;
       const result = await rates.count(identity);
       response.set(rateLimitHeaders(result));
@@ -38,9 +44,9 @@ export function createAuthenticate({ keys, rates, addressOf, refusals }: Authent
   };
 }
 
-/** @throws TaskwireError ACCESS_DENIED when the key has none of the roles */
-export function assertRole({ role }: Identity, ...roles: readonly Role[]): void {
-  if (!roles.includes(role)) {
+/** @throws TaskwireError ACCESS_DENIED when somebody may not do such things */
+export function assertMayDo(identity: Identity, scope: Scope): void {
+  if (!mayDo(identity, scope)) {
     throw new TaskwireError('ACCESS_DENIED');
   }
 }

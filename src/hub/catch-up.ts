@@ -91,7 +91,7 @@ class CatchUp {
     private readonly ports: CatchUpPorts,
   ) {
     this.names = new Set(asked.map(({ room }) => room.name));
-    membership.hold();
+    membership.hold(this.names);
     this.heldAt = membership.position;
   }
 
@@ -115,7 +115,7 @@ class CatchUp {
         this.answer();
         return;
       }
-      const page = await ports.log.page(membership.stream.userId, this.cursors());
+      const page = await ports.log.page(membership.keyId, membership.stream.userId, this.cursors());
       if (membership.closed) {
         return;
       }
@@ -147,11 +147,11 @@ class CatchUp {
   }
 
   private async logReaches(since: number): Promise<boolean> {
-    const { stream } = this.membership;
-    let state = await this.ports.log.state(stream.userId);
+    const { keyId, stream } = this.membership;
+    let state = await this.ports.log.state(keyId, stream.userId);
     if (since > state.seq) {
       // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
-      state = await this.ports.log.state(stream.userId);
+      state = await this.ports.log.state(keyId, stream.userId);
     }
     this.checkEpoch(state);
     return since >= state.floor && since <= state.seq;
@@ -162,10 +162,10 @@ class CatchUp {
     const { membership, ports } = this;
     await ports.drained(membership);
     const known = this.highest();
-    let snapshot = await ports.log.snapshot(subscription.room);
+    let snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
     if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {
       // Equal reads are shared: that one had begun before this was known.
-      snapshot = await ports.log.snapshot(subscription.room);
+      snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
     }
     if (membership.closed) {
       return;

@@ -4,6 +4,8 @@ import type { HubEvent } from './message.js';
 import type { Member, Stream } from './stream.js';
 import type { Subscription } from './subscription.js';
 
+const NONE: ReadonlySet<string> = new Set();
+
 /**
  * One connection in one stream, in any number of its rooms.
  *
@@ -18,6 +20,7 @@ export class Membership implements Member {
   /** While held: its position. Otherwise it may be above the stream's: a replay may know the log further. */
   private after = 0;
   private held = false;
+  private entering = NONE;
   private catchingUp = false;
   private ended = false;
   /** Number of the delivery that reached it last. */
@@ -35,6 +38,11 @@ export class Membership implements Member {
   /** The rooms that it is in. */
   get rooms(): readonly Subscription[] {
     return this.live;
+  }
+
+  /** The API key that it waits with. */
+  get keyId(): string {
+    return this.connection.identity.keyId;
   }
 
   get closed(): boolean {
@@ -91,10 +99,14 @@ export class Membership implements Member {
     return asked;
   }
 
-  /** Lets live events pass by until `release`. */
-  hold(): void {
+  /**
+   * Lets live events pass by until `release`.
+   * @param names rooms that are on their way in, some of them perhaps again
+   */
+  hold(names: ReadonlySet<string>): void {
     this.after = this.position;
     this.held = true;
+    this.entering = names;
   }
 
   /** While held: everything of the live rooms up to `seq` has been sent. */
@@ -117,6 +129,7 @@ export class Membership implements Member {
     this.after = position;
     this.told = position;
     this.held = false;
+    this.entering = NONE;
   }
 
   /** @returns whether it was in the room */
@@ -143,16 +156,15 @@ export class Membership implements Member {
 
   /** Whether there are positions that the client was not told. */
   get moved(): boolean {
-    return !this.held && this.position > this.told;
+    return this.position > this.told;
   }
 
-  /** Where the connection stands in each of its rooms. The client is told. */
+  /** Where the connection stands in each of its rooms, except those that it asked for again. The client is told. */
   tell(): ReadonlyArray<{ room: string; seq: number; epoch: string }> {
-    if (this.held) {
-      return [];
-    }
     this.told = this.position;
     const { epoch } = this.stream;
-    return this.live.map(({ room }) => ({ room: room.name, seq: this.told, epoch }));
+    return this.live
+      .filter(({ room }) => !this.entering.has(room.name))
+      .map(({ room }) => ({ room: room.name, seq: this.told, epoch }));
   }
 }

@@ -46,7 +46,7 @@ export class Stage {
     const keys = new ApiKeyRepository(db);
     const jobs = new JobRepository(db);
     const tasks = new TaskRepository(db);
-    const good = await keys.create({ owner: 'good', rateLimit: VICTIM_RATE });
+    const good = await keys.create({ owner: 'good', rate_limit: VICTIM_RATE });
     await jobs.create({ job_id: '1', user_id: 'good' });
     const attackers: string[] = [];
     const names: string[] = [];

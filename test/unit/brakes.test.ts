@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { AddressBrake } from '../../src/door/address-brake.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { Authenticator } from '../../src/door/authenticator.js';
 import { KeyGuard } from '../../src/door/key-guard.js';
 import { RefusalLog } from '../../src/door/refusal-log.js';
 import { WaitingRoom } from '../../src/door/waiting-room.js';
@@ -60,7 +61,15 @@ describe('address brake', () => {
 describe('key guard', () => {
   const GOOD = newApiKey();
   const OTHER = newApiKey();
-  const RECORD = { keyId: 'good', owner: 'ada', role: 'user', rateLimit: 600, active: true } as ApiKeyRecord;
+  const RECORD = {
+    key_id: 'good',
+    owner: 'ada',
+    role: 'user',
+    rate_limit: 600,
+    scopes: null,
+    active: true,
+    expires_at: null,
+  } as ApiKeyRecord;
   let lookups: string[];
   let now: number;
   let answer: (hash: string) => Promise<ApiKeyRecord | undefined>;
@@ -80,7 +89,12 @@ describe('key guard', () => {
       cacheMs: 1_000,
       now: () => now,
     });
-    guard = new KeyGuard(keys, new AddressBrake(3, 'too many keys', () => now));
+    const tokens = {
+      verify: async (): Promise<never> => {
+        throw new TaskwireError('INVALID_TOKEN');
+      },
+    };
+    guard = new KeyGuard(new Authenticator(keys, tokens), new AddressBrake(3, 'too many keys', () => now));
   });
 
   it('looks no key up that was never issued', async () => {
