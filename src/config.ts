@@ -55,6 +55,8 @@ const schema = z.object({
   REST_PORT: port.optional(),
   /** Worker processes; default one per core. */
   WORKERS: count.max(256).default(availableParallelism()),
+  /** Who listens when there are several workers: the primary, which hands connections over, or each worker at PORT, PORT + 1, ... */
+  LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
   /** Database connections per worker. */
@@ -151,11 +153,24 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
+/** How many ports follow PORT that are taken as well. */
+const furtherPorts = ({ LISTEN, WORKERS }: Pick<Environment, 'LISTEN' | 'WORKERS'>): number =>
+  LISTEN === 'workers' ? WORKERS - 1 : 0;
+
 const checked = schema
-  .refine(({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT, {
-    path: ['REST_PORT'],
-    message: 'wants another port than PORT',
+  .refine((variables) => furtherPorts(variables) === 0 || variables.PORT !== 0, {
+    path: ['PORT'],
+    message: 'wants a number other than 0 with LISTEN=workers',
   })
+  .refine((variables) => variables.PORT + furtherPorts(variables) <= 65_535, {
+    path: ['PORT'],
+    message: 'wants room for one port for each worker after it, up to 65535',
+  })
+  .refine(
+    ({ PORT, REST_PORT, ...rest }) =>
+      REST_PORT === undefined || REST_PORT === 0 || REST_PORT < PORT || REST_PORT > PORT + furtherPorts(rest),
+    { path: ['REST_PORT'], message: 'wants another port than PORT and those of the workers' },
+  )
   .refine(
     ({ TOKEN_JWKS_URL, TOKEN_JWKS_FILE, TOKEN_ISSUER, TOKEN_AUDIENCE }) => {
       const keys = [TOKEN_JWKS_URL, TOKEN_JWKS_FILE].filter((source) => source !== undefined).length;
@@ -177,6 +192,10 @@ const clientSchema = z.object({
 });
 
 type Environment = z.output<typeof schema>;
+
+/** The public ports of an instance, in the order of the workers that have them. */
+export const portsOf = (config: Config): number[] =>
+  Array.from({ length: furtherPorts(config) + 1 }, (_, index) => config.PORT + index);
 
 /** Typed, validated, frozen configuration; names are those of the environment. */
 export type Config = Readonly<Environment> & {

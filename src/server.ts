@@ -1,8 +1,9 @@
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
+import { listen } from './base/port.js';
+import { Releasers } from './base/releasers.js';
 import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
@@ -31,6 +32,7 @@ import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
+import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
@@ -48,19 +50,18 @@ export interface TaskServerOptions {
   readonly databaseUrl: string;
   readonly broker: Broker;
   readonly logger: Logger;
-  /** Told when a plain WebSocket opens and when it ends, for whoever balances connections. */
-  readonly onOpen?: (id: string) => void;
-  readonly onClose?: (id: string) => void;
+  /** Whether it listens on HOST and PORT itself. Otherwise its owner gives it connections. */
+  readonly listens?: boolean;
 }
 
 /** One worker. */
 export interface TaskServer {
-  /** Serves REST and both transports to whatever connections it is given; it listens only if its owner has it listen. */
+  /** Serves REST and both transports, on the connections that it is given or on PORT. */
   readonly http: Server;
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
-  /** Resolves when it can serve: the database has answered and the broker was tried. */
+  /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
   drain(seconds: number): Promise<void>;
@@ -80,8 +81,10 @@ const FAILED_KEYS_PER_CONNECTION = 3;
 const LOOKUP_MS = 5_000;
 
 /** The composition root of one worker: read it from top to bottom to know the system. */
-export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
+export function createServer({ config, databaseUrl, broker, logger, listens = false }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
+  // Each part is released before those that it was built on.
+  const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
 
   // Postgres is the truth: tasks, and the log of what happened to them.
   const db = connectDatabase({
@@ -89,6 +92,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     pool: config.DATABASE_POOL,
     onWarning: (message) => logger.warn('database', { message }),
   });
+  releasers.push('database', () => db.destroy());
+  releasers.push('broker', () => broker.stop());
   const log = new EventLog(db);
   const publisher = new Publisher(broker, logger);
   const tasks = new TaskRepository(db, publisher);
@@ -97,7 +102,9 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
 
   // The hub puts what the broker brings in order and repairs it from the log.
   const hub = new Hub(broker, log, config, logger);
+  releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
+  releasers.push('control bus', () => bus.stop());
   const stats = new ClusterStats({
     broker,
     bus,
@@ -107,9 +114,11 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }),
     logger,
   });
+  releasers.push('statistics', () => stats.stop());
 
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
+  releasers.push('key usage', () => usage.stop());
   const keys = new ApiKeyAuth({
     find: (hash) => apiKeys.findByHash(hash),
     cacheMs: config.API_KEY_CACHE_MS,
@@ -207,7 +216,11 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   // Express before Socket.IO, which takes the requests of its own path away from it.
   const http = createHttpServer(HTTP_LIMITS, app);
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
-  const requests = new RequestsInFlight(http, rest);
+  const requests = new RequestsInFlight(
+    [http, rest].filter((server) => server !== undefined),
+    [listens ? http : undefined, rest].filter((server) => server !== undefined),
+  );
+  releasers.push('HTTP', () => requests.stop());
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
@@ -241,9 +254,12 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     writer,
     meters,
     limits: config,
-    onOpen,
-    onClose,
   });
+
+  ignoreOtherUpgrades(http);
+  releasers.push('Engine.IO', () => io.engine.close());
+  releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
     log,
@@ -254,6 +270,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     checkMs: config.API_KEY_CACHE_MS,
     logger,
   });
+  releasers.push('maintenance', () => maintenance.stop());
 
   function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId === 'string') {
@@ -277,10 +294,10 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     void maintenance.checkKeys();
   });
 
-  let stopping: Promise<void> | undefined;
+  let stopped = false;
 
   async function databaseAnswers(): Promise<void> {
-    for (let told = false; stopping === undefined; ) {
+    for (let told = false; !stopped; ) {
       try {
         await db.raw('SELECT 1');
         return;
@@ -294,6 +311,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }
   }
 
+<<<<<<< HEAD
   async function end(): Promise<void> {
     readiness = 'draining';
     await connections.drain(0);
@@ -310,6 +328,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     await db.destroy();
   }
 
+=======
+>>>>>>> main
   return {
     http,
     io,
@@ -320,11 +340,17 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       hub.start();
       usage.start();
       maintenance.start();
-      if (rest !== undefined) {
-        rest.listen(config.REST_PORT, config.HOST);
-        await once(rest, 'listening');
+      if (stopped) {
+        return;
       }
+      // A port is open when what comes there can be served.
       readiness = 'ready';
+      if (rest !== undefined) {
+        await listen(rest, { host: config.HOST, port: config.REST_PORT!, variable: 'REST_PORT' });
+      }
+      if (listens) {
+        await listen(http, { host: config.HOST, port: config.PORT, variable: 'PORT' });
+      }
     },
     async drain(seconds) {
       readiness = 'draining';
@@ -333,8 +359,9 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       await requests.drained(REQUEST_PATIENCE_MS);
     },
     stop() {
-      stopping ??= end();
-      return stopping;
+      stopped = true;
+      readiness = 'draining';
+      return releasers.release();
     },
   };
 }

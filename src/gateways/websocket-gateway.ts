@@ -37,9 +37,6 @@ export interface WebsocketGatewayOptions {
     readonly DIRECT_FRAMES: boolean;
     readonly AUTH_TIMEOUT_MS: number;
   };
-  /** Told when a connection opens and when it ends; ids are unique within this process. */
-  readonly onOpen?: ((id: string) => void) | undefined;
-  readonly onClose?: ((id: string) => void) | undefined;
 }
 
 export interface Gateway {
@@ -104,7 +101,6 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       connection.place = connections.enter(connection, admission);
       ws.connection = connection;
       heartbeat.add(connection);
-      options.onOpen?.(connection.id);
       ws.on('message', onMessage);
       ws.on('ping', onHeard);
       ws.on('pong', onHeard);
@@ -131,7 +127,6 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     if (connection !== undefined) {
       heartbeat.delete(connection);
       connection.place?.leave();
-      options.onClose?.(connection.id);
     }
   }
 
