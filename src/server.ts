@@ -259,6 +259,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   ignoreOtherUpgrades(http);
   releasers.push('Engine.IO', () => io.engine.close());
   releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections that wait', () => waitingRoom.stop());
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
@@ -311,25 +312,6 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     }
   }
 
-<<<<<<< HEAD
-  async function end(): Promise<void> {
-    readiness = 'draining';
-    await connections.drain(0);
-    websockets.stop();
-    waitingRoom.stop();
-    maintenance.stop();
-    rest?.closeAllConnections();
-    rest?.close();
-    http.closeAllConnections();
-    await hub.stop();
-    await Promise.allSettled([stats.stop(), bus.stop(), usage.stop()]);
-    await broker.stop();
-    io.engine.close();
-    await db.destroy();
-  }
-
-=======
->>>>>>> main
   return {
     http,
     io,
