@@ -29,6 +29,7 @@ import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
@@ -61,6 +62,10 @@ export interface TaskServer {
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
+  /** Says whether `look` is called for events that nobody publishes; at first it is not. */
+  setListening(listening: boolean): void;
+  /** Looks into the log for events that nobody publishes; without `users` for those of everybody. */
+  look(users: readonly string[] | undefined): void;
   /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
@@ -186,10 +191,29 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       revoke({ keyId });
     });
   };
+  // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
+  const connections = new Connections(
+    sessionOpener(hub, {
+      resolve: (identity, room) => access.resolve(identity, room),
+      authenticate: async (data) => {
+        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+        await rates.check(identity);
+        return identity;
+      },
+      limits: config,
+      logger,
+    }),
+    logger,
+  );
+  const writer = new FrameWriter();
+  const meters = new Meters(config);
+  const streams = createStreamGateway({ connections, admit, writer, limits: config });
+  releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,
     jobs,
     history: new EventHistory(db),
+    openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
     keys: guard,
@@ -202,7 +226,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.raw('SELECT 1'),
-      brokerUp: () => broker.up,
+      brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
     }),
@@ -221,21 +245,6 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     [listens ? http : undefined, rest].filter((server) => server !== undefined),
   );
   releasers.push('HTTP', () => requests.stop());
-  const connections = new Connections(
-    sessionOpener(hub, {
-      resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data) => {
-        const identity = await authenticator.authenticate(credentialsOfMessage(data));
-        await rates.check(identity);
-        return identity;
-      },
-      limits: config,
-      logger,
-    }),
-    logger,
-  );
-  const writer = new FrameWriter();
-  const meters = new Meters(config);
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
@@ -316,6 +325,14 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     http,
     io,
     rest,
+    setListening(listening) {
+      hub.listening = listening;
+    },
+    look(users) {
+      for (const user of users ?? [undefined]) {
+        void hub.look(user);
+      }
+    },
     async start() {
       await Promise.all([broker.start(), databaseAnswers()]);
       await Promise.all([bus.start(), stats.start()]);
