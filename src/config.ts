@@ -57,7 +57,9 @@ const schema = z.object({
   WORKERS: count.max(256).default(availableParallelism()),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
-  /** Database connections per worker. */
+  /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
+  DATABASE_READ_URL: databaseUrl.optional(),
+  /** Database connections per worker: half for writes, a fifth for quick questions, the rest for reads; at least three are used. */
   DATABASE_POOL: count.max(1000).default(10),
   /** Redis; unset: workers of this host are joined through the primary. */
   REDIS_URL: urlOf('redis:', 'rediss:').optional(),

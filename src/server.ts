@@ -19,13 +19,17 @@ import { FrameWriter } from './gateways/frame-writer.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
+import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
-import { connectDatabase } from './repository/connect-database.js';
+import { connectPools } from './repository/database-pools.js';
+import { DatabaseWatch } from './repository/database-watch.js';
 import { EventLog } from './repository/event-log.js';
 import { JobRepository } from './repository/job-repository.js';
+import { ReadableLog } from './repository/readable-log.js';
+import { TaskReader } from './repository/task-reader.js';
 import { TaskRepository } from './repository/task-repository.js';
 import { ClusterStats } from './stats/cluster-stats.js';
 import { Health, type Readiness } from './stats/health.js';
@@ -66,19 +70,26 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   let readiness: Readiness = 'starting';
 
   // Postgres is the truth: tasks, and the log of what happened to them.
-  const db = connectDatabase({
-    url: databaseUrl,
-    pool: config.DATABASE_POOL,
-    onWarning: (message) => logger.warn('database', { message }),
+  const watch = new DatabaseWatch({
+    onTrouble: (trouble) => logger.warn('the database does not serve as it should', { ...trouble }),
+    onRecovery: () => logger.info('the database serves again'),
   });
-  const log = new EventLog(db);
+  const db = connectPools({
+    url: databaseUrl,
+    readUrl: config.DATABASE_READ_URL,
+    connections: config.DATABASE_POOL,
+    onWarning: (message) => logger.warn('database', { message }),
+    watch,
+  });
+  const log = new EventLog(db.lookups);
+  const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db, publisher);
-  const jobs = new JobRepository(db);
-  const apiKeys = new ApiKeyRepository(db);
+  const tasks = new TaskRepository(db.writes, publisher);
+  const jobs = new JobRepository(db.writes);
+  const apiKeys = new ApiKeyRepository(db.lookups);
 
   // The hub puts what the broker brings in order and repairs it from the log.
-  const hub = new Hub(broker, log, config, logger);
+  const hub = new Hub(broker, new ReadableLog(db), config, logger);
   const bus = new ControlBus(broker, logger);
   const stats = new ClusterStats({
     broker,
@@ -117,6 +128,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   };
   const app = createApp({
     tasks,
+    reader,
+    queues: restQueues(db.sizes),
     jobs,
     apiKeys,
     access,
@@ -125,7 +138,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     checkOrigin,
     stats,
     health: new Health({
-      probeDatabase: async () => db.raw('SELECT 1'),
+      probeDatabase: async () => db.lookups.raw('SELECT 1'),
       brokerUp: () => broker.up,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
@@ -164,7 +177,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   });
 
   const maintenance = new Maintenance({
-    log,
+    log: new EventLog(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
@@ -191,7 +204,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   async function databaseAnswers(): Promise<void> {
     for (let told = false; stopping === undefined; ) {
       try {
-        await db.raw('SELECT 1');
+        await db.lookups.raw('SELECT 1');
         return;
       } catch (error) {
         if (!told) {

@@ -13,11 +13,13 @@ import { errorHandler } from './error-handler.js';
 import { jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
+import type { RestQueues } from './queues.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
 
 export interface AppOptions extends TaskRoutePorts, KeyRoutePorts, Omit<SystemRoutePorts, 'authenticate'> {
   readonly jobs: Pick<JobRepository, 'create'>;
+  readonly queues: RestQueues;
   readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
   readonly rates: Pick<RateLimiter, 'count'>;
   readonly checkOrigin: CheckOrigin;
@@ -42,7 +44,7 @@ export function createApp(options: AppOptions): Express {
   app.use(cors(checkOrigin));
 
   const authenticate = createAuthenticate(keys, rates);
-  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
+  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options.jobs);
   taskRoutes(app, endpoint, options);

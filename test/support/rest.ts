@@ -9,10 +9,12 @@ import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { createApp } from '../../src/http/app.js';
+import { restQueues } from '../../src/http/queues.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
+import { TaskReader } from '../../src/repository/task-reader.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { ClusterStats } from '../../src/stats/cluster-stats.js';
 import { Health, type Readiness } from '../../src/stats/health.js';
@@ -58,6 +60,8 @@ export class RestServer {
     });
     const app = createApp({
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
+      reader: new TaskReader(db),
+      queues: restQueues({ writes: 4, reads: 4 }),
       jobs: new JobRepository(db),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
