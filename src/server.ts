@@ -26,6 +26,7 @@ import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
 import { connectPools } from './repository/database-pools.js';
 import { DatabaseWatch } from './repository/database-watch.js';
+import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
 import { JobRepository } from './repository/job-repository.js';
 import { ReadableLog } from './repository/readable-log.js';
@@ -131,6 +132,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     reader,
     queues: restQueues(db.sizes),
     jobs,
+    jobReader: new JobRepository(db.reads),
+    history: new EventHistory(db.reads),
     apiKeys,
     access,
     keys,

@@ -4,21 +4,26 @@ import type { ApiKeyAuth } from '../door/api-key.js';
 import type { CheckOrigin } from '../door/origin.js';
 import type { RateLimiter } from '../door/rate-limit.js';
 import { TaskwireError } from '../protocol/errors.js';
-import type { JobRepository } from '../repository/job-repository.js';
 import { accessLog } from './access-log.js';
 import { createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
-import { jobRoutes } from './jobs-routes.js';
+import { type EventRoutePorts, eventRoutes } from './events-routes.js';
+import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import type { RestQueues } from './queues.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
+import { userRoutes } from './users-routes.js';
 
-export interface AppOptions extends TaskRoutePorts, KeyRoutePorts, Omit<SystemRoutePorts, 'authenticate'> {
-  readonly jobs: Pick<JobRepository, 'create'>;
+export interface AppOptions
+  extends TaskRoutePorts,
+    JobRoutePorts,
+    EventRoutePorts,
+    KeyRoutePorts,
+    Omit<SystemRoutePorts, 'authenticate'> {
   readonly queues: RestQueues;
   readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
   readonly rates: Pick<RateLimiter, 'count'>;
@@ -46,8 +51,10 @@ export function createApp(options: AppOptions): Express {
   const authenticate = createAuthenticate(keys, rates);
   const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
   systemRoutes(app, { ...options, authenticate });
-  jobRoutes(app, endpoint, options.jobs);
+  jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);
+  userRoutes(app, endpoint, options);
+  eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
 
   app.use(() => {

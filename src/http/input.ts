@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
-import { isJobId, isTaskId, jobRoom, parseRoom, type Room, taskRoom } from '../protocol/rooms.js';
-import { parseInput } from '../repository/task-input.js';
+import { isJobId, isTaskId, isUserId, jobRoom, parseRoom, type Room, taskRoom, userRoom } from '../protocol/rooms.js';
+import { jobIdInput, parseInput } from '../repository/task-input.js';
 
 /** INVALID_REQUEST that names one field. */
 export function invalidField(field: string, message: string): TaskwireError {
@@ -28,6 +28,17 @@ export function jobRoomOf(id: string | undefined): Room {
     throw invalidField('job_id', 'wants a job id: an unsigned integer of up to 78 digits');
   }
   return parseRoom(jobRoom(id));
+}
+
+/**
+ * The room of the user that a path or a query names.
+ * @throws TaskwireError INVALID_REQUEST
+ */
+export function userRoomOf(id: string | undefined): Room {
+  if (id === undefined || !isUserId(id)) {
+    throw invalidField('user_id', 'wants 1 to 128 printable characters');
+  }
+  return parseRoom(userRoom(id));
 }
 
 /**
@@ -62,10 +73,18 @@ const textOf = (id: unknown): string | undefined =>
 const PAGE = 100;
 const MAX_PAGE = 1_000;
 
-const pageInput = z.object({
-  limit: z.coerce.number().int().min(1).max(MAX_PAGE).default(PAGE),
-  after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).default(0),
-});
+/** A whole number of a query, in plain digits. */
+export const digits = (min: number, max: number) =>
+  z
+    .string()
+    .refine((text) => /^\d{1,16}$/.test(text) && Number(text) >= min && Number(text) <= max, {
+      message: `wants a whole number from ${min} to ${max}`,
+    })
+    .transform(Number);
+
+const pageLimit = digits(1, MAX_PAGE).default(PAGE);
+
+const pageInput = z.object({ limit: pageLimit, after: digits(0, Number.MAX_SAFE_INTEGER).default(0) });
 
 /**
  * Which page of a list is wanted: `limit` entries after the one with id `after`.
@@ -74,4 +93,15 @@ const pageInput = z.object({
 export function pageOf(query: URLSearchParams): z.output<typeof pageInput> {
   const [limit, after] = [query.get('limit'), query.get('after')];
   return parseInput(pageInput, { limit: limit ?? undefined, after: after ?? undefined });
+}
+
+const jobPageInput = z.object({ limit: pageLimit, after: jobIdInput.optional() });
+
+/**
+ * Which page of a list of jobs is wanted; see `pageOf`.
+ * @throws TaskwireError INVALID_REQUEST
+ */
+export function jobPageOf(query: URLSearchParams): z.output<typeof jobPageInput> {
+  const [limit, after] = [query.get('limit'), query.get('after')];
+  return parseInput(jobPageInput, { limit: limit ?? undefined, after: after ?? undefined });
 }

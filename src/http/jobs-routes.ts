@@ -1,18 +1,44 @@
 import type { Router } from 'express';
 import type { z } from 'zod';
+import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { mayAccess } from '../protocol/tasks.js';
 import type { JobRepository } from '../repository/job-repository.js';
 import { jobInput, parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
-import { objectOf } from './input.js';
+import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
+import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 
 const ownJobInput = jobInput.extend({ user_id: userIdInput.optional() });
 
-/** Jobs. A user's key makes jobs of its owner; other keys say whose the job is. */
-export function jobRoutes(router: Router, endpoint: Endpoint, jobs: Pick<JobRepository, 'create'>): void {
+export interface JobRoutePorts {
+  readonly jobs: Pick<JobRepository, 'create'>;
+  readonly jobReader: Pick<JobRepository, 'getPositionedJob' | 'list' | 'listOfUser'>;
+  readonly queues: Pick<RestQueues, 'writes'>;
+  readonly access: Pick<RoomAccess, 'resolve'>;
+}
+
+/** Jobs. A user's key makes and sees jobs of its owner; other keys say whose. */
+export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePorts): void {
+  const { jobs, jobReader, access, queues } = ports;
   resource(router, '/api/jobs', {
+    get: endpoint(async ({ identity, query }) => {
+      const page = jobPageOf(query);
+      const user = query.get('user_id') ?? (identity.role === 'user' ? identity.owner : undefined);
+      if (user === undefined) {
+        // Jobs of many streams, so there is no one position.
+        return { body: await jobReader.list(page) };
+      }
+      const room = userRoomOf(user);
+      await access.resolve(identity, room);
+      const found = await jobReader.listOfUser(room.id, page);
+      if (found === undefined) {
+        throw new TaskwireError('NOT_FOUND');
+      }
+      const { position, ...list } = found;
+      return { body: { user_id: room.id, ...list, ...position }, position };
+    }),
     post: endpoint(async ({ identity, body }) => {
       const input: z.output<typeof ownJobInput> = parseInput(
         identity.role === 'user' ? ownJobInput : jobInput,
@@ -22,7 +48,20 @@ export function jobRoutes(router: Router, endpoint: Endpoint, jobs: Pick<JobRepo
       if (!mayAccess(identity, user_id)) {
         throw new TaskwireError('ACCESS_DENIED');
       }
-      return { status: 201, body: await jobs.create({ job_id: input.job_id, user_id }) };
+      const create = () => jobs.create({ job_id: input.job_id, user_id });
+      return { status: 201, body: await queues.writes.run(user_id, create) };
+    }),
+  });
+
+  resource(router, '/api/jobs/:job_id', {
+    get: endpoint(async ({ identity, params }) => {
+      const room = jobRoomOf(params['job_id']);
+      await access.resolve(identity, room);
+      const found = await jobReader.getPositionedJob(room.id);
+      if (found === undefined) {
+        throw new TaskwireError('NOT_FOUND');
+      }
+      return { body: found.job, position: found.position };
     }),
   });
 }

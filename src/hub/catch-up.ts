@@ -1,127 +1,239 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
 import type { RoomCursor } from '../repository/log.js';
 import type { LogReader } from './log-reader.js';
-import { belongs, type Join, type Membership, type Place } from './membership.js';
+import type { Membership } from './membership.js';
 import type { EventPage, HubEvent } from './message.js';
+import type { Subscription } from './subscription.js';
+
+/*
+ * How a SUBSCRIBE is answered.
+ *
+ * A catch-up works for one connection in one stream (a Membership). It brings the rooms that were asked for up to date
+ * and lets them go live with no gap and no copy. `test/unit/hub-model.test.ts` holds it against a reference.
+ *
+ * A subscription goes through these states:
+ *
+ *   asked    It waits in the membership. What is asked for in one turn of the event loop, or while a catch-up is under
+ *            way, is caught up together, so that an event of several of the rooms is sent once and in order.
+ *   placed   It is known where the room starts, and `after` is set (`place`):
+ *              at `since`, when the epoch is the stream's and the log still reaches back to it;
+ *              else at a snapshot, which is sent at once, for a job's room or when `since` could not be served;
+ *              else where the membership stood when the catch-up began.
+ *   behind   Events after `after` are missing. They are sent page by page, by rising `seq`, for all rooms of the
+ *            membership at once (`sendPage`). `after` rises with each page. When the log no longer has the next event,
+ *            the room gets a snapshot and is placed anew.
+ *   live     What is missing stands in the stream's ring. In one turn of the event loop it is sent, the rooms are
+ *            joined and the answers are given (`goLive`, `answer`), so no event falls between.
+ *   refused  Something failed: the log could not be read, or it is another one now (STREAM_RESET). The client is told.
+ *
+ * The rooms that the connection was in before are held from `hold` to `release`: live events pass them by and are sent
+ * from here, in order with the others. They go on whether the catch-up succeeds or is refused (`abandon`). A room that
+ * is asked for again while it is live is one of those asked for, and goes on as before when it is refused.
+ */
 
 /** What a catch-up asks of its surroundings. */
 export interface CatchUpPorts {
   readonly log: Pick<LogReader, 'page' | 'state' | 'snapshot'>;
   /** Resolves when the connection can take another page. */
   drained(membership: Membership): Promise<void>;
+  /** Told of a refusal that is nobody's fault but ours. */
+  onError(membership: Membership, error: TaskwireError): void;
 }
 
-/** A room on its way in: everything up to `after` has been sent or is in the snapshot. */
-interface Entry {
-  readonly room: Room;
-  after: number;
-  /** Position from which this connection is served the room's events. */
-  from: number;
-  recovered: boolean;
-  replayed: number;
+/** Serves everything that was asked of a membership, and what is asked meanwhile. One call works, others return at once. */
+export async function catchUp(membership: Membership, ports: CatchUpPorts): Promise<void> {
+  if (!membership.beginCatchUp()) {
+    return;
+  }
+  // What is asked for in one turn belongs together.
+  await Promise.resolve();
+  for (;;) {
+    const asked = membership.takeAsked();
+    if (asked.length === 0) {
+      break;
+    }
+    await serve(membership, asked, ports);
+  }
+  membership.endCatchUp();
 }
 
-/**
- * Brings joins of one connection in one stream up to date and lets them go live with no gap and no copy.
- *
- * The membership is held meanwhile: live events of rooms that it joined before pass by and are sent from here, so that
- * what the connection gets of this stream stays in order. The last step is synchronous: what is missing stands in the
- * ring, is sent, the rooms are joined and the replies given, all in one turn, so no event falls between.
- *
- * @returns the error that the joins were refused with, if they were
- */
-export async function catchUp(
-  membership: Membership,
-  joins: readonly Join[],
-  ports: CatchUpPorts,
-): Promise<TaskwireError | undefined> {
+async function serve(membership: Membership, asked: readonly Subscription[], ports: CatchUpPorts): Promise<void> {
+  let work: CatchUp | undefined;
   try {
     await membership.stream.ready;
-  } catch (error) {
-    return refuse(membership, joins, error);
-  }
-  membership.held = true;
-  const work = new CatchUp(membership, joins, ports);
-  try {
+    work = new CatchUp(membership, asked, ports);
     await work.run();
-    return undefined;
   } catch (error) {
-    work.abandon();
-    return refuse(membership, joins, error);
-  }
-}
-
-function refuse(membership: Membership, joins: readonly Join[], error: unknown): TaskwireError {
-  const refusal = toTaskwireError(error);
-  if (!membership.closed) {
-    for (const join of joins) {
-      join.reply(refusal);
+    work?.abandon();
+    const refusal = toTaskwireError(error);
+    if (!membership.closed) {
+      for (const subscription of asked) {
+        subscription.answer(refusal);
+      }
+    }
+    if (refusal.code === 'INTERNAL_ERROR') {
+      ports.onError(membership, refusal);
     }
   }
-  return refusal;
 }
 
 class CatchUp {
-  /** Rooms that are asked for, some of them perhaps again. */
-  private readonly asked: ReadonlySet<string>;
-  /** The joined rooms have been served up to here. */
-  private served: number;
-  /** And had been when the catch-up began: events up to here went out live. */
-  private readonly servedBefore: number;
-  /** One for each of `joins`, in their order. */
-  private entries: Entry[] = [];
+  private readonly names: ReadonlySet<string>;
+  /** Those of `asked` that have their place, in order. */
+  private placed: Subscription[] = [];
+  /** The membership's position when it was held: events up to here went out live. */
+  private readonly heldAt: number;
 
   constructor(
     private readonly membership: Membership,
-    private readonly joins: readonly Join[],
+    private readonly asked: readonly Subscription[],
     private readonly ports: CatchUpPorts,
   ) {
-    this.asked = new Set(joins.map((join) => join.request.room.name));
-    this.served = this.servedBefore = membership.position;
+    this.names = new Set(asked.map(({ room }) => room.name));
+    membership.hold(this.names);
+    this.heldAt = membership.position;
   }
 
   async run(): Promise<void> {
-    const { membership } = this;
-    const { stream } = membership;
-    for (const join of this.joins) {
-      await this.enter(join);
+    const { membership, ports } = this;
+    for (const subscription of this.asked) {
+      this.placed.push(subscription);
+      await this.place(subscription);
       if (membership.closed) {
         return;
       }
     }
     for (;;) {
       // What goes live behind a snapshot that is still on its way would look like a connection that does not read.
-      await this.ports.drained(membership);
+      await ports.drained(membership);
       if (membership.closed) {
         return;
       }
-      const needed = this.lowest();
-      const goal = this.highest();
-      if (needed >= goal || (goal === stream.last && stream.ring.covers(needed, goal))) {
+      if (this.nothingIsFar()) {
         this.goLive();
         this.answer();
         return;
       }
-      const page = await this.ports.log.page(stream.userId, this.cursors());
+      const page = await ports.log.page(membership.keyId, membership.stream.userId, this.cursors());
       if (membership.closed) {
         return;
       }
-      await this.take(page);
+      await this.sendPage(page);
       if (membership.closed) {
         return;
       }
     }
   }
 
-  /** The joins failed: the rooms of before are served again, from where they were left. */
+  /** Decides where a room starts. */
+  private async place(subscription: Subscription): Promise<void> {
+    const { since, epoch, snapshot } = subscription.asked;
+    const { stream } = this.membership;
+    if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
+      const near = since <= stream.last && stream.ring.covers(since, stream.last);
+      if (near || (await this.logReaches(since))) {
+        subscription.startAt(since, true);
+        return;
+      }
+    }
+    // Rooms other than jobs have no snapshot unless it is asked for or replaces what could not be replayed.
+    if (snapshot ?? (subscription.room.kind === 'job' || since !== undefined)) {
+      await this.sendSnapshot(subscription);
+    } else {
+      // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
+      subscription.startAt(this.heldAt, false);
+    }
+  }
+
+  private async logReaches(since: number): Promise<boolean> {
+    const { keyId, stream } = this.membership;
+    let state = await this.ports.log.state(keyId, stream.userId);
+    if (since > state.seq) {
+      // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
+      state = await this.ports.log.state(keyId, stream.userId);
+    }
+    this.checkEpoch(state);
+    return since >= state.floor && since <= state.seq;
+  }
+
+  /** Sends a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
+  private async sendSnapshot(subscription: Subscription): Promise<void> {
+    const { membership, ports } = this;
+    await ports.drained(membership);
+    const known = this.highest();
+    let snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
+    if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {
+      // Equal reads are shared: that one had begun before this was known.
+      snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
+    }
+    if (membership.closed) {
+      return;
+    }
+    this.checkEpoch(snapshot);
+    if (snapshot.seq < known) {
+      membership.stream.observeHead(snapshot, known);
+      throw new TaskwireError('STREAM_RESET');
+    }
+    membership.connection.deliver(snapshot.message);
+    subscription.startAt(snapshot.seq, false);
+  }
+
+  private async sendPage(page: EventPage): Promise<void> {
+    this.checkEpoch(page);
+    // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
+    if (this.goingOn().length > 0 && page.floor > this.membership.position) {
+      throw new TaskwireError('STREAM_RESET');
+    }
+    const lost = this.placed.filter(({ after }) => after < page.floor);
+    for (const subscription of lost) {
+      await this.sendSnapshot(subscription);
+    }
+    if (this.membership.closed || lost.length > 0) {
+      return;
+    }
+    for (const event of page.events) {
+      this.send(event);
+    }
+    this.reach(page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0));
+  }
+
+  /** Whether all that is missing stands in the ring. */
+  private nothingIsFar(): boolean {
+    const { last, ring } = this.membership.stream;
+    const [lowest, highest] = [this.lowest(), this.highest()];
+    return lowest >= highest || (highest === last && ring.covers(lowest, highest));
+  }
+
+  private goLive(): void {
+    const { membership, placed } = this;
+    const { stream } = membership;
+    for (const event of stream.ring.after(this.lowest(), stream.last)) {
+      this.send(event);
+    }
+    this.reach(stream.last);
+    membership.enter(placed);
+    membership.release(this.lowest());
+  }
+
+  private answer(): void {
+    const { position, stream } = this.membership;
+    for (const subscription of this.asked) {
+      const { room, recovered, replayed } = subscription;
+      subscription.answer({ room: room.name, seq: position, epoch: stream.epoch, recovered, replayed });
+    }
+  }
+
+  /** The catch-up failed: the rooms of before are served again, from where they were left. */
   abandon(): void {
     const { membership } = this;
     const { stream } = membership;
-    this.entries = this.askedAgain();
-    if (membership.closed || membership.places.length === 0) {
-      membership.held = false;
+    this.placed = this.askedAgain();
+    if (membership.closed) {
+      return;
+    }
+    if (membership.rooms.length === 0) {
+      membership.release(membership.position);
     } else if (stream.ring.covers(this.lowest(), stream.last)) {
       this.goLive();
     } else {
@@ -130,59 +242,75 @@ class CatchUp {
   }
 
   /** Rooms that the connection is in although they were asked for: what it has got of them meanwhile stays got. */
-  private askedAgain(): Entry[] {
-    const { servedBefore } = this;
-    return this.membership.places.filter(this.isAsked).map(({ entry: { room }, from }) => {
-      const entry = this.entries.find((tried) => tried.room.name === room.name);
-      return {
-        room,
-        after: Math.max(servedBefore, entry?.after ?? 0),
-        from: entry !== undefined && entry.from > servedBefore ? entry.from : from,
-        recovered: false,
-        replayed: 0,
-      };
+  private askedAgain(): Subscription[] {
+    const { heldAt } = this;
+    return this.membership.rooms.filter(this.isAsked).map((before) => {
+      const again = this.placed.find(({ room }) => room.name === before.room.name);
+      before.reach(Math.max(heldAt, again?.after ?? 0));
+      if (again !== undefined && again.from > heldAt) {
+        before.from = again.from;
+      }
+      return before;
     });
   }
 
-  private readonly isAsked = ({ entry }: Place): boolean => this.asked.has(entry.room.name);
+  private readonly isAsked = ({ room }: Subscription): boolean => this.names.has(room.name);
 
   /** The rooms of before that go on. One may be left at any time. */
-  private joined(): Place[] {
-    return this.membership.places.filter((place) => !this.isAsked(place));
+  private goingOn(): Subscription[] {
+    return this.membership.rooms.filter((subscription) => !this.isAsked(subscription));
   }
 
-  /** Decides where a room starts: at `since`, at a snapshot, or here. */
-  private async enter(join: Join): Promise<void> {
-    const { room, since, epoch, snapshot } = join.request;
-    const { stream } = this.membership;
-    const entry: Entry = { room, after: 0, from: 0, recovered: false, replayed: 0 };
-    this.entries.push(entry);
-    if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
-      const here = since <= stream.last && stream.ring.covers(since, stream.last);
-      if (here || (await this.logReaches(since))) {
-        entry.after = entry.from = since;
-        entry.recovered = true;
-        return;
+  /** Sends an event unless none of the rooms wants it or the connection has had it. */
+  private send(event: HubEvent): void {
+    const { membership } = this;
+    const { seq } = event;
+    let wanted = false;
+    for (const subscription of membership.rooms) {
+      if (subscription.holds(event) && !this.isAsked(subscription)) {
+        if (seq > subscription.from && seq <= this.heldAt) {
+          return;
+        }
+        wanted ||= seq > membership.position;
       }
     }
-    // Rooms other than jobs have no snapshot unless it is asked for or replaces what could not be replayed.
-    if (snapshot ?? (room.kind === 'job' || since !== undefined)) {
-      await this.sendSnapshot(entry);
-    } else {
-      // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
-      entry.after = entry.from = this.servedBefore;
+    for (const subscription of this.placed) {
+      if (seq > subscription.after && subscription.holds(event)) {
+        wanted = true;
+        subscription.replayed += 1;
+      }
+    }
+    if (wanted) {
+      membership.connection.deliver(event);
     }
   }
 
-  private async logReaches(since: number): Promise<boolean> {
-    const { stream } = this.membership;
-    let state = await this.ports.log.state(stream.userId);
-    if (since > state.seq) {
-      // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
-      state = await this.ports.log.state(stream.userId);
+  private reach(seq: number): void {
+    this.membership.reach(seq);
+    for (const subscription of this.placed) {
+      subscription.reach(seq);
     }
-    this.checkEpoch(state);
-    return since >= state.floor && since <= state.seq;
+  }
+
+  /** Up to where every room is known to be complete. */
+  private lowest(): number {
+    const before = this.goingOn().length > 0 ? this.membership.position : Number.POSITIVE_INFINITY;
+    return this.placed.reduce((lowest, { after }) => Math.min(lowest, after), before);
+  }
+
+  /** The position up to which the log is known here. */
+  private highest(): number {
+    const { membership } = this;
+    const known = Math.max(membership.position, membership.stream.last);
+    return this.placed.reduce((highest, { after }) => Math.max(highest, after), known);
+  }
+
+  private cursors(): RoomCursor[] {
+    const cursor = ({ room }: Subscription, after: number): RoomCursor => ({ kind: room.kind, id: room.id, after });
+    return [
+      ...this.goingOn().map((subscription) => cursor(subscription, this.membership.position)),
+      ...this.placed.map((subscription) => cursor(subscription, subscription.after)),
+    ];
   }
 
   /** Another epoch means another database: the stream is reset and everybody subscribes again. */
@@ -191,122 +319,6 @@ class CatchUp {
     if (head.epoch !== stream.epoch) {
       stream.observeHead(head, stream.last);
       throw new TaskwireError('STREAM_RESET');
-    }
-  }
-
-  /** Sends a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
-  private async sendSnapshot(entry: Entry): Promise<void> {
-    await this.ports.drained(this.membership);
-    const known = this.highest();
-    let snapshot = await this.ports.log.snapshot(entry.room);
-    if (snapshot.seq < known && snapshot.epoch === this.membership.stream.epoch) {
-      // Equal reads are shared: that one had begun before this was known.
-      snapshot = await this.ports.log.snapshot(entry.room);
-    }
-    if (this.membership.closed) {
-      return;
-    }
-    this.checkEpoch(snapshot);
-    if (snapshot.seq < known) {
-      this.membership.stream.observeHead(snapshot, known);
-      throw new TaskwireError('STREAM_RESET');
-    }
-    this.membership.connection.deliver(snapshot.message);
-    entry.after = entry.from = snapshot.seq;
-    entry.recovered = false;
-    entry.replayed = 0;
-  }
-
-  private lowest(): number {
-    let lowest = this.joined().length > 0 ? this.served : Number.POSITIVE_INFINITY;
-    for (const entry of this.entries) {
-      lowest = Math.min(lowest, entry.after);
-    }
-    return lowest;
-  }
-
-  /** The position up to which the log is known here. */
-  private highest(): number {
-    return this.entries.reduce((highest, { after }) => Math.max(highest, after), this.membership.position);
-  }
-
-  private cursors(): RoomCursor[] {
-    return [
-      ...this.joined().map(({ entry: { room } }) => ({ kind: room.kind, id: room.id, after: this.served })),
-      ...this.entries.map(({ room, after }) => ({ kind: room.kind, id: room.id, after })),
-    ];
-  }
-
-  private async take(page: EventPage): Promise<void> {
-    this.checkEpoch(page);
-    // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
-    if (this.joined().length > 0 && page.floor > this.served) {
-      throw new TaskwireError('STREAM_RESET');
-    }
-    const lost = this.entries.filter((entry) => entry.after < page.floor);
-    for (const entry of lost) {
-      await this.sendSnapshot(entry);
-    }
-    if (this.membership.closed || lost.length > 0) {
-      return;
-    }
-    for (const event of page.events) {
-      this.send(event);
-    }
-    const reached = page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0);
-    this.reach(reached);
-  }
-
-  private reach(seq: number): void {
-    this.served = Math.max(this.served, seq);
-    for (const entry of this.entries) {
-      entry.after = Math.max(entry.after, seq);
-    }
-  }
-
-  /** Sends an event unless none of the rooms wants it or the connection has had it. */
-  private send(event: HubEvent): void {
-    const { seq } = event;
-    let wanted = false;
-    for (const place of this.membership.places) {
-      if (belongs(event, place.entry.room) && !this.isAsked(place)) {
-        if (seq > place.from && seq <= this.servedBefore) {
-          return;
-        }
-        wanted ||= seq > this.served;
-      }
-    }
-    for (const entry of this.entries) {
-      if (seq > entry.after && belongs(event, entry.room)) {
-        wanted = true;
-        entry.replayed += 1;
-      }
-    }
-    if (wanted) {
-      this.membership.connection.deliver(event);
-    }
-  }
-
-  private goLive(): void {
-    const { membership, entries } = this;
-    const { stream } = membership;
-    for (const event of stream.ring.after(this.lowest(), stream.last)) {
-      this.send(event);
-    }
-    this.reach(stream.last);
-    membership.after = this.lowest();
-    membership.told = membership.after;
-    for (const entry of entries) {
-      membership.enter(entry.room, entry.from);
-    }
-    membership.held = false;
-  }
-
-  private answer(): void {
-    const { after, stream } = this.membership;
-    for (const [index, join] of this.joins.entries()) {
-      const { room, recovered, replayed } = this.entries[index]!;
-      join.reply({ room: room.name, seq: after, epoch: stream.epoch, recovered, replayed });
     }
   }
 }

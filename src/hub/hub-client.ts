@@ -1,54 +1,58 @@
 import { controlText, type Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
+import { type CatchUpPorts, catchUp } from './catch-up.js';
 import type { Connection } from './connection.js';
-import { type Join, Membership } from './membership.js';
+import { Membership } from './membership.js';
 import type { Stream } from './stream.js';
+import type { Subscription } from './subscription.js';
 
 /** What a client asks of its hub. */
-export interface ClientPorts {
-  join(membership: Membership): Promise<void>;
+export interface ClientPorts extends CatchUpPorts {
   follow(userId: string): Stream;
   forget(client: HubClient): void;
+  /** A clock that never steps, in milliseconds. */
+  now(): number;
 }
 
 /** One connection in the hub: its memberships, at most one a stream. */
 export class HubClient {
   private memberships: readonly Membership[] = [];
-  private toldAt = Date.now();
+  private toldAt: number;
   private closed = false;
 
   constructor(
     private readonly connection: Connection,
     private readonly ports: ClientPorts,
-  ) {}
+  ) {
+    this.toldAt = ports.now();
+  }
 
-  /** Rooms that the connection has joined. */
+  /** Rooms that the connection is in. */
   get roomCount(): number {
-    return this.memberships.reduce((sum, { places }) => sum + places.length, 0);
+    return this.memberships.reduce((sum, { rooms }) => sum + rooms.length, 0);
   }
 
-  /** Whether the connection has joined a room. */
-  has(room: Room): boolean {
-    return this.memberships.some(({ places }) => places.some(({ entry }) => entry.room.name === room.name));
+  /** Whether the connection is in a room. */
+  has({ name }: Room): boolean {
+    return this.memberships.some(({ rooms }) => rooms.some(({ room }) => room.name === name));
   }
 
-  /** Joins a room of `owner`'s stream; the join's reply is called when that is done or has failed. */
-  join(owner: string, join: Join): void {
+  /** Joins a room of `owner`'s stream. The subscription is answered when that is done or has failed. */
+  subscribe(owner: string, subscription: Subscription): void {
     if (this.closed) {
       return;
     }
     let membership = this.memberships.find(({ stream }) => stream.userId === owner);
     if (membership === undefined || membership.closed) {
       membership = new Membership(this.connection, this.ports.follow(owner));
-      membership.stream.members.add(membership);
       this.memberships = [...this.memberships, membership];
     }
-    membership.joins.push(join);
-    const joining = membership;
-    void this.ports.join(joining).then(() => this.drop(joining));
+    membership.ask(subscription);
+    const asked = membership;
+    void catchUp(asked, this.ports).then(() => this.drop(asked));
   }
 
-  /** Leaves a room that was joined; no event of it is delivered afterwards. */
+  /** Leaves a room; no event of it is delivered afterwards. */
   leave(room: Room): boolean {
     for (const membership of this.memberships) {
       if (membership.leave(room)) {
@@ -61,27 +65,21 @@ export class HubClient {
 
   /** Where the connection stands in each of its rooms. */
   positions(): Array<{ room: string } & Position> {
-    const positions: Array<{ room: string } & Position> = [];
-    for (const membership of this.memberships) {
-      if (!membership.held) {
-        membership.told = membership.position;
-        for (const { entry } of membership.places) {
-          positions.push({ room: entry.room.name, seq: membership.told, epoch: membership.stream.epoch });
-        }
-      }
-    }
-    this.toldAt = Date.now();
-    return positions;
+    this.toldAt = this.ports.now();
+    return this.memberships.flatMap((membership) => membership.tell());
   }
 
-  /** Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log. */
+  /**
+   * Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log.
+   * @param now by the clock of the ports
+   * @param interval milliseconds after which a client is told again
+   */
   tellPositions(now: number, interval: number): void {
     if (now - this.toldAt < interval) {
       return;
     }
-    const moved = this.memberships.some((membership) => !membership.held && membership.position > membership.told);
     this.toldAt = now;
-    if (moved) {
+    if (this.memberships.some(({ moved }) => moved)) {
       const payload = Buffer.from(controlText('POSITION', { positions: this.positions() }));
       this.connection.deliver({ type: 'POSITION', payload });
     }
@@ -90,8 +88,7 @@ export class HubClient {
   close(): void {
     this.closed = true;
     for (const membership of this.memberships) {
-      membership.leaveAll();
-      membership.stream.members.delete(membership);
+      membership.end();
     }
     this.memberships = [];
     this.ports.forget(this);
@@ -99,9 +96,8 @@ export class HubClient {
 
   /** Forgets a membership without rooms. */
   private drop(membership: Membership): void {
-    if (membership.places.length === 0 && membership.joins.length === 0 && !membership.catchingUp) {
-      membership.closed = true;
-      membership.stream.members.delete(membership);
+    if (membership.unused && !membership.closed) {
+      membership.end();
       this.memberships = this.memberships.filter((other) => other !== membership);
     }
   }

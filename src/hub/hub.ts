@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js';
 import { type Broker, streamChannel } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { type CatchUpPorts, catchUp } from './catch-up.js';
+import type { Position } from '../protocol/messages.js';
 import type { Connection } from './connection.js';
 import { type ClientPorts, HubClient } from './hub-client.js';
 import { type HubLog, LogReader, type LogReaderOptions } from './log-reader.js';
@@ -34,6 +34,7 @@ export class Hub {
   private readonly streams = new Map<string, Stream>();
   private readonly log: LogReader;
   private readonly budget: RingBudget;
+  private readonly clientPorts: ClientPorts;
   private reconcileTimer: NodeJS.Timeout | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private running = false;
@@ -45,9 +46,18 @@ export class Hub {
     log: HubLog,
     private readonly options: HubOptions,
     private readonly logger: Logger,
+    /** A clock that never steps, in milliseconds. */
+    private readonly now: () => number = () => performance.now(),
   ) {
     this.log = new LogReader(log, options);
-    this.catchUpPorts = { log: this.log, drained: (membership) => this.drained(membership) };
+    this.clientPorts = {
+      log: this.log,
+      drained: (membership) => this.drained(membership),
+      follow: (userId) => this.follow(userId),
+      forget: (client) => this.clients.delete(client),
+      now,
+      onError: ({ stream }, error) => this.logger.error('subscription failed', { user: stream.userId, error }),
+    };
     this.budget = new RingBudget(options.RING_BYTES);
     // Whatever was published before a reconnect may have been missed, and while the broker is away all of it is.
     broker.onUp(() => this.scheduleReconcile(0));
@@ -82,8 +92,8 @@ export class Hub {
   report(): { clients: number; rooms: Map<string, number> } {
     const rooms = new Map<string, number>();
     for (const stream of this.streams.values()) {
-      for (const entry of stream.rooms()) {
-        rooms.set(entry.room.name, entry.members.size);
+      for (const [name, members] of stream.rooms()) {
+        rooms.set(name, members);
       }
     }
     return { clients: this.clients.size, rooms };
@@ -139,16 +149,11 @@ export class Hub {
         ringBudget: this.budget,
       });
       this.streams.set(userId, stream);
-      stream.ready = this.startStream(stream);
-      // Whoever joins waits for it and is told; here nobody does.
-      stream.ready.catch(() => {});
     }
-    stream.idleSince = undefined;
     return stream;
   }
 
-  /** Channel first, head second: what is published between the two arrives, what came before is in the head. */
-  private async startStream(stream: Stream): Promise<void> {
+  private async open(stream: Stream): Promise<Position> {
     const { userId } = stream;
     try {
       await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));
@@ -156,8 +161,8 @@ export class Hub {
       if (head === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
-      stream.start(head);
       this.logger.debug('stream followed', { user: userId, seq: head.seq });
+      return head;
     } catch (error) {
       if (this.streams.get(userId) === stream) {
         this.unfollow(stream);
@@ -174,30 +179,18 @@ export class Hub {
     });
   }
 
-  private readonly clientPorts: ClientPorts = {
-    join: (membership) => this.work(membership),
-    follow: (userId) => this.follow(userId),
-    forget: (client) => this.clients.delete(client),
-  };
-
   private readonly streamPorts: StreamPorts = {
+    open: (stream) => this.open(stream),
     read: (userId, after) => this.log.missing(userId, after),
-    onReset: (members) => {
-      for (const member of [...members]) {
-        member.connection.close('STREAM_RESET');
-      }
-    },
     onRepairFailed: (userId, error) => this.logger.warn('gap not repaired yet', { user: userId, error }),
     counters: this.counters,
   };
 
-  private readonly catchUpPorts: CatchUpPorts;
-
   private async drained(membership: Membership): Promise<void> {
     const { connection } = membership;
-    const start = Date.now();
+    const start = this.now();
     while (connection.backlog > this.options.MAX_BUFFERED_BYTES / 4 && !membership.closed) {
-      if (Date.now() - start > DRAIN_PATIENCE_MS) {
+      if (this.now() - start > DRAIN_PATIENCE_MS) {
         connection.close('SLOW_CONSUMER');
         return;
       }
@@ -205,35 +198,11 @@ export class Hub {
     }
   }
 
-  /** Serves the joins of one membership, all that wait at a time, so that rooms asked for together are one replay. */
-  private async work(membership: Membership): Promise<void> {
-    if (membership.catchingUp) {
-      return;
-    }
-    membership.catchingUp = true;
-    // What is joined in one turn belongs together.
-    await Promise.resolve();
-    while (membership.joins.length > 0 && !membership.closed) {
-      const joins = membership.joins;
-      membership.joins = [];
-      const refusal = await catchUp(membership, joins, this.catchUpPorts);
-      if (refusal?.code === 'INTERNAL_ERROR') {
-        this.logger.error('subscription failed', { user: membership.stream.userId, error: refusal });
-      }
-    }
-    membership.catchingUp = false;
-  }
-
   private sweep(): void {
-    const now = Date.now();
+    const now = this.now();
     for (const stream of this.streams.values()) {
-      if (stream.members.size > 0) {
-        stream.idleSince = undefined;
-      } else {
-        stream.idleSince ??= now;
-        if (now - stream.idleSince >= LINGER_MS) {
-          this.unfollow(stream);
-        }
+      if (stream.idleFor(now) >= LINGER_MS) {
+        this.unfollow(stream);
       }
     }
     for (const client of this.clients) {

@@ -1,6 +1,5 @@
-import { SingleFlight } from '../base/single-flight.js';
+import { FairQueue } from '../base/fair-queue.js';
 import { TurnReader } from '../base/turn-reader.js';
-import { Turns } from '../base/turns.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
@@ -28,43 +27,57 @@ const REPAIR_PAGE = 1_000;
 
 const SNAPSHOT_TYPES = { job: 'JOB_TASKS_SNAPSHOT', task: 'TASK_SNAPSHOT', user: 'USER_TASKS_SNAPSHOT' } as const;
 
-/** The event log as the streams and connections of one worker read it: equal reads at one time are one, and few run at once. */
+/** Reads of one key that may wait. One connection has at most one for each user whose rooms it joins. */
+const WAITING_PER_KEY = 10_000;
+
+/**
+ * The event log as the streams and connections of one worker read it. Few reads run at once, and equal ones are one.
+ * Connections wait by key, and keys take turns. The gaps of live streams are read apart: who is live does not wait for
+ * those that come back.
+ */
 export class LogReader {
   readonly heads: TurnReader<Position>;
-  private readonly turns: Turns;
-  /** Connections that are live do not wait for those that come back. */
-  private readonly repairTurns: Turns;
-  private readonly pages = new SingleFlight<EventPage>();
-  private readonly states = new SingleFlight<ReplayState>();
-  private readonly snapshots = new SingleFlight<RoomSnapshot>();
+  private readonly queue: FairQueue;
+  private readonly repairs: FairQueue;
 
   constructor(
     private readonly log: HubLog,
     private readonly options: LogReaderOptions,
   ) {
     this.heads = new TurnReader((userIds) => log.heads(userIds));
-    this.turns = new Turns(options.REPLAY_CONCURRENCY);
-    this.repairTurns = new Turns(options.REPLAY_CONCURRENCY);
+    this.repairs = new FairQueue({ concurrency: options.REPLAY_CONCURRENCY });
+    this.queue = new FairQueue({
+      concurrency: options.REPLAY_CONCURRENCY,
+      waitingPerKey: WAITING_PER_KEY,
+      refusal: () =>
+        new TaskwireError('RATE_LIMIT_EXCEEDED', {
+          message: 'Too many replays and snapshots of this API key wait',
+          retryAfterMs: 5_000,
+        }),
+    });
   }
 
   /** What a stream misses after a position. */
   missing(userId: string, after: number): Promise<EventPage> {
-    return this.repairTurns.run(() =>
+    return this.repairs.run(userId, () =>
       this.readPage({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),
     );
   }
 
-  /** The next events of some rooms of one stream. */
-  page(userId: string, rooms: readonly RoomCursor[]): Promise<EventPage> {
+  /**
+   * The next events of some rooms of one stream.
+   * @param keyId the key in whose turn they are read
+   */
+  page(keyId: string, userId: string, rooms: readonly RoomCursor[]): Promise<EventPage> {
     const query = { userId, rooms, limit: this.options.REPLAY_PAGE };
-    const key = `${userId} ${rooms.map(({ kind, id, after }) => `${kind}:${id} ${after}`).join(',')}`;
-    return this.pages.run(key, () => this.turns.run(() => this.readPage(query)));
+    const name = `page ${userId} ${rooms.map(({ kind, id, after }) => `${kind}:${id} ${after}`).join(',')}`;
+    return this.queue.share(name, keyId, () => this.readPage(query));
   }
 
   /** @throws TaskwireError NOT_FOUND */
-  state(userId: string): Promise<ReplayState> {
-    return this.states.run(userId, async () => {
-      const state = await this.turns.run(() => this.log.state(userId));
+  state(keyId: string, userId: string): Promise<ReplayState> {
+    return this.queue.share(`state ${userId}`, keyId, async () => {
+      const state = await this.log.state(userId);
       if (state === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -73,8 +86,8 @@ export class LogReader {
   }
 
   /** @throws TaskwireError NOT_FOUND */
-  snapshot(room: Room): Promise<RoomSnapshot> {
-    return this.snapshots.run(room.name, () => this.turns.run(() => this.readSnapshot(room)));
+  snapshot(keyId: string, room: Room): Promise<RoomSnapshot> {
+    return this.queue.share(`snapshot ${room.name}`, keyId, () => this.readSnapshot(room));
   }
 
   private async readPage(query: ReplayQuery): Promise<EventPage> {

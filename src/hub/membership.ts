@@ -1,89 +1,170 @@
-import type { TaskwireError } from '../protocol/errors.js';
-import type { SnapshotRequest, SubscribeResult } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import type { Connection } from './connection.js';
-import type { Member, RoomEntry, Stream } from './stream.js';
+import type { HubEvent } from './message.js';
+import type { Member, Stream } from './stream.js';
+import type { Subscription } from './subscription.js';
 
-/** What a client asked of one room, its right to it checked. */
-export interface JoinRequest {
-  readonly room: Room;
-  readonly since?: number | undefined;
-  readonly epoch?: string | undefined;
-  readonly snapshot?: boolean | SnapshotRequest | undefined;
-}
-
-export interface Join {
-  readonly request: JoinRequest;
-  /** Called once: in the turn in which the room is joined, or when that failed. */
-  readonly reply: (outcome: SubscribeResult | TaskwireError) => void;
-}
-
-/** A room that a connection has joined: it has been sent every event of the room with `seq > from`. */
-export interface Place {
-  readonly entry: RoomEntry;
-  readonly from: number;
-}
+const NONE: ReadonlySet<string> = new Set();
 
 /**
  * One connection in one stream, in any number of its rooms.
  *
- * While `held`, live events pass it by: a catch-up is under way, which ends by sending what passed, in order, and
- * releasing it in the same turn. Otherwise it has been sent every event of its rooms up to the stream's head or up to
- * `after`, whichever is higher (a replay may know the log further than the stream does).
+ * Invariant: of its live rooms it has been sent every event up to `position`, and none above. While it is not held, the
+ * stream brings it forward. While it is held, live events pass it by, and the catch-up that holds it sends them.
  */
 export class Membership implements Member {
-  /** As long as it has to be: an array that is pushed to keeps room for seventeen. */
-  places: readonly Place[] = [];
-  after = 0;
-  held = false;
-  stamp = 0;
-  /** Joins that wait for the catch-up under way. */
-  joins: Join[] = [];
-  catchingUp = false;
+  /** Rooms that it is in. An array of the right length: one that is pushed to keeps room for seventeen. */
+  private live: readonly Subscription[] = [];
+  /** What was asked for and has not been taken up. */
+  private asked: Subscription[] = [];
+  /** While held: its position. Otherwise it may be above the stream's: a replay may know the log further. */
+  private after = 0;
+  private held = false;
+  private entering = NONE;
+  private catchingUp = false;
+  private ended = false;
+  /** Number of the delivery that reached it last. */
+  private delivery = 0;
   /** Highest position that the client was told outside of events. */
-  told = 0;
-  closed = false;
+  private told = 0;
 
   constructor(
     readonly connection: Connection,
     readonly stream: Stream,
-  ) {}
+  ) {
+    stream.add(this);
+  }
 
-  /** Up to where everything of the joined rooms has been sent. */
+  /** The rooms that it is in. */
+  get rooms(): readonly Subscription[] {
+    return this.live;
+  }
+
+  /** The API key that it waits with. */
+  get keyId(): string {
+    return this.connection.identity.keyId;
+  }
+
+  get closed(): boolean {
+    return this.ended;
+  }
+
+  /** Up to where everything of its live rooms has been sent. */
   get position(): number {
-    return Math.max(this.after, this.stream.last);
+    return this.held ? this.after : Math.max(this.after, this.stream.last);
   }
 
-  enter(room: Room, from: number): void {
-    this.leave(room);
-    const entry = this.stream.room(room);
-    entry.members.add(this);
-    this.places = [...this.places, { entry, from }];
+  /** Nothing is in it and nothing is on its way in. */
+  get unused(): boolean {
+    return this.live.length === 0 && this.asked.length === 0 && !this.catchingUp;
   }
 
-  leave(room: Room): boolean {
-    const left = this.places.find((place) => place.entry.room.name === room.name);
-    if (left === undefined) {
+  /** Takes a live event; the same one comes once for each of its rooms. @returns whether it was sent */
+  offer(event: HubEvent, delivery: number): boolean {
+    if (this.delivery === delivery) {
       return false;
     }
-    this.places = this.places.filter((place) => place !== left);
-    left.entry.members.delete(this);
-    this.stream.release(left.entry);
+    this.delivery = delivery;
+    if (this.held || event.seq <= this.after) {
+      return false;
+    }
+    this.connection.deliver(event);
     return true;
   }
 
-  leaveAll(): void {
-    for (const { entry } of this.places) {
-      entry.members.delete(this);
-      this.stream.release(entry);
-    }
-    this.places = [];
-    this.joins = [];
-    this.closed = true;
+  /** What the connection has seen is not a beginning of the log any more. */
+  reset(): void {
+    this.connection.close('STREAM_RESET');
   }
-}
 
-/** Whether an event belongs to a room of its own stream. */
-export function belongs(event: { readonly jobId: string; readonly taskId: string }, room: Room): boolean {
-  return room.kind === 'user' || (room.kind === 'job' ? event.jobId === room.id : event.taskId === room.id);
+  ask(subscription: Subscription): void {
+    this.asked.push(subscription);
+  }
+
+  /** @returns whether no catch-up was under way: the caller runs it */
+  beginCatchUp(): boolean {
+    const begins = !this.catchingUp;
+    this.catchingUp = true;
+    return begins;
+  }
+
+  endCatchUp(): void {
+    this.catchingUp = false;
+  }
+
+  /** Hands over all that was asked for and not taken up. */
+  takeAsked(): Subscription[] {
+    const { asked } = this;
+    this.asked = [];
+    return asked;
+  }
+
+  /**
+   * Lets live events pass by until `release`.
+   * @param names rooms that are on their way in, some of them perhaps again
+   */
+  hold(names: ReadonlySet<string>): void {
+    this.after = this.position;
+    this.held = true;
+    this.entering = names;
+  }
+
+  /** While held: everything of the live rooms up to `seq` has been sent. */
+  reach(seq: number): void {
+    this.after = Math.max(this.after, seq);
+  }
+
+  /** Is in these rooms too, instead of those of the same name. */
+  enter(subscriptions: readonly Subscription[]): void {
+    const entering = new Map(subscriptions.map((subscription) => [subscription.room.name, subscription]));
+    const others = this.live.filter(({ room }) => !entering.has(room.name));
+    for (const { room } of entering.values()) {
+      this.stream.join(room, this);
+    }
+    this.live = [...others, ...entering.values()];
+  }
+
+  /** Takes live events again; everything up to `position` has been sent. */
+  release(position: number): void {
+    this.after = position;
+    this.told = position;
+    this.held = false;
+    this.entering = NONE;
+  }
+
+  /** @returns whether it was in the room */
+  leave(room: Room): boolean {
+    const others = this.live.filter((subscription) => subscription.room.name !== room.name);
+    if (others.length === this.live.length) {
+      return false;
+    }
+    this.live = others;
+    this.stream.leave(room, this);
+    return true;
+  }
+
+  /** Leaves everything. What was asked for gets no answer. */
+  end(): void {
+    for (const { room } of this.live) {
+      this.stream.leave(room, this);
+    }
+    this.live = [];
+    this.asked = [];
+    this.ended = true;
+    this.stream.remove(this);
+  }
+
+  /** Whether there are positions that the client was not told. */
+  get moved(): boolean {
+    return this.position > this.told;
+  }
+
+  /** Where the connection stands in each of its rooms, except those that it asked for again. The client is told. */
+  tell(): ReadonlyArray<{ room: string; seq: number; epoch: string }> {
+    this.told = this.position;
+    const { epoch } = this.stream;
+    return this.live
+      .filter(({ room }) => !this.entering.has(room.name))
+      .map(({ room }) => ({ room: room.name, seq: this.told, epoch }));
+  }
 }

@@ -1,14 +1,16 @@
+import { FairQueue } from '../base/fair-queue.js';
 import type { Logger } from '../base/logger.js';
 import { unknownType } from '../protocol/client-message.js';
-import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { isObject } from '../protocol/fields.js';
-import type { RoomRefusal, SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
+import type { RoomRefusal, SubscribeResult } from '../protocol/messages.js';
 import { MAX_ROOM_NAME_LENGTH, parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connection } from './connection.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
+import { RoomRequests, type RoomRequestsPorts } from './room-requests.js';
 
 /** A good answer to a client's message. */
 export interface Success {
@@ -29,15 +31,6 @@ export interface Session {
   close(): void;
 }
 
-/** A room that a client asked for. */
-interface Ask {
-  readonly room: Room;
-  readonly request: SubscribeRequest;
-  /** An earlier subscription to the same room that is under way. */
-  readonly before: Promise<unknown> | undefined;
-  readonly answer: (outcome: SubscribeResult | TaskwireError) => void;
-}
-
 export type OpenSession = (connection: Connection) => Session;
 
 export interface SessionPorts {
@@ -53,10 +46,23 @@ export interface SessionPorts {
 /** Seconds of the allowed message rate that may come at once. */
 const BURST_SECONDS = 10;
 
-export const sessionOpener =
-  (hub: Hub, ports: SessionPorts): OpenSession =>
-  (connection) =>
-    new HubSession(connection, hub.connect(connection), ports);
+/** Connections that look rooms up and join them at a time. */
+const JOIN_CONCURRENCY = 16;
+
+/** Opens the sessions of one worker. Its connections take turns by key where they join rooms. */
+export function sessionOpener(hub: Hub, ports: SessionPorts): OpenSession {
+  const { resolve, limits, logger } = ports;
+  const requestsPorts: RoomRequestsPorts = {
+    resolve,
+    turns: new FairQueue({ concurrency: JOIN_CONCURRENCY }),
+    maxRooms: limits.MAX_ROOMS_PER_CONNECTION,
+    logger,
+  };
+  return (connection) => {
+    const client = hub.connect(connection);
+    return new HubSession(client, new RoomRequests(connection, client, requestsPorts), limits);
+  };
+}
 
 /** The answer to several rooms, which says plainly when some were refused. */
 function listAnswer(done: string, rooms: ReadonlyArray<string | SubscribeResult | RoomRefusal>): Success {
@@ -81,22 +87,16 @@ function assertNoData(data: unknown): void {
 }
 
 class HubSession implements Session {
-  /** Subscriptions under way, by room, while there are any: an UNSUBSCRIBE waits for the SUBSCRIBE that came before it. */
-  private pending: Map<string, Promise<unknown>> | undefined;
-  /** Those under way that may bring one room more. */
-  private adding = 0;
-  /** Subscriptions of this turn. */
-  private asked: Ask[] | undefined;
   private allowance: number;
-  private allowanceAt = Date.now();
+  private allowanceAt = performance.now();
   private closed = false;
 
   constructor(
-    private readonly connection: Connection,
     private readonly client: HubClient,
-    private readonly ports: SessionPorts,
+    private readonly rooms: RoomRequests,
+    private readonly limits: SessionPorts['limits'],
   ) {
-    this.allowance = ports.limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
+    this.allowance = limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
   }
 
   handle(type: string, data: unknown, reply: Reply): void {
@@ -128,13 +128,14 @@ class HubSession implements Session {
 
   close(): void {
     this.closed = true;
+    this.rooms.close();
     this.client.close();
   }
 
   /** Takes one message from the connection's allowance. */
   private spend(): void {
-    const rate = this.ports.limits.MAX_MESSAGES_PER_SECOND;
-    const now = Date.now();
+    const rate = this.limits.MAX_MESSAGES_PER_SECOND;
+    const now = performance.now();
     this.allowance = Math.min(rate * BURST_SECONDS, this.allowance + ((now - this.allowanceAt) / 1_000) * rate);
     this.allowanceAt = now;
     if (this.allowance < 1) {
@@ -144,9 +145,9 @@ class HubSession implements Session {
   }
 
   private subscribe(data: unknown, reply: Reply): void {
-    const { requests, single } = parseSubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
+    const { requests, single } = parseSubscription(data, this.limits.MAX_ROOMS_PER_CONNECTION);
     if (single) {
-      this.ask(requests[0]!, (outcome) => {
+      this.rooms.subscribe(requests[0]!, (outcome) => {
         if (outcome instanceof TaskwireError) {
           reply(outcome);
         } else {
@@ -158,7 +159,7 @@ class HubSession implements Session {
     const outcomes: Array<SubscribeResult | RoomRefusal> = [];
     let missing = requests.length;
     requests.forEach((request, index) => {
-      this.ask(request, (outcome) => {
+      this.rooms.subscribe(request, (outcome) => {
         outcomes[index] = outcome instanceof TaskwireError ? { room: request.room, error: outcome.body } : outcome;
         missing -= 1;
         if (missing === 0) {
@@ -168,90 +169,8 @@ class HubSession implements Session {
     });
   }
 
-  private ask(request: SubscribeRequest, reply: (outcome: SubscribeResult | TaskwireError) => void): void {
-    let room: Room;
-    let adds: boolean;
-    try {
-      room = parseRoom(request.room);
-      // A room that the connection is in is started anew; one under way may be left before its turn comes.
-      adds = this.pending?.has(room.name) === true || !this.client.has(room);
-      if (adds && this.client.roomCount + this.adding >= this.ports.limits.MAX_ROOMS_PER_CONNECTION) {
-        throw new TaskwireError('TOO_MANY_ROOMS');
-      }
-    } catch (error) {
-      reply(toTaskwireError(error));
-      return;
-    }
-    const before = this.pending?.get(room.name);
-    this.adding += adds ? 1 : 0;
-    const work = new Promise<void>((resolve) => {
-      const answer = (outcome: SubscribeResult | TaskwireError): void => {
-        this.adding -= adds ? 1 : 0;
-        reply(outcome);
-        const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
-        this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
-        resolve();
-      };
-      if (this.asked === undefined) {
-        this.asked = [];
-        setImmediate(() => void this.joinAsked());
-      }
-      this.asked.push({ room, request, before, answer });
-    }).finally(() => this.settled(room, work));
-    this.pending ??= new Map();
-    this.pending.set(room.name, work);
-  }
-
-  private settled(room: Room, work: Promise<unknown>): void {
-    if (this.pending?.get(room.name) === work) {
-      this.pending.delete(room.name);
-      if (this.pending.size === 0) {
-        this.pending = undefined;
-      }
-    }
-  }
-
-  /**
-   * Joins what one read from the socket asked for, in one turn: rooms that are joined together are replayed together, in
-   * one order. When one of them cannot be looked up for the moment, all wait for the client to ask again: an event that is
-   * replayed for one room brings the client's position in its other rooms forward too, past what those still miss.
-   * A room that is being joined already waits for that by itself.
-   */
-  private async joinAsked(): Promise<void> {
-    const asked = this.asked ?? [];
-    this.asked = undefined;
-    const first = asked.filter(({ before }) => before === undefined);
-    const owners = await Promise.all(first.map((ask) => this.ownerOf(ask)));
-    const outage = owners.find((owner) => owner instanceof TaskwireError && errorEntry(owner.code).retry === 'later');
-    for (const [index, ask] of first.entries()) {
-      this.join(ask, outage ?? owners[index]!);
-    }
-    for (const ask of asked) {
-      if (ask.before !== undefined) {
-        void ask.before.then(() => this.ownerOf(ask)).then((owner) => this.join(ask, owner));
-      }
-    }
-  }
-
-  private async ownerOf({ room }: Ask): Promise<string | TaskwireError> {
-    try {
-      return await this.ports.resolve(this.connection.identity, room);
-    } catch (error) {
-      return toTaskwireError(error);
-    }
-  }
-
-  private join({ room, request, answer }: Ask, owner: string | TaskwireError): void {
-    if (owner instanceof TaskwireError) {
-      answer(owner);
-    } else {
-      const { since, epoch, snapshot } = request;
-      this.client.join(owner, { request: { room, since, epoch, snapshot }, reply: answer });
-    }
-  }
-
   private unsubscribe(data: unknown, reply: Reply): void {
-    const { requests, single } = parseUnsubscription(data, this.ports.limits.MAX_ROOMS_PER_CONNECTION);
+    const { requests, single } = parseUnsubscription(data, this.limits.MAX_ROOMS_PER_CONNECTION);
     const rooms = requests.map((request): Room | RoomRefusal => {
       try {
         if ('error' in request) {
@@ -265,27 +184,19 @@ class HubSession implements Session {
         return { room: String(request.room).slice(0, MAX_ROOM_NAME_LENGTH), error: toTaskwireError(error).body };
       }
     });
-    const names = rooms.flatMap((room) => ('error' in room ? [] : room.name));
-    const leave = (): void => {
-      const outcomes = rooms.map((room) => {
-        if ('error' in room) {
-          return room;
-        }
-        this.client.leave(room);
-        this.ports.logger?.debug('unsubscribe', { connection: this.connection.id, room: room.name });
-        return room.name;
-      });
+    this.rooms.assertFewWait();
+    const left = rooms.flatMap((room) => ('error' in room ? [] : (this.rooms.unsubscribe(room) ?? [])));
+    const names = rooms.map((room) => ('error' in room ? room : room.name));
+    const answer = (): void =>
       reply(
         single
           ? { type: 'SUCCESS', message: `Unsubscribed from ${names[0]}`, data: { room: names[0] } }
-          : listAnswer('Unsubscribed from', outcomes),
+          : listAnswer('Unsubscribed from', names),
       );
-    };
-    const waiting = names.flatMap((name) => this.pending?.get(name) ?? []);
-    if (waiting.length === 0) {
-      leave();
+    if (left.length === 0) {
+      answer();
     } else {
-      void Promise.all(waiting).then(leave);
+      void Promise.all(left).then(answer);
     }
   }
 }

@@ -1,34 +1,33 @@
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { decodeStreamMessage } from '../protocol/stream-message.js';
-import type { Connection } from './connection.js';
 import type { EventPage, HubEvent } from './message.js';
 import { Ring, type RingBudget } from './ring.js';
 
 /** Who is given a stream's events, as the stream sees it. */
 export interface Member {
-  readonly connection: Connection;
-  /** Live events pass it by. */
-  readonly held: boolean;
-  /** It has been sent everything up to here. */
-  readonly after: number;
-  /** Number of the delivery that reached it last: one that sits in several rooms of an event gets it once. */
-  stamp: number;
+  /**
+   * Takes an event that has just become the stream's last one.
+   * @param delivery numbers the event: who sits in several of its rooms is offered it several times
+   * @returns whether it was sent
+   */
+  offer(event: HubEvent, delivery: number): boolean;
+  /** What it has seen is not a beginning of the log any more; it has to subscribe again. */
+  reset(): void;
 }
 
 /** A room with members on this worker. */
-export class RoomEntry {
-  readonly members = new Set<Member>();
-
-  constructor(readonly room: Room) {}
+interface RoomMembers {
+  readonly room: Room;
+  readonly members: Set<Member>;
 }
 
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
+  /** Has the stream's messages brought to `receive`, then reads the log's head: in that order, so that nothing is missed. */
+  open(stream: Stream): Promise<Position>;
   /** Events of the whole stream after a position, from the log. */
   read(userId: string, after: number): Promise<EventPage>;
-  /** What the members have seen is not a beginning of the log any more; they have to subscribe again. */
-  onReset(members: ReadonlySet<Member>): void;
   /** The log could not be read; the next reconcile tries again. */
   onRepairFailed(userId: string, error: unknown): void;
   readonly counters: StreamCounters;
@@ -57,16 +56,16 @@ const GAP_PATIENCE_MS = 10;
  * delivered, a lower one dropped, a higher one proves a gap, which is closed by the messages that are late or by the log.
  */
 export class Stream {
-  last = 0;
-  epoch = '';
-  /** Every membership, in a room or on its way into one. */
-  readonly members = new Set<Member>();
   readonly ring: Ring;
   /** Resolves when the stream is in order, rejects when it could not be started. */
-  ready: Promise<void> = Promise.resolve();
-  /** Since when nobody is interested. */
-  idleSince: number | undefined;
+  readonly ready: Promise<void>;
 
+  /** Everybody who is in one of its rooms or on the way into one. */
+  private readonly members = new Set<Member>();
+  /** Since when nobody is interested; whoever asks has the clock. */
+  private idleSince: number | undefined;
+  private lastSeq = 0;
+  private epochNow = '';
   private started = false;
   private readonly early = new Map<number, HubEvent>();
   /** Highest `seq` that is known to exist. */
@@ -76,9 +75,9 @@ export class Stream {
   private stopped = false;
   private deliveryNumber = 0;
 
-  private everything: RoomEntry | undefined;
-  private readonly jobs = new Map<string, RoomEntry>();
-  private readonly tasks = new Map<string, RoomEntry>();
+  private everything: RoomMembers | undefined;
+  private readonly jobs = new Map<string, RoomMembers>();
+  private readonly tasks = new Map<string, RoomMembers>();
 
   constructor(
     readonly userId: string,
@@ -86,13 +85,24 @@ export class Stream {
     limits: { readonly ringEvents: number; readonly ringBudget: RingBudget },
   ) {
     this.ring = new Ring(limits.ringEvents, limits.ringBudget);
+    this.ready = ports.open(this).then((head) => this.start(head));
+    // Whoever joins waits for it and is told; here nobody does.
+    this.ready.catch(() => {});
   }
 
-  /** The channel is subscribed and this was the log's head at some moment after that. */
-  start(head: Position): void {
+  /** `seq` of the event that the members were given last. */
+  get last(): number {
+    return this.lastSeq;
+  }
+
+  get epoch(): string {
+    return this.epochNow;
+  }
+
+  private start(head: Position): void {
     this.started = true;
-    this.last = head.seq;
-    this.epoch = head.epoch;
+    this.lastSeq = head.seq;
+    this.epochNow = head.epoch;
     const waiting = [...this.early.values()].filter((event) => event.epoch === head.epoch);
     this.early.clear();
     this.accept(waiting);
@@ -130,33 +140,67 @@ export class Stream {
     }
   }
 
-  room(room: Room): RoomEntry {
+  add(member: Member): void {
+    this.members.add(member);
+    this.idleSince = undefined;
+  }
+
+  remove(member: Member): void {
+    this.members.delete(member);
+  }
+
+  /**
+   * How long nobody has been interested, as far as was asked here: the first question begins the count.
+   * @param now by a clock that never steps, in milliseconds
+   */
+  idleFor(now: number): number {
+    if (this.members.size > 0) {
+      return 0;
+    }
+    this.idleSince ??= now;
+    return now - this.idleSince;
+  }
+
+  join(room: Room, member: Member): void {
     if (room.kind === 'user') {
-      this.everything ??= new RoomEntry(room);
-      return this.everything;
+      this.everything ??= { room, members: new Set() };
+      this.everything.members.add(member);
+      return;
     }
     const map = room.kind === 'job' ? this.jobs : this.tasks;
     let entry = map.get(room.id);
     if (entry === undefined) {
-      entry = new RoomEntry(room);
+      entry = { room, members: new Set() };
       map.set(room.id, entry);
     }
-    return entry;
+    entry.members.add(member);
   }
 
-  /** Forgets a room that nobody is in. */
-  release(entry: RoomEntry): void {
-    if (entry.members.size > 0) {
+  /** Leaves a room. One that nobody is in is forgotten. */
+  leave(room: Room, member: Member): void {
+    if (room.kind === 'user') {
+      this.everything?.members.delete(member);
+      if (this.everything?.members.size === 0) {
+        this.everything = undefined;
+      }
       return;
     }
-    if (entry.room.kind === 'user') {
-      this.everything = undefined;
-    } else {
-      (entry.room.kind === 'job' ? this.jobs : this.tasks).delete(entry.room.id);
+    const map = room.kind === 'job' ? this.jobs : this.tasks;
+    const entry = map.get(room.id);
+    entry?.members.delete(member);
+    if (entry?.members.size === 0) {
+      map.delete(room.id);
     }
   }
 
-  *rooms(): Iterable<RoomEntry> {
+  /** The rooms that somebody is in, and how many. */
+  *rooms(): Iterable<readonly [name: string, members: number]> {
+    for (const { room, members } of this.entries()) {
+      yield [room.name, members.size];
+    }
+  }
+
+  private *entries(): Iterable<RoomMembers> {
     if (this.everything !== undefined) {
       yield this.everything;
     }
@@ -212,7 +256,7 @@ export class Stream {
   }
 
   private deliver(event: HubEvent): void {
-    this.last = event.seq;
+    this.lastSeq = event.seq;
     this.ring.push(event);
     const { counters } = this.ports;
     counters.events += 1;
@@ -224,12 +268,8 @@ export class Stream {
         continue;
       }
       for (const member of entry.members) {
-        if (member.stamp !== number) {
-          member.stamp = number;
-          if (!member.held && event.seq > member.after) {
-            member.connection.deliver(event);
-            deliveries += 1;
-          }
+        if (member.offer(event, number)) {
+          deliveries += 1;
         }
       }
     }
@@ -271,11 +311,13 @@ export class Stream {
 
   private reset(head: Position): void {
     this.ports.counters.resets += 1;
-    this.last = head.seq;
-    this.epoch = head.epoch;
+    this.lastSeq = head.seq;
+    this.epochNow = head.epoch;
     this.highest = head.seq;
     this.early.clear();
     this.ring.clear();
-    this.ports.onReset(this.members);
+    for (const member of [...this.members]) {
+      member.reset();
+    }
   }
 }

@@ -29,11 +29,11 @@ export interface SnapshotRequest {
 export interface SubscribeRequest {
   readonly room: string;
   /** Position up to which the client has the room; what came after it is sent. Absent: a snapshot instead. */
-  readonly since?: number;
+  readonly since?: number | undefined;
   /** The epoch that came with `since`. */
-  readonly epoch?: string;
+  readonly epoch?: string | undefined;
   /** Whether a snapshot is wanted; job rooms send one unless it is false, others only when it is not absent or false. */
-  readonly snapshot?: boolean | SnapshotRequest;
+  readonly snapshot?: boolean | SnapshotRequest | undefined;
 }
 
 /** Messages from client to server over the plain wire; Socket.IO uses the type as the event and `data` as argument. */

@@ -1,36 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
+import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { preparedQuery, query } from './query.js';
-import { isoText } from './task-json.js';
 import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
-
-interface EventRow {
-  seq: string;
-  job_id: string;
-  task_id: string;
-  type: EventType;
-  changes: string;
-  timestamp: string;
-}
-
-interface StateRow {
-  epoch: string;
-  head: string;
-  floor: string | null;
-}
-
-/** Where a stream stands and what is left of its log, each by one look at an index. */
-const STATE = `s.epoch, s.seq AS head,
-  (SELECT e.seq - 1 FROM task_events e WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1) AS floor`;
-
-const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes,
-  ${isoText('e.created_at')} AS timestamp`;
 
 /** Bytes of what the events of one page say, of which the first event may have more. */
 const PAGE_BYTES = 4_194_304;
@@ -252,16 +229,4 @@ export class EventLog {
       }
     }
   }
-}
-
-function stateOf({ epoch, head, floor }: StateRow): ReplayState {
-  const seq = Number(head);
-  // An empty log reaches back to nothing but the head.
-  return { epoch, seq, floor: floor === null ? seq : Number(floor) };
-}
-
-function eventOf(userId: string, epoch: string, row: EventRow): TaskEvent {
-  const { type, seq, job_id: jobId, task_id: taskId, changes, timestamp } = row;
-  const ids = { userId, jobId, taskId: Number(taskId) };
-  return { type, seq: Number(seq), epoch, ...ids, changes: changesText(ids, changes), timestamp };
 }

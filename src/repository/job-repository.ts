@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { query } from './query.js';
+import type { Position } from '../protocol/messages.js';
+import { preparedQuery, query } from './query.js';
 import { type JobInput, jobIdInput, jobInput, parseInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
@@ -9,6 +10,16 @@ export interface JobRow {
   readonly job_id: string;
   readonly user_id: string;
   readonly created_at: string;
+}
+
+/** Jobs of one page. */
+const MAX_PAGE = 1_000;
+
+export interface JobPage {
+  /** By rising ids. */
+  readonly jobs: readonly JobRow[];
+  /** What to give as `after` for the next page; null when there is none. */
+  readonly next: string | null;
 }
 
 const COLUMNS = `job_id::text AS job_id, user_id, ${isoText('created_at')} AS created_at`;
@@ -42,4 +53,70 @@ export class JobRepository {
     ]);
     return row;
   }
+
+  /** A job, and the head of its owner's stream at that moment; undefined when there is no such job. */
+  async getPositionedJob(jobId: string): Promise<{ readonly job: JobRow; readonly position: Position } | undefined> {
+    const [row] = await preparedQuery<JobRow & { seq: string; epoch: string }>(
+      this.db,
+      `SELECT ${COLUMNS}, s.seq, s.epoch
+       FROM jobs j, LATERAL (SELECT seq, epoch FROM event_streams WHERE event_streams.user_id = j.user_id OFFSET 0) s
+       WHERE job_id = ?::numeric`,
+      [parseInput(jobIdInput, jobId)],
+    );
+    if (row === undefined) {
+      return undefined;
+    }
+    const { seq, epoch, ...job } = row;
+    return { job, position: { seq: Number(seq), epoch } };
+  }
+
+  /**
+   * A user's jobs in order of their ids, and the head of the user's stream at that moment.
+   * @param page `after`: id of the last job that was seen; `limit`: most jobs, at most 1,000
+   * @returns undefined when there is no such user
+   */
+  async listOfUser(
+    userId: string,
+    page: { readonly after?: string | undefined; readonly limit: number },
+  ): Promise<(JobPage & { readonly position: Position }) | undefined> {
+    const limit = Math.min(page.limit, MAX_PAGE);
+    // Rows are compared so that the index by user and job is the only one that serves (see task-pages.ts).
+    const rows = await preparedQuery<Partial<JobRow> & { seq: string; epoch: string }>(
+      this.db,
+      `SELECT s.seq, s.epoch, found.* FROM event_streams s LEFT JOIN LATERAL (
+         SELECT ${COLUMNS} FROM jobs j
+         WHERE (j.user_id, j.job_id + 0) > (?::text, ?::numeric) AND j.user_id <= ?::text
+         ORDER BY j.user_id, j.job_id + 0 LIMIT ?
+       ) found ON true
+       WHERE s.user_id = ?`,
+      [userId, page.after ?? BEFORE_ALL, userId, limit + 1, userId],
+    );
+    const [first] = rows;
+    if (first === undefined) {
+      return undefined;
+    }
+    const jobs = rows.flatMap(({ job_id, user_id, created_at }) =>
+      job_id == null ? [] : [{ job_id, user_id, created_at } as JobRow],
+    );
+    return { ...pageOf(jobs, limit), position: { seq: Number(first.seq), epoch: first.epoch } };
+  }
+
+  /** Everybody's jobs in order of their ids; for the rest see `listOfUser`. */
+  async list(page: { readonly after?: string | undefined; readonly limit: number }): Promise<JobPage> {
+    const limit = Math.min(page.limit, MAX_PAGE);
+    const rows = await preparedQuery<JobRow>(
+      this.db,
+      `SELECT ${COLUMNS} FROM jobs j WHERE j.job_id > ?::numeric ORDER BY j.job_id LIMIT ?`,
+      [page.after ?? BEFORE_ALL, limit + 1],
+    );
+    return pageOf(rows, limit);
+  }
+}
+
+/** Lower than every job id. */
+const BEFORE_ALL = '-1';
+
+function pageOf(found: readonly JobRow[], limit: number): JobPage {
+  const jobs = found.slice(0, limit);
+  return { jobs, next: found.length > limit ? jobs.at(-1)!.job_id : null };
 }

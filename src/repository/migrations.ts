@@ -112,6 +112,16 @@ const STEPS: readonly Step[] = [
     ],
     down: ['ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_opx_cost'],
   },
+  {
+    name: '0004_jobs_listed',
+    up: [
+      // A page of a user's jobs is read in the order of its index. The id stands in it as an expression: an index that has
+      // it as a column serves, while the table is small, to look up a job by reading all of them, and such plans are kept.
+      'CREATE INDEX jobs_listed ON jobs (user_id, (job_id + 0))',
+      'DROP INDEX jobs_by_user',
+    ],
+    down: ['CREATE INDEX jobs_by_user ON jobs (user_id)', 'DROP INDEX jobs_listed'],
+  },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

@@ -2,7 +2,9 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
+import { EventHistory, type HistoryQuery } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
+import { JobRepository } from '../../src/repository/job-repository.js';
 import type { RoomCursor } from '../../src/repository/log.js';
 import { TaskReader } from '../../src/repository/task-reader.js';
 import { type Cost, Plans, type Sent, sentBy } from '../support/plans.js';
@@ -49,7 +51,14 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
 
   /** Everything that is read for clients, each of something that does not grow. */
   function reads(db: Knex): Record<string, () => Promise<unknown>> {
-    const [log, tasks] = [new EventLog(db), new TaskReader(db)];
+    const [log, history, tasks, jobs] = [
+      new EventLog(db),
+      new EventHistory(db),
+      new TaskReader(db),
+      new JobRepository(db),
+    ];
+    const happened = (name: string, query: Partial<HistoryQuery>) =>
+      history.page({ userId: 'u1', room: parseRoom(name), limit: 10, ...query });
     const replay = (...rooms: RoomCursor[]) => log.read({ userId: 'u1', rooms, limit: 10 });
     return {
       'a task': () => tasks.getPositionedTask(3),
@@ -69,6 +78,13 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
       'a replay of a user': () => replay(room('user:u1', 5)),
       'a replay of a job': () => replay(room('job:11', 5)),
       'a replay of a task': () => replay(room('task:6', 0)),
+      'a job': () => jobs.getPositionedJob('11'),
+      'a page of the jobs of a user': () => jobs.listOfUser('u1', { limit: 1 }),
+      'a page of all jobs': () => jobs.list({ after: '10', limit: 1 }),
+      'the history of a user': () => happened('user:u1', { since: 5 }),
+      'the history of a job': () => happened('job:11', {}),
+      'the history of a task': () => happened('task:6', {}),
+      'some types of the history of a task': () => happened('task:6', { types: ['TASK_CREATED'] }),
       'a replay of many rooms': () =>
         replay(room('job:10', 3), room('job:11', 5), room('task:6', 0), room('task:7', 9)),
     };
@@ -107,6 +123,10 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
         }
         const small = await costs(plans, sent);
         await grow(db, size, size * GROWTH);
+        await db.raw(`INSERT INTO jobs SELECT 1000 + n, 'u' || 1 + n % ? FROM generate_series(1, ?) n`, [
+          USERS,
+          USERS * GROWTH,
+        ]);
         if (statistics === 'fresh') {
           await db.raw('ANALYZE');
         }

@@ -7,6 +7,7 @@ import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { migrate } from '../../src/repository/migrate.js';
+import { migrationSource } from '../../src/repository/migrations.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { expectChained } from '../contract/repository.suite.js';
@@ -69,7 +70,8 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     await victim.raw('CREATE TABLE users (half int)');
     const done = migrate(connect(url, 1));
     await server.admin(`SELECT pg_terminate_backend(${rows[0].pid})`);
-    expect(await done).to.deep.equal(['0001_initial', '0002_leases', '0003_previous_values']);
+    const steps = (await migrationSource.getMigrations([])) as Array<{ name: string }>;
+    expect(await done).to.deep.equal(steps.map(({ name }) => name));
     await victim.rollback().catch(() => {
       // Its connection is gone.
     });

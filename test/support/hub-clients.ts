@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import type { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
+import { type SubscribeReply, Subscription } from '../../src/hub/subscription.js';
 import { errorEntry, TaskwireError } from '../../src/protocol/errors.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
@@ -71,7 +72,7 @@ abstract class HubConnection implements Connection {
   protected abstract take(message: Got): void;
 }
 
-interface Subscription {
+interface Asked {
   readonly room: string;
   readonly since: number | undefined;
   readonly epoch: string | undefined;
@@ -85,7 +86,7 @@ interface Subscription {
 /** Asks for rooms and leaves them in any order, with whatever positions. */
 export class FreeClient extends HubConnection {
   private readonly got: Got[] = [];
-  private readonly subscriptions: Subscription[] = [];
+  private readonly subscriptions: Asked[] = [];
 
   /** Whether something was asked for and not answered. */
   get waits(): boolean {
@@ -103,7 +104,7 @@ export class FreeClient extends HubConnection {
     if (waits || this.closedWith !== undefined) {
       return;
     }
-    const subscription: Subscription = {
+    const asked: Asked = {
       room,
       since,
       epoch,
@@ -112,17 +113,15 @@ export class FreeClient extends HubConnection {
       leftAt: NEVER,
       result: undefined,
     };
-    this.subscriptions.push(subscription);
-    this.hubClient.join(USER, {
-      request: { room: parseRoom(room), since, epoch },
-      reply: (result) => {
-        subscription.result = result;
-        subscription.ackedAt = this.got.length;
-        if (!(result instanceof TaskwireError)) {
-          this.end(room, subscription);
-        }
-      },
-    });
+    this.subscriptions.push(asked);
+    const reply: SubscribeReply = (result) => {
+      asked.result = result;
+      asked.ackedAt = this.got.length;
+      if (!(result instanceof TaskwireError)) {
+        this.end(room, asked);
+      }
+    };
+    this.hubClient.subscribe(USER, new Subscription(parseRoom(room), { since, epoch }, reply));
   }
 
   unsubscribe(room: string): void {
@@ -165,7 +164,7 @@ export class FreeClient extends HubConnection {
   }
 
   /** What was asked for and granted before does not go on. */
-  private end(room: string, except?: Subscription): void {
+  private end(room: string, except?: Asked): void {
     for (const subscription of this.subscriptions) {
       if (subscription.room === room && subscription !== except && subscription.leftAt === NEVER) {
         subscription.leftAt = except?.askedAt ?? this.got.length;
@@ -195,7 +194,7 @@ export class FreeClient extends HubConnection {
       .map(({ seq }) => seq);
   }
 
-  private checkRoom(log: ReferenceLog, { room, since, epoch, askedAt, ackedAt, leftAt, result }: Subscription): void {
+  private checkRoom(log: ReferenceLog, { room, since, epoch, askedAt, ackedAt, leftAt, result }: Asked): void {
     expect(result, 'every SUBSCRIBE is answered').to.not.equal(undefined);
     if (result === undefined || result instanceof TaskwireError) {
       expect(result?.code).to.be.oneOf(['STREAM_RESET', 'DATABASE_UNAVAILABLE']);
@@ -376,29 +375,27 @@ export class Frontend {
         // A room that is asked for from here, again after a refusal, may bring what its neighbours were sent before.
         this.seen.clear();
       }
-      connection.hubClient.join(USER, {
-        request: { room: parseRoom(room), since: position, epoch },
-        reply: (result) => {
-          if (connection !== this.connection || connection.closedWith !== undefined) {
-            return;
+      const reply: SubscribeReply = (result) => {
+        if (connection !== this.connection || connection.closedWith !== undefined) {
+          return;
+        }
+        if (result instanceof TaskwireError) {
+          again = true;
+          if (errorEntry(result.code).retry !== 'later') {
+            this.violations.push(result.code);
           }
-          if (result instanceof TaskwireError) {
-            again = true;
-            if (errorEntry(result.code).retry !== 'later') {
-              this.violations.push(result.code);
-            }
-          } else {
-            view.base ??= result.seq;
-            view.position = Math.max(view.position ?? 0, result.seq);
-            view.epoch = result.epoch;
-            view.acknowledged = true;
-          }
-          missing -= 1;
-          if (missing === 0 && again) {
-            setImmediate(() => connection.closedWith === undefined && this.ask());
-          }
-        },
-      });
+        } else {
+          view.base ??= result.seq;
+          view.position = Math.max(view.position ?? 0, result.seq);
+          view.epoch = result.epoch;
+          view.acknowledged = true;
+        }
+        missing -= 1;
+        if (missing === 0 && again) {
+          setImmediate(() => connection.closedWith === undefined && this.ask());
+        }
+      };
+      connection.hubClient.subscribe(USER, new Subscription(parseRoom(room), { since: position, epoch }, reply));
     }
   }
 

@@ -2,10 +2,12 @@ import { expect } from 'chai';
 import { silentLogger } from '../../src/base/logger.js';
 import type { ChannelListener } from '../../src/broker/broker.js';
 import { Hub } from '../../src/hub/hub.js';
+import { sessionOpener } from '../../src/hub/session.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { FreeClient, Frontend } from './hub-clients.js';
 import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
+import { LetterClient } from './letter-client.js';
 
 export type Step =
   | { do: 'write'; task: number }
@@ -19,11 +21,16 @@ export type Step =
   | { do: 'disconnect'; client: number }
   | { do: 'open'; frontend: number; rooms: readonly number[] }
   | { do: 'leave'; frontend: number }
+  | { do: 'ask'; letter: number; rooms: readonly number[]; fromSnapshot: boolean }
+  | { do: 'quit'; letter: number; rooms: readonly number[]; keep: boolean }
+  | { do: 'up' | 'down'; letter: number; messages: number }
+  | { do: 'ping' | 'cut' | 'goOn'; letter: number }
   | { do: 'reconcile' | 'turn' }
   | { do: 'trim' | 'restore'; keep: number };
 
 export const CLIENTS = 3;
 export const FRONTENDS = 2;
+export const LETTERS = 1;
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -35,11 +42,17 @@ export class World {
   /** Those of now; whoever was disconnected is in `everyone` only. */
   readonly clients: FreeClient[];
   readonly frontends: Frontend[];
+  /** Clients behind a wire, who follow the documents to the letter. */
+  readonly letters: LetterClient[];
   private readonly everyone: FreeClient[] = [];
   private listener: ChannelListener | undefined;
   private onTheWay: Buffer[] = [];
 
-  constructor(repairs = true) {
+  /**
+   * @param repairs whether the log can be read
+   * @param eager whether clients move the positions of rooms that have not been answered
+   */
+  constructor({ repairs = true, eager = false } = {}) {
     const { log, gate } = this;
     this.hub = new Hub(
       {
@@ -77,6 +90,11 @@ export class World {
     );
     this.clients = Array.from({ length: CLIENTS }, () => this.newClient());
     this.frontends = Array.from({ length: FRONTENDS }, () => new Frontend(this.hub));
+    const open = sessionOpener(this.hub, {
+      resolve: () => gate.run(() => USER),
+      limits: { MAX_ROOMS_PER_CONNECTION: 100, MAX_MESSAGES_PER_SECOND: 1_000_000 },
+    });
+    this.letters = Array.from({ length: LETTERS }, () => new LetterClient(open, eager));
   }
 
   async run(action: Step): Promise<void> {
@@ -127,6 +145,33 @@ export class World {
       case 'leave':
         this.frontends[action.frontend]!.disconnect();
         break;
+      case 'ask':
+        this.letters[action.letter]!.subscribe(
+          action.rooms.map((room) => ROOMS[room]!),
+          action.fromSnapshot,
+        );
+        break;
+      case 'quit':
+        this.letters[action.letter]!.unsubscribe(
+          action.rooms.map((room) => ROOMS[room]!),
+          action.keep,
+        );
+        break;
+      case 'up':
+        this.letters[action.letter]!.carryUp(action.messages);
+        break;
+      case 'down':
+        this.letters[action.letter]!.carryDown(action.messages);
+        break;
+      case 'ping':
+        this.letters[action.letter]!.ping();
+        break;
+      case 'cut':
+        this.letters[action.letter]!.break();
+        break;
+      case 'goOn':
+        this.letters[action.letter]!.goOn();
+        break;
       case 'reconcile':
         this.reconcile();
         break;
@@ -155,6 +200,11 @@ export class World {
       for (const frontend of this.frontends) {
         frontend.comeBack();
       }
+      for (const letter of this.letters) {
+        letter.carryUp(Number.POSITIVE_INFINITY);
+        letter.carryDown(Number.POSITIVE_INFINITY);
+        letter.goOn();
+      }
       await turn();
     }
   }
@@ -166,6 +216,9 @@ export class World {
     }
     for (const frontend of this.frontends) {
       frontend.check(this.log);
+    }
+    for (const letter of this.letters) {
+      letter.check(this.log);
     }
   }
 
@@ -185,6 +238,10 @@ export class World {
   }
 
   private unsettled(): boolean {
-    return this.everyone.some((client) => client.waits) || this.frontends.some((frontend) => !frontend.live);
+    return (
+      this.everyone.some((client) => client.waits) ||
+      this.frontends.some((frontend) => !frontend.live) ||
+      this.letters.some((letter) => !letter.settled)
+    );
   }
 }

@@ -12,6 +12,7 @@ import { createApp } from '../../src/http/app.js';
 import { restQueues } from '../../src/http/queues.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
+import { EventHistory } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskReader } from '../../src/repository/task-reader.js';
@@ -63,6 +64,8 @@ export class RestServer {
       reader: new TaskReader(db),
       queues: restQueues({ writes: 4, reads: 4 }),
       jobs: new JobRepository(db),
+      jobReader: new JobRepository(db),
+      history: new EventHistory(db),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
       keys: this.auth,

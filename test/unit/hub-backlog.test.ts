@@ -3,6 +3,7 @@ import { silentLogger } from '../../src/base/logger.js';
 import { streamChannel } from '../../src/broker/broker.js';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
+import { Subscription } from '../../src/hub/subscription.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
@@ -83,7 +84,7 @@ describe('hub and a connection that takes its time', () => {
     const client = hub.connect(connection);
     const answers: Array<SubscribeResult | TaskwireError> = [];
     for (const name of ['job:1', 'job:2']) {
-      client.join('alice', { request: { room: parseRoom(name) }, reply: (answer) => answers.push(answer) });
+      client.subscribe('alice', new Subscription(parseRoom(name), {}, (answer) => answers.push(answer)));
     }
     await eventually(() => expect(connection.got).to.deep.equal(['JOB_TASKS_SNAPSHOT']));
     head = 1;

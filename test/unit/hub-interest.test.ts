@@ -5,6 +5,7 @@ import { streamChannel } from '../../src/broker/broker.js';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
+import { Subscription } from '../../src/hub/subscription.js';
 import type { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
@@ -65,6 +66,7 @@ class Stage {
       POSITION_INTERVAL_MS,
     },
     silentLogger,
+    Date.now,
   );
 
   get followed(): string[] {
@@ -85,7 +87,7 @@ class Stage {
 
   async join(client: HubClient, owner: string, room: string): Promise<SubscribeResult | TaskwireError> {
     const outcome = await new Promise<SubscribeResult | TaskwireError>((reply) => {
-      client.join(owner, { request: { room: parseRoom(room), snapshot: false }, reply });
+      client.subscribe(owner, new Subscription(parseRoom(room), { snapshot: false }, reply));
     });
     // What the hub does after its answer is done too.
     await new Promise((resolve) => setImmediate(resolve));

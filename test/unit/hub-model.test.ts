@@ -86,7 +86,7 @@ describe('hub against a reference', () => {
   });
 
   it('fails when repair from the log is switched off', async () => {
-    const world = new World(false);
+    const world = new World({ repairs: false });
     world.clients[0]!.subscribe('user:u', undefined, undefined);
     await world.settle();
     for (const action of [

@@ -2,8 +2,8 @@ import { expect } from 'chai';
 import type { Connection } from '../../src/hub/connection.js';
 import type { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
-import type { Join } from '../../src/hub/membership.js';
 import { type Session, type Success, sessionOpener } from '../../src/hub/session.js';
+import type { Subscription } from '../../src/hub/subscription.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
 import type { Room } from '../../src/protocol/rooms.js';
 
@@ -16,17 +16,17 @@ class Stage {
   readonly left: string[] = [];
   readonly session: Session;
   private readonly lookups = new Map<string, { resolve(owner: string): void; reject(error: unknown): void }>();
-  private readonly rooms = new Set<string>();
+  private readonly in = new Set<string>();
   private together: string[] | undefined;
 
   constructor() {
-    const { rooms } = this;
+    const rooms = this.in;
     const client = {
       get roomCount() {
         return rooms.size;
       },
       has: (room: Room) => rooms.has(room.name),
-      join: (_owner: string, { request, reply }: Join) => this.join(request.room.name, reply),
+      subscribe: (_owner: string, subscription: Subscription) => this.join(subscription),
       leave: (room: Room) => {
         rooms.delete(room.name);
         this.left.push(room.name);
@@ -45,6 +45,10 @@ class Stage {
     this.session = open({ id: 'c', identity: {} } as unknown as Connection);
   }
 
+  get rooms(): string[] {
+    return [...this.in];
+  }
+
   async ask(type: string, data: unknown): Promise<Success | TaskwireError> {
     return new Promise((resolve) => this.session.handle(type, data, resolve));
   }
@@ -61,7 +65,8 @@ class Stage {
     await turn();
   }
 
-  private join(name: string, reply: Join['reply']): void {
+  private join(subscription: Subscription): void {
+    const { name } = subscription.room;
     if (this.together === undefined) {
       this.together = [];
       this.joined.push(this.together);
@@ -70,8 +75,8 @@ class Stage {
       });
     }
     this.together.push(name);
-    this.rooms.add(name);
-    reply({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
+    this.in.add(name);
+    subscription.answer({ room: name, seq: 7, epoch: 'e', recovered: true, replayed: 0 });
   }
 }
 
@@ -127,6 +132,41 @@ describe('session', () => {
     await stage.owns('job:2', 'ada');
     await Promise.all(again);
     expect(stage.joined.slice(1)).to.deep.equal([['job:2'], ['job:2']]);
+  });
+
+  it('leaves each room of a list in its turn, and none that was asked for after it', async () => {
+    const stage = new Stage();
+    const slow = stage.ask('SUBSCRIBE', { room: 'job:1' });
+    const quick = stage.ask('SUBSCRIBE', { room: 'job:2' });
+    await stage.owns('job:2', 'ada');
+    const leave = stage.ask('UNSUBSCRIBE', { rooms: ['job:1', 'job:2', 'job:3'] });
+    expect(stage.left, 'rooms of which nothing waits').to.deep.equal(['job:3']);
+    const again = stage.ask('SUBSCRIBE', { room: 'job:2' });
+    await stage.owns('job:1', 'ada');
+    await Promise.all([slow, quick, leave]);
+    expect([...stage.left].sort()).to.deep.equal(['job:1', 'job:2', 'job:3']);
+    await stage.owns('job:2', 'ada');
+    await again;
+    expect(stage.rooms, 'what was asked for last').to.deep.equal(['job:2']);
+  });
+
+  it('does not let one room wait for another', async () => {
+    const stage = new Stage();
+    void stage.ask('SUBSCRIBE', { room: 'job:1' });
+    await turn();
+    const other = stage.ask('SUBSCRIBE', { room: 'job:2' });
+    await stage.owns('job:2', 'ada');
+    expect(await other).to.have.nested.property('data.room', 'job:2');
+    await stage.ask('UNSUBSCRIBE', { room: 'job:2' });
+    expect(stage.left).to.deep.equal(['job:2']);
+  });
+
+  it('refuses requests that pile up behind one room', async () => {
+    const stage = new Stage();
+    void stage.ask('SUBSCRIBE', { room: 'job:1' });
+    const piled = Array.from({ length: 12 }, () => stage.ask('UNSUBSCRIBE', { room: 'job:1' }));
+    const refused = (await Promise.race(piled)) as TaskwireError;
+    expect(refused.code).to.equal('RATE_LIMIT_EXCEEDED');
   });
 
   it('counts rooms that are on their way in', async () => {

@@ -1,0 +1,52 @@
+import type { TaskwireError } from '../protocol/errors.js';
+import type { SubscribeRequest, SubscribeResult } from '../protocol/messages.js';
+import type { Room } from '../protocol/rooms.js';
+
+export type SubscribeReply = (outcome: SubscribeResult | TaskwireError) => void;
+
+/**
+ * One room of one connection, from its SUBSCRIBE until it is left: what the client asked for, and how far it has come.
+ * The states that it goes through stand in catch-up.ts.
+ */
+export class Subscription {
+  /** The client has everything of the room up to here: it was sent, is in a snapshot, or the client said so. */
+  after = 0;
+  /** The first `after`: this connection was sent every event of the room from there on. */
+  from = 0;
+  recovered = false;
+  replayed = 0;
+  private reply: SubscribeReply | undefined;
+
+  /** @param reply called once: in the turn in which the room goes live, or when that failed */
+  constructor(
+    readonly room: Room,
+    readonly asked: Omit<SubscribeRequest, 'room'>,
+    reply: SubscribeReply,
+  ) {
+    this.reply = reply;
+  }
+
+  /** The client has the room up to `seq`, by what it said or by a snapshot. */
+  startAt(seq: number, recovered: boolean): void {
+    this.after = this.from = seq;
+    this.recovered = recovered;
+    this.replayed = 0;
+  }
+
+  /** Everything of the room up to `seq` has been sent. */
+  reach(seq: number): void {
+    this.after = Math.max(this.after, seq);
+  }
+
+  answer(outcome: SubscribeResult | TaskwireError): void {
+    const { reply } = this;
+    this.reply = undefined;
+    reply?.(outcome);
+  }
+
+  /** Whether an event of the room's own stream belongs to the room. */
+  holds({ jobId, taskId }: { readonly jobId: string; readonly taskId: string }): boolean {
+    const { kind, id } = this.room;
+    return kind === 'user' || (kind === 'job' ? jobId : taskId) === id;
+  }
+}
