@@ -1,26 +1,34 @@
-import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
+import { listen } from './base/port.js';
+import { Releasers } from './base/releasers.js';
 import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
+import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RoomAccess } from './door/room-access.js';
+import { TokenKeys } from './door/token-keys.js';
+import { type TokenIssuer, Tokens } from './door/tokens.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
+import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
@@ -41,19 +49,18 @@ export interface TaskServerOptions {
   readonly databaseUrl: string;
   readonly broker: Broker;
   readonly logger: Logger;
-  /** Told when a plain WebSocket opens and when it ends, for whoever balances connections. */
-  readonly onOpen?: (id: string) => void;
-  readonly onClose?: (id: string) => void;
+  /** Whether it listens on HOST and PORT itself. Otherwise its owner gives it connections. */
+  readonly listens?: boolean;
 }
 
 /** One worker. */
 export interface TaskServer {
-  /** Serves REST and both transports to whatever connections it is given; it listens only if its owner has it listen. */
+  /** Serves REST and both transports, on the connections that it is given or on PORT. */
   readonly http: Server;
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
-  /** Resolves when it can serve: the database has answered and the broker was tried. */
+  /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
   drain(seconds: number): Promise<void>;
@@ -67,8 +74,10 @@ const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connection
 const REQUEST_PATIENCE_MS = 10_000;
 
 /** The composition root of one worker: read it from top to bottom to know the system. */
-export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
+export function createServer({ config, databaseUrl, broker, logger, listens = false }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
+  // Each part is released before those that it was built on.
+  const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
 
   // Postgres is the truth: tasks, and the log of what happened to them.
   const watch = new DatabaseWatch({
@@ -82,6 +91,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     onWarning: (message) => logger.warn('database', { message }),
     watch,
   });
+  releasers.push('database', () => db.destroy());
+  releasers.push('broker', () => broker.stop());
   const log = new EventLog(db.lookups);
   const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
@@ -91,7 +102,9 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
 
   // The hub puts what the broker brings in order and repairs it from the log.
   const hub = new Hub(broker, new ReadableLog(db), config, logger);
+  releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
+  releasers.push('control bus', () => bus.stop());
   const stats = new ClusterStats({
     broker,
     bus,
@@ -101,9 +114,11 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }),
     logger,
   });
+  releasers.push('statistics', () => stats.stop());
 
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
+  releasers.push('key usage', () => usage.stop());
   const keys = new ApiKeyAuth({
     find: (hash) => apiKeys.findByHash(hash),
     cacheMs: config.API_KEY_CACHE_MS,
@@ -112,21 +127,56 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const rates = new RateLimiter(broker);
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
+  const tokenKeys = new TokenKeys({
+    active: (keyIds) => apiKeys.active(keyIds),
+    cacheMs: config.API_KEY_CACHE_MS,
+    onInactive: (keyId) => revoke({ keyId }),
+  });
+  const tokens = new Tokens({
+    secrets: config.TOKEN_SECRET,
+    issuer: tokenIssuer(config),
+    isActive: (keyId) => tokenKeys.isActive(keyId),
+    rateLimit: config.DEFAULT_RATE_LIMIT,
+  });
+  const authenticator = new Authenticator(keys, tokens);
   const admit = createDoor({
     checkOrigin,
-    keys,
+    keys: authenticator,
     rates,
     addressOf: clientAddress(config.TRUSTED_PROXIES),
     connections: broker,
     maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
   });
 
+  const announceChanged = async (keyId: string): Promise<void> => {
+    await bus.send('key-changed', { keyId }).catch((error) => {
+      logger.warn('other workers learn of the changed key only when they look it up again', { error });
+      change({ keyId });
+    });
+  };
   const announceRevoked = async (keyId: string): Promise<void> => {
     await bus.send('key-revoked', { keyId }).catch((error) => {
       logger.warn('other workers learn of the revoked key only when they look it up again', { error });
       revoke({ keyId });
     });
   };
+  // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
+  const connections = new Connections(
+    sessionOpener(hub, {
+      resolve: (identity, room) => access.resolve(identity, room),
+      authenticate: async (data) => {
+        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+        await rates.check(identity);
+        return identity;
+      },
+      limits: config,
+      logger,
+    }),
+    logger,
+  );
+  const writer = new FrameWriter();
+  const streams = createStreamGateway({ connections, admit, writer, limits: config });
+  releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,
     reader,
@@ -134,12 +184,15 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     jobs,
     jobReader: new JobRepository(db.reads),
     history: new EventHistory(db.reads),
+    openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
-    keys,
+    keys: authenticator,
+    tokens,
     rates,
     checkOrigin,
     stats,
+    statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.lookups.raw('SELECT 1'),
       brokerUp: () => broker.up,
@@ -147,6 +200,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       collect: () => stats.collect({ rooms: false }),
     }),
     announceRevoked,
+    announceChanged,
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
     logger,
@@ -155,12 +209,11 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   // Express before Socket.IO, which takes the requests of its own path away from it.
   const http = createHttpServer(HTTP_LIMITS, app);
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
-  const requests = new RequestsInFlight(http, rest);
-  const connections = new Connections(
-    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
-    logger,
+  const requests = new RequestsInFlight(
+    [http, rest].filter((server) => server !== undefined),
+    [listens ? http : undefined, rest].filter((server) => server !== undefined),
   );
-  const writer = new FrameWriter();
+  releasers.push('HTTP', () => requests.stop());
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
@@ -175,9 +228,12 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     admit,
     writer,
     limits: config,
-    onOpen,
-    onClose,
   });
+
+  ignoreOtherUpgrades(http);
+  releasers.push('Engine.IO', () => io.engine.close());
+  releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
     log: new EventLog(db.writes),
@@ -188,24 +244,34 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     checkMs: config.API_KEY_CACHE_MS,
     logger,
   });
+  releasers.push('maintenance', () => maintenance.stop());
 
   function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId === 'string') {
       keys.forget(keyId);
+      tokenKeys.disable(keyId);
       connections.closeByKey(keyId, 'INACTIVE_API_KEY');
     }
   }
+  function change({ keyId }: Readonly<Record<string, unknown>>): void {
+    if (typeof keyId === 'string') {
+      keys.forget(keyId);
+      tokenKeys.forget(keyId);
+    }
+  }
   bus.on('key-revoked', revoke);
+  bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.
   broker.onUp(() => {
     keys.expireAll();
+    tokenKeys.expireAll();
     void maintenance.checkKeys();
   });
 
-  let stopping: Promise<void> | undefined;
+  let stopped = false;
 
   async function databaseAnswers(): Promise<void> {
-    for (let told = false; stopping === undefined; ) {
+    for (let told = false; !stopped; ) {
       try {
         await db.lookups.raw('SELECT 1');
         return;
@@ -219,21 +285,6 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }
   }
 
-  async function end(): Promise<void> {
-    readiness = 'draining';
-    await connections.drain(0);
-    websockets.stop();
-    maintenance.stop();
-    rest?.closeAllConnections();
-    rest?.close();
-    http.closeAllConnections();
-    await hub.stop();
-    await Promise.allSettled([stats.stop(), bus.stop(), usage.stop()]);
-    await broker.stop();
-    io.engine.close();
-    await db.destroy();
-  }
-
   return {
     http,
     io,
@@ -244,11 +295,17 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       hub.start();
       usage.start();
       maintenance.start();
-      if (rest !== undefined) {
-        rest.listen(config.REST_PORT, config.HOST);
-        await once(rest, 'listening');
+      if (stopped) {
+        return;
       }
+      // A port is open when what comes there can be served.
       readiness = 'ready';
+      if (rest !== undefined) {
+        await listen(rest, { host: config.HOST, port: config.REST_PORT!, variable: 'REST_PORT' });
+      }
+      if (listens) {
+        await listen(http, { host: config.HOST, port: config.PORT, variable: 'PORT' });
+      }
     },
     async drain(seconds) {
       readiness = 'draining';
@@ -257,8 +314,29 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       await requests.drained(REQUEST_PATIENCE_MS);
     },
     stop() {
-      stopping ??= end();
-      return stopping;
+      stopped = true;
+      readiness = 'draining';
+      return releasers.release();
     },
+  };
+}
+
+/** The application's own issuer of tokens, if there is one. */
+function tokenIssuer({
+  TOKEN_ISSUER,
+  TOKEN_AUDIENCE,
+  TOKEN_JWKS_URL,
+  TOKEN_JWKS_FILE,
+}: Config): TokenIssuer | undefined {
+  if (TOKEN_ISSUER === undefined || TOKEN_AUDIENCE === undefined) {
+    return undefined;
+  }
+  return {
+    issuer: TOKEN_ISSUER,
+    audience: TOKEN_AUDIENCE,
+    keys:
+      TOKEN_JWKS_URL === undefined
+        ? (JSON.parse(readFileSync(TOKEN_JWKS_FILE!, 'utf8')) as { keys: object[] })
+        : new URL(TOKEN_JWKS_URL),
   };
 }

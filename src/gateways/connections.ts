@@ -4,10 +4,12 @@ import type { Admission } from '../door/door.js';
 import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
 import type { ErrorCode } from '../protocol/errors.js';
+import type { StreamFormat } from '../protocol/event-stream.js';
+import { keyBehind } from '../protocol/tasks.js';
 
 /** A connection that a gateway has let in. */
 export interface GatewayConnection extends Connection {
-  readonly transport: 'websocket' | 'socket.io';
+  readonly transport: 'websocket' | 'socket.io' | StreamFormat;
   /** Cuts it off, without a word. */
   terminate(): void;
 }
@@ -24,7 +26,7 @@ const DRAIN_STEP_MS = 50;
 /** How long the last connections have to go by themselves before they are cut off, in milliseconds. */
 const FAREWELL_MS = 2_000;
 
-/** All connections of this worker, over both transports. */
+/** All connections of this worker, whatever their transport. */
 export class Connections {
   private readonly all = new Set<GatewayConnection>();
   private drainingNow = false;
@@ -61,14 +63,14 @@ export class Connections {
     this.logger.debug('disconnected', { connection: connection.id });
   }
 
-  /** Ids of the keys that have connections here. */
+  /** Ids of the keys that have connections here, by themselves or by a token that they made. */
   keyIds(): string[] {
-    return [...new Set([...this.all].map(({ identity }) => identity.keyId))];
+    return [...new Set([...this.all].flatMap(({ identity }) => keyBehind(identity) ?? []))];
   }
 
   closeByKey(keyId: string, code: ErrorCode): void {
     for (const connection of [...this.all]) {
-      if (connection.identity.keyId === keyId) {
+      if (keyBehind(connection.identity) === keyId) {
         connection.close(code);
       }
     }

@@ -10,8 +10,13 @@ import type { Identity } from '../protocol/tasks.js';
 export interface Outgoing {
   readonly type: EventType | ControlType;
   readonly payload: Buffer;
+  /** Position of an event. */
+  readonly seq?: number;
+  readonly epoch?: string;
   plainFrame?: Buffer;
   socketioFrame?: Buffer;
+  sseFrame?: Buffer;
+  ndjsonFrame?: Buffer;
 }
 
 /**
@@ -23,7 +28,8 @@ export interface Outgoing {
  */
 export interface Connection {
   readonly id: string;
-  readonly identity: Identity;
+  /** Who it is; an AUTH message may bring other credentials. */
+  identity: Identity;
   deliver(message: Outgoing): void;
   close(code: ErrorCode): void;
   /** Bytes that wait to be sent. */

@@ -4,9 +4,9 @@ import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import { Server, type ServerOptions } from 'socket.io';
 import { silentLogger } from '../../src/base/logger.js';
+import type { PrimaryChannel, ToPrimary, ToWorker, WorkerChannel } from '../../src/base/process-messages.js';
 import type { Broker } from '../../src/broker/broker.js';
 import { LocalBroker } from '../../src/broker/local/local-broker.js';
-import type { PrimaryLink, ToPrimary, ToWorker, WorkerLink } from '../../src/broker/local/local-link.js';
 import { LocalPrimary } from '../../src/broker/local/local-primary.js';
 import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
 import { commandClient, MAX_WAITING } from '../../src/broker/redis/redis-client.js';
@@ -16,11 +16,11 @@ import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.j
 import { type BrokerVariant, brokerContract } from './broker.suite.js';
 
 /** Both ends of a way between a worker and the primary, with copies on the way as over a process channel. */
-function linkPair(): { worker: WorkerLink; primary: PrimaryLink; cut(): void } {
+function linkPair(): { worker: WorkerChannel; primary: PrimaryChannel; cut(): void } {
   let cut = false;
   const closers: Array<() => void> = [];
   const end = <Out, In>(): {
-    link: PrimaryLink & WorkerLink;
+    link: PrimaryChannel & WorkerChannel;
     hear(message: In): void;
     far?: (message: Out) => void;
   } => {

@@ -27,7 +27,7 @@ async function worldOn(databaseUrl: string, environment: Record<string, string> 
         task_definition_id: 1,
         is_imua: false,
       });
-      const { key } = await new ApiKeyRepository(db).create({ owner, rateLimit: 1_000_000 });
+      const { key } = await new ApiKeyRepository(db).create({ owner, rate_limit: 1_000_000 });
       return { key, taskId };
     };
     const users = { alice: await make('alice', '1'), mallory: await make('mallory', '2') };

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../base/logger.js';
+import type { ToPrimary, WorkerChannel } from '../../base/process-messages.js';
+import { TurnBatch } from '../../base/turn-batch.js';
 import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
 import { Availability, Channels } from '../channels.js';
-import type { ToPrimary, WorkerLink } from './local-link.js';
 
 type Call = Extract<ToPrimary, { call: number }>;
 type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
@@ -15,14 +16,17 @@ export class LocalBroker implements Broker {
   private readonly availability: Availability;
   private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
   private lastCall = 0;
-  private outgoing: Array<[string, Buffer]> = [];
+  /** Without the primary the hubs find these events in the log. */
+  private readonly outgoing = new TurnBatch<[string, Buffer]>((items) =>
+    this.tell({ type: 'taskwire:publish', items }),
+  );
 
   /**
    * @param link to the primary
-   * @param adapter makes the Socket.IO adapter that fits the link
+   * @param adapter makes the Socket.IO adapter that fits the link; undefined: Socket.IO's own, for one process
    */
   constructor(
-    private readonly link: WorkerLink,
+    private readonly link: WorkerChannel,
     private readonly adapter: () => unknown,
     logger: Pick<Logger, 'error'>,
   ) {
@@ -33,7 +37,7 @@ export class LocalBroker implements Broker {
         for (const [channel, bytes] of message.items) {
           this.channels.take(channel, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
         }
-      } else {
+      } else if (message.type === 'taskwire:answer') {
         this.calls.get(message.call)?.resolve(message.result);
         this.calls.delete(message.call);
       }
@@ -63,18 +67,7 @@ export class LocalBroker implements Broker {
     if (!this.availability.up) {
       throw new Error('the broker is down');
     }
-    if (this.outgoing.push([channel, message]) === 1) {
-      // What one turn publishes is one message of the process channel.
-      setImmediate(() => {
-        const items = this.outgoing;
-        this.outgoing = [];
-        try {
-          this.link.send({ type: 'taskwire:publish', items });
-        } catch {
-          // The channel's end is noticed by itself, and the hubs find the events in the log.
-        }
-      });
-    }
+    this.outgoing.add([channel, message]);
   }
 
   async subscribe(channel: string, listener: ChannelListener): Promise<void> {
