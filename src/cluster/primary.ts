@@ -5,6 +5,7 @@ import { tryPort, urlAt, urlOf } from '../base/port.js';
 import { channelToWorker } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import { type Config, portsOf } from '../config.js';
 import { type OpenDatabase, openDatabase } from './database.js';
 import { welcome } from './demonstration.js';
@@ -31,7 +32,7 @@ export async function runPrimary({
   exec: string;
 }): Promise<void> {
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
-  const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
+  const local = redisSettings(config) === undefined ? new LocalPrimary() : undefined;
   const front = config.LISTEN === 'primary' ? openFront(config, logger, exitAtOnce) : undefined;
   let database: OpenDatabase | undefined;
 

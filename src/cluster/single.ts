@@ -6,6 +6,7 @@ import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local/local-broker.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
 import { RedisBroker } from '../broker/redis/redis-broker.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer, type TaskServer } from '../server.js';
 import { openDatabase } from './database.js';
@@ -59,8 +60,9 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
 }
 
 function createBroker(config: Config, logger: Logger): Broker {
-  if (config.REDIS_URL !== undefined) {
-    return new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+  const redis = redisSettings(config);
+  if (redis !== undefined) {
+    return new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
   }
   const channel = channelWithin();
   new LocalPrimary().attach(channel.primary);

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js';
-import { type Broker, streamChannel } from '../broker/broker.js';
+import { type Availability, type Subscribing, streamChannel } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Connection } from './connection.js';
@@ -42,7 +42,7 @@ export class Hub {
   private reconcileAgain = false;
 
   constructor(
-    private readonly broker: Pick<Broker, 'subscribe' | 'unsubscribe' | 'up' | 'onUp' | 'onDown'>,
+    private readonly broker: Subscribing & Availability,
     log: HubLog,
     private readonly options: HubOptions,
     private readonly logger: Logger,
