@@ -75,6 +75,8 @@ const schema = z.object({
   DATABASE_URL: databaseUrl.optional(),
   /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
   DATABASE_READ_URL: databaseUrl.optional(),
+  /** Whether changes that other programs make to tasks become events. */
+  CAPTURE: z.enum(['on', 'off']).default('on'),
   /** Database connections per worker: half for writes, a fifth for quick questions, the rest for reads; at least three are used. */
   DATABASE_POOL: count.max(1000).default(10),
   /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
@@ -160,9 +162,12 @@ const schema = z.object({
   RING_EVENTS: count.default(256),
   /** Bytes of all recent events together in a worker. */
   RING_BYTES: count.default(67_108_864),
-  /** How often a worker compares its streams with the log while the broker is down. */
+  /**
+   * How often a worker compares its streams with the log while the broker is down, or while nobody tells it of changes by
+   * other programs.
+   */
   RECONCILE_MS: milliseconds.default(1_000),
-  /** The same while the broker is up. */
+  /** The same otherwise. */
   RECONCILE_IDLE_MS: milliseconds.default(5_000),
   /** Events of one page of a replay. */
   REPLAY_PAGE: count.max(10_000).default(500),

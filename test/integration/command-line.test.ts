@@ -149,7 +149,16 @@ describe('command line', function () {
         total_clients: 0,
         total_rooms: 0,
         rooms: {},
-        messages: { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0, published: 0, failed: 0 },
+        messages: {
+          events: 0,
+          deliveries: 0,
+          duplicates: 0,
+          repairs: 0,
+          captured: 0,
+          resets: 0,
+          published: 0,
+          failed: 0,
+        },
         nodes: 1,
         partial: false,
       });

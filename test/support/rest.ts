@@ -46,7 +46,16 @@ export class RestServer {
   readonly apiKeys: ApiKeyRepository;
   readonly auth: ApiKeyAuth;
   readonly rooms = new Map<string, number>();
-  readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
+  readonly messages = {
+    events: 7,
+    deliveries: 21,
+    duplicates: 1,
+    repairs: 2,
+    captured: 4,
+    resets: 0,
+    published: 9,
+    failed: 3,
+  };
   readonly revoked: string[] = [];
   readonly changed: string[] = [];
   readiness: Readiness = 'ready';
