@@ -42,6 +42,7 @@ import { connectPools } from './repository/database-pools.js';
 import { DatabaseWatch } from './repository/database-watch.js';
 import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
+import { EventRetention } from './repository/event-retention.js';
 import { JobRepository } from './repository/job-repository.js';
 import { ReadableLog } from './repository/readable-log.js';
 import { TaskReader } from './repository/task-reader.js';
@@ -286,7 +287,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
-    log: new EventLog(db.writes),
+    log: new EventRetention(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
