@@ -120,6 +120,12 @@ const schema = z.object({
     .default(['*']),
   /** Connections of one address over the whole cluster. */
   MAX_CONNECTIONS_PER_IP: count.default(10),
+  /** Connection attempts of an address per minute, in each worker; 24 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_CONNECTS_PER_MINUTE_PER_IP: count.optional(),
+  /** Keys that an address may try in vain per minute, in each worker; 3 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_FAILED_KEYS_PER_MINUTE_PER_IP: count.optional(),
+  /** Connections of which it is not known yet whose they are, in each worker. */
+  MAX_UNAUTHENTICATED: count.default(4_000),
   /** Requests per minute of a key that names no limit of its own. */
   DEFAULT_RATE_LIMIT: count.default(600),
   /** How long a looked-up key is believed. */
@@ -146,8 +152,10 @@ const schema = z.object({
   MAX_ROOMS_PER_CONNECTION: count.default(256),
   /** Bytes of one client message. */
   MAX_MESSAGE_BYTES: count.default(32_768),
-  /** Messages of one connection per second, over ten seconds. */
+  /** Messages of one connection per second, over ten seconds; what costs more than a message counts as several. */
   MAX_MESSAGES_PER_SECOND: count.default(50),
+  /** The same of all connections of one key in a worker, if the key's own limit is not higher. */
+  MAX_MESSAGES_PER_SECOND_PER_KEY: count.default(200),
   /** Bytes of one REST body. */
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */

@@ -6,6 +6,7 @@ import { type Logger, silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
 import { Authenticator } from '../../src/door/authenticator.js';
+import { clientAddress } from '../../src/door/client-address.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
@@ -86,6 +87,8 @@ export class RestServer {
       tokens: this.tokens,
       statsAccess: 'local',
       rates: new RateLimiter(broker),
+      addressOf: clientAddress([]),
+      refusals: { note() {} },
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
       health: new Health({
