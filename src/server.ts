@@ -40,6 +40,7 @@ import { ApiKeyRepository } from './repository/api-key-repository.js';
 import { connectDatabase } from './repository/connect-database.js';
 import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
+import { EventRetention } from './repository/event-retention.js';
 import { JobRepository } from './repository/job-repository.js';
 import { TaskRepository } from './repository/task-repository.js';
 import { ClusterStats } from './stats/cluster-stats.js';
@@ -272,7 +273,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
-    log,
+    log: new EventRetention(db),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
