@@ -73,6 +73,8 @@ const schema = z.object({
   LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
+  /** Whether changes that other programs make to tasks become events. */
+  CAPTURE: z.enum(['on', 'off']).default('on'),
   /** Database connections per worker. */
   DATABASE_POOL: count.max(1000).default(10),
   /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
@@ -118,6 +120,12 @@ const schema = z.object({
     .default(['*']),
   /** Connections of one address over the whole cluster. */
   MAX_CONNECTIONS_PER_IP: count.default(10),
+  /** Connection attempts of an address per minute, in each worker; 24 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_CONNECTS_PER_MINUTE_PER_IP: count.optional(),
+  /** Keys that an address may try in vain per minute, in each worker; 3 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_FAILED_KEYS_PER_MINUTE_PER_IP: count.optional(),
+  /** Connections of which it is not known yet whose they are, in each worker. */
+  MAX_UNAUTHENTICATED: count.default(4_000),
   /** Requests per minute of a key that names no limit of its own. */
   DEFAULT_RATE_LIMIT: count.default(600),
   /** How long a looked-up key is believed. */
@@ -144,8 +152,10 @@ const schema = z.object({
   MAX_ROOMS_PER_CONNECTION: count.default(256),
   /** Bytes of one client message. */
   MAX_MESSAGE_BYTES: count.default(32_768),
-  /** Messages of one connection per second, over ten seconds. */
+  /** Messages of one connection per second, over ten seconds; what costs more than a message counts as several. */
   MAX_MESSAGES_PER_SECOND: count.default(50),
+  /** The same of all connections of one key in a worker, if the key's own limit is not higher. */
+  MAX_MESSAGES_PER_SECOND_PER_KEY: count.default(200),
   /** Bytes of one REST body. */
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */
@@ -158,9 +168,12 @@ const schema = z.object({
   RING_EVENTS: count.default(256),
   /** Bytes of all recent events together in a worker. */
   RING_BYTES: count.default(67_108_864),
-  /** How often a worker compares its streams with the log while the broker is down. */
+  /**
+   * How often a worker compares its streams with the log while the broker is down, or while nobody tells it of changes by
+   * other programs.
+   */
   RECONCILE_MS: milliseconds.default(1_000),
-  /** The same while the broker is up. */
+  /** The same otherwise. */
   RECONCILE_IDLE_MS: milliseconds.default(5_000),
   /** Events of one page of a replay. */
   REPLAY_PAGE: count.max(10_000).default(500),

@@ -8,20 +8,26 @@ import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
+import { AddressBrake } from './door/address-brake.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Approach } from './door/approach.js';
 import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
 import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
+import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
+import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
 import { TokenKeys } from './door/token-keys.js';
 import { type TokenIssuer, Tokens } from './door/tokens.js';
+import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
+import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
@@ -56,6 +62,10 @@ export interface TaskServer {
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
+  /** Says whether `look` is called for events that nobody publishes; at first it is not. */
+  setListening(listening: boolean): void;
+  /** Looks into the log for events that nobody publishes; without `users` for those of everybody. */
+  look(users: readonly string[] | undefined): void;
   /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
@@ -68,6 +78,12 @@ export interface TaskServer {
 const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 5_000 };
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
+
+/** Attempts and failures a minute that an address has for each of its connections, where nothing else is configured. */
+const CONNECTS_PER_CONNECTION = 24;
+const FAILED_KEYS_PER_CONNECTION = 3;
+/** How long a connection may take to be let in when it has said whose it is, in milliseconds. */
+const LOOKUP_MS = 5_000;
 
 /** The composition root of one worker: read it from top to bottom to know the system. */
 export function createServer({ config, databaseUrl, broker, logger, listens = false }: TaskServerOptions): TaskServer {
@@ -114,6 +130,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     onUse: (keyId) => usage.note(keyId),
   });
   const rates = new RateLimiter(broker);
+  const addressOf = clientAddress(config.TRUSTED_PROXIES);
+  const refusals = new RefusalLog(logger);
+  const perIp = config.MAX_CONNECTIONS_PER_IP;
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const tokenKeys = new TokenKeys({
@@ -128,13 +147,36 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     rateLimit: config.DEFAULT_RATE_LIMIT,
   });
   const authenticator = new Authenticator(keys, tokens);
+  const guard = new KeyGuard(
+    authenticator,
+    new AddressBrake(
+      config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
+      'Too many wrong API keys and tokens from this address',
+    ),
+  );
+  const waitingRoom = new WaitingRoom({
+    perAddress: perIp,
+    inAll: config.MAX_UNAUTHENTICATED,
+    patienceMs: config.AUTH_TIMEOUT_MS + LOOKUP_MS,
+  });
+  const approach = new Approach({
+    addressOf,
+    attempts: new AddressBrake(
+      config.MAX_CONNECTS_PER_MINUTE_PER_IP ?? CONNECTS_PER_CONNECTION * perIp,
+      'Too many connection attempts from this address',
+    ),
+    keys: guard,
+    waitingRoom,
+    refusals,
+  });
   const admit = createDoor({
     checkOrigin,
-    keys: authenticator,
+    keys: guard,
     rates,
-    addressOf: clientAddress(config.TRUSTED_PROXIES),
+    addressOf,
     connections: broker,
-    maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
+    maxConnectionsPerIp: perIp,
+    refusals,
   });
 
   const announceChanged = async (keyId: string): Promise<void> => {
@@ -164,6 +206,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     logger,
   );
   const writer = new FrameWriter();
+  const meters = new Meters(config);
   const streams = createStreamGateway({ connections, admit, writer, limits: config });
   releasers.push('streams', () => streams.stop());
   const app = createApp({
@@ -173,9 +216,11 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
-    keys: authenticator,
+    keys: guard,
     tokens,
     rates,
+    addressOf,
+    refusals,
     checkOrigin,
     stats,
     statsAccess: config.STATS_ACCESS,
@@ -204,21 +249,26 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     server: http,
     adapter: broker.socketAdapter(),
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
   });
   const websockets = createWebsocketGateway({
     server: http,
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
   });
 
   ignoreOtherUpgrades(http);
   releasers.push('Engine.IO', () => io.engine.close());
   releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections that wait', () => waitingRoom.stop());
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
@@ -275,6 +325,14 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     http,
     io,
     rest,
+    setListening(listening) {
+      hub.listening = listening;
+    },
+    look(users) {
+      for (const user of users ?? [undefined]) {
+        void hub.look(user);
+      }
+    },
     async start() {
       await Promise.all([broker.start(), databaseAnswers()]);
       await Promise.all([bus.start(), stats.start()]);

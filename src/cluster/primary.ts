@@ -8,6 +8,7 @@ import { LocalPrimary } from '../broker/local/local-primary.js';
 import { redisSettings } from '../broker/redis/redis-settings.js';
 import { type Config, portsOf } from '../config.js';
 import { type OpenDatabase, openDatabase } from './database.js';
+import { DatabaseChanges } from './database-changes.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
 import { PublicPort } from './public-port.js';
@@ -35,6 +36,7 @@ export async function runPrimary({
   const local = redisSettings(config) === undefined ? new LocalPrimary() : undefined;
   const front = config.LISTEN === 'primary' ? openFront(config, logger, exitAtOnce) : undefined;
   let database: OpenDatabase | undefined;
+  let changes: DatabaseChanges | undefined;
 
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
@@ -57,7 +59,9 @@ export async function runPrimary({
         STATS_ACCESS,
         ...(front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {}),
       });
-      local?.attach(channelToWorker(worker));
+      const channel = channelToWorker(worker);
+      local?.attach(channel);
+      changes?.addWorker(channel);
       return worker;
     },
     handOverTo: front && ((worker) => front.listener.handOverTo(worker)),
@@ -99,6 +103,8 @@ export async function runPrimary({
   }
   try {
     database = await openDatabase({ config, logger, releasers });
+    changes = new DatabaseChanges(database.url, logger);
+    releasers.push('listening for changes', () => changes?.stop());
     await pool.start();
     await front?.port.settled();
     if (!draining) {

@@ -10,6 +10,7 @@ import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer, type TaskServer } from '../server.js';
 import { openDatabase } from './database.js';
+import { DatabaseChanges } from './database-changes.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
 import { tidyAfterStorms } from './tidy.js';
@@ -49,6 +50,9 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
     releasers.push('server', server.stop);
     tidyAfterStorms(server.http);
     await server.start();
+    const changes = new DatabaseChanges(databaseUrl, logger);
+    releasers.push('listening for changes', () => changes.stop());
+    changes.add(server);
     if (!draining) {
       logger.info('worker ready', { worker: process.pid });
       await welcome({ databaseUrl, embedded, url: urlOf(server.http) });

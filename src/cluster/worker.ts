@@ -54,6 +54,10 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
   channel.onMessage((message) => {
     if (message.type === 'taskwire:drain') {
       void drain();
+    } else if (message.type === 'taskwire:changed') {
+      server.look(message.users);
+    } else if (message.type === 'taskwire:listening') {
+      server.setListening(message.listening);
     }
   });
   process.on('SIGTERM', () => void drain());

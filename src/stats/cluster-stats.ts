@@ -11,6 +11,7 @@ export const MESSAGE_COUNTS = [
   'deliveries',
   'duplicates',
   'repairs',
+  'captured',
   'resets',
   'published',
   'failed',
