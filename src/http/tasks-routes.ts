@@ -9,14 +9,19 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
-import type { TaskWrite } from '../repository/task-repository.js';
+import type { TaskReader } from '../repository/task-reader.js';
+import type { TaskRepository, TaskWrite } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
+import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
-import { createTasks, type TaskBatchPorts, updateTasks } from './task-batches.js';
+import { createTasks, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
-export interface TaskRoutePorts extends TaskBatchPorts {
+export interface TaskRoutePorts {
+  readonly tasks: TaskRepository;
+  readonly reader: TaskReader;
+  readonly queues: Pick<RestQueues, 'writes'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
