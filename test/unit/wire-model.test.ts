@@ -2,9 +2,11 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { ROOMS } from '../support/hub-log.js';
 import { LETTERS, type Step, World } from '../support/hub-world.js';
+import type { Beginning } from '../support/letter-client.js';
 
 const RUNS = 3_000;
 
+const beginning = fc.constantFrom<Beginning>('left', 'left', 'snapshot', 1, 2);
 const natural = fc.nat({ max: 7 });
 /** Most messages of the broker come in their order. */
 const mostlyFirst = fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, natural);
@@ -18,10 +20,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: only('drop'), pick: natural }) },
   { weight: 10, arbitrary: fc.record({ do: only('answer'), pick: natural }) },
   { weight: 1, arbitrary: fc.record({ do: only('fail'), pick: natural }) },
-  { weight: 8, arbitrary: fc.record({ do: only('ask'), letter, rooms, fromSnapshot: fc.boolean() }) },
+  { weight: 8, arbitrary: fc.record({ do: only('ask'), letter, rooms, from: beginning }) },
   { weight: 4, arbitrary: fc.record({ do: only('quit'), letter, rooms, keep: fc.boolean() }) },
   { weight: 14, arbitrary: fc.record({ do: only('up', 'down'), letter, messages: fc.integer({ min: 1, max: 6 }) }) },
   { weight: 5, arbitrary: fc.record({ do: only('ping'), letter }) },
+  { weight: 3, arbitrary: fc.record({ do: only('letterClog'), letter, on: fc.boolean() }) },
   { weight: 2, arbitrary: fc.record({ do: only('cut'), letter }) },
   { weight: 2, arbitrary: fc.record({ do: only('goOn'), letter }) },
   { weight: 4, arbitrary: fc.record({ do: only('reconcile', 'turn') }) },
@@ -53,13 +56,13 @@ const [TASK_1, USER] = [ROOMS.indexOf('task:1'), ROOMS.indexOf('user:u')];
 
 /** An event of a room that the client is in comes while another of its rooms is behind; then the line breaks. */
 const OVERTAKEN: readonly Step[] = [
-  { do: 'ask', letter: 0, rooms: [TASK_1, USER], fromSnapshot: true },
+  { do: 'ask', letter: 0, rooms: [TASK_1, USER], from: 'snapshot' },
   ...ARRIVES,
   { do: 'quit', letter: 0, rooms: [USER], keep: true },
   ...ARRIVES,
   { do: 'write', task: 3 },
   { do: 'publish', pick: 0 },
-  { do: 'ask', letter: 0, rooms: [USER], fromSnapshot: false },
+  { do: 'ask', letter: 0, rooms: [USER], from: 'left' },
   { do: 'write', task: 1 },
   { do: 'publish', pick: 0 },
   { do: 'down', letter: 0, messages: 1 },
@@ -72,9 +75,10 @@ describe('a client that follows the documents to the letter', () => {
     await fc.assert(
       fc.asyncProperty(
         rooms,
+        beginning,
         fc.array(step, { minLength: 5, maxLength: 100, size: 'max' }),
         // It begins in some rooms: what goes wrong goes wrong between those and others.
-        (live, steps) => play([{ do: 'ask', letter: 0, rooms: live, fromSnapshot: true }, ...ARRIVES, ...steps]),
+        (live, from, steps) => play([{ do: 'ask', letter: 0, rooms: live, from }, ...ARRIVES, ...steps]),
       ),
       { numRuns: RUNS },
     );
@@ -89,11 +93,11 @@ describe('a client that follows the documents to the letter', () => {
   it('is told where it stands in its other rooms while one of them catches up, and no further than it was sent', async () => {
     const world = new World();
     for (const action of [
-      { do: 'ask', letter: 0, rooms: [TASK_1], fromSnapshot: true },
+      { do: 'ask', letter: 0, rooms: [TASK_1], from: 'snapshot' },
       ...ARRIVES,
       { do: 'write', task: 1 },
       { do: 'publish', pick: 0 },
-      { do: 'ask', letter: 0, rooms: [USER], fromSnapshot: true },
+      { do: 'ask', letter: 0, rooms: [USER], from: 'snapshot' },
       { do: 'up', letter: 0, messages: 1 },
       // The owner of the room is known, its snapshot is under way.
       { do: 'turn' },
