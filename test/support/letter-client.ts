@@ -108,8 +108,8 @@ interface RoomState {
  * @param eager moves positions before the answer too, which that page forbids
  */
 export class LetterClient {
-  /** Snapshots and events that told it something that it did not know. */
-  news = 0;
+  /** What it got, as `TYPE seq: task ids`. */
+  readonly got: string[] = [];
   /** The positions that it was told last. */
   told: ReadonlyArray<{ readonly room: string; readonly seq: number }> = [];
   private wire: Wire | undefined;
@@ -273,11 +273,12 @@ export class LetterClient {
   }
 
   private take({ type, seq, data }: Message): void {
+    const ids = data.task_id ?? data.tasks?.map((task: { task_id: number }) => task.task_id);
+    this.got.push(`${type} ${seq}: ${ids}`);
     if (type === 'TASK_UPDATED') {
       const row = this.rows.get(data.task_id);
       if (row === undefined || seq > row.known) {
         this.rows.set(data.task_id, { event: seq, known: seq });
-        this.news += 1;
       }
       for (const [name, state] of this.rooms) {
         if (inRoom(taskOf(data.task_id), name) && state.position !== undefined && seq > state.position.seq) {
@@ -310,7 +311,6 @@ export class LetterClient {
     }
     this.restBelow.set(room, from);
     expect(data.parts === true, 'what is truncated goes on').to.equal(data.before !== undefined);
-    this.news += 1;
   }
 
   /** Positions count from a room's answer on. */
