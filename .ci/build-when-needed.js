@@ -17,5 +17,5 @@ const newestSource = () =>
 const compilerIsThere = existsSync(join(ROOT, 'node_modules/typescript'));
 
 if (!existsSync(BUILT) || (compilerIsThere && changedAt('dist/cluster.js') < newestSource())) {
-  execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT, stdio: 'inherit' });
+  execFileSync('npm', ['run', '--silent', 'build:server'], { cwd: ROOT, stdio: 'inherit' });
 }

@@ -86,6 +86,24 @@ const schema = z.object({
   DEFAULT_RATE_LIMIT: count.default(600),
   /** How long a looked-up key is believed. */
   API_KEY_CACHE_MS: milliseconds.default(15_000),
+  /** Who sees statistics and metrics without a key: nobody, direct callers on this machine, or everybody. */
+  STATS_ACCESS: z.enum(['key', 'local', 'public']).optional(),
+  /** Secrets of tokens, comma-separated: the first one signs, all of them verify. Unset on the embedded database: made in DATA_DIR. */
+  TOKEN_SECRET: list
+    .refine((items) => items.every((item) => item.length >= 32), { message: 'wants secrets of at least 32 characters' })
+    .default([]),
+  /** Public keys of the application's own issuer of tokens: a URL, or a file. */
+  TOKEN_JWKS_URL: urlOf('http:', 'https:').optional(),
+  TOKEN_JWKS_FILE: z.string().min(1).optional(),
+  /** `iss` and `aud` of that issuer's tokens. */
+  TOKEN_ISSUER: z
+    .string()
+    .min(1)
+    .refine((text) => text !== 'taskwire', { message: 'wants another name: this service signs as taskwire itself' })
+    .optional(),
+  TOKEN_AUDIENCE: z.string().min(1).optional(),
+  /** How long a WebSocket that was opened without a key or a token may take to send one. */
+  AUTH_TIMEOUT_MS: milliseconds.default(5_000),
   /** Rooms of one connection. */
   MAX_ROOMS_PER_CONNECTION: count.default(256),
   /** Bytes of one client message. */
@@ -127,10 +145,22 @@ const schema = z.object({
   DIRECT_FRAMES: flag.default(true),
 });
 
-const checked = schema.refine(
-  ({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT,
-  { path: ['REST_PORT'], message: 'wants another port than PORT' },
-);
+const checked = schema
+  .refine(({ PORT, REST_PORT }) => REST_PORT === undefined || REST_PORT === 0 || REST_PORT !== PORT, {
+    path: ['REST_PORT'],
+    message: 'wants another port than PORT',
+  })
+  .refine(
+    ({ TOKEN_JWKS_URL, TOKEN_JWKS_FILE, TOKEN_ISSUER, TOKEN_AUDIENCE }) => {
+      const keys = [TOKEN_JWKS_URL, TOKEN_JWKS_FILE].filter((source) => source !== undefined).length;
+      const named = TOKEN_ISSUER !== undefined && TOKEN_AUDIENCE !== undefined;
+      return keys === 0 ? TOKEN_ISSUER === undefined && TOKEN_AUDIENCE === undefined : keys === 1 && named;
+    },
+    {
+      path: ['TOKEN_ISSUER'],
+      message: 'wants TOKEN_ISSUER, TOKEN_AUDIENCE and one of TOKEN_JWKS_URL and TOKEN_JWKS_FILE, or none of them',
+    },
+  );
 
 /** What the command line reads as a client of a service, wherever that runs. */
 const clientSchema = z.object({
@@ -143,7 +173,10 @@ const clientSchema = z.object({
 type Environment = z.output<typeof schema>;
 
 /** Typed, validated, frozen configuration; names are those of the environment. */
-export type Config = Readonly<Environment> & { readonly LOG_FORMAT: 'json' | 'pretty' };
+export type Config = Readonly<Environment> & {
+  readonly LOG_FORMAT: 'json' | 'pretty';
+  readonly STATS_ACCESS: 'key' | 'local' | 'public';
+};
 
 export type ClientConfig = Readonly<z.output<typeof clientSchema>>;
 
@@ -166,6 +199,8 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   const config = read(checked, environment);
   return Object.freeze({
     ...config,
+    // Behind a proxy a caller only seems to be on this machine; a database of its own means that others run it.
+    STATS_ACCESS: config.STATS_ACCESS ?? (config.DATABASE_URL === undefined ? 'local' : 'key'),
     LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),
   });
 }
@@ -189,7 +224,7 @@ function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
-      const secret = name.endsWith('_URL');
+      const secret = name.endsWith('_URL') || name.endsWith('_SECRET');
       return `${name}: got ${secret ? 'a value that is not shown' : JSON.stringify(given[name])}; ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));

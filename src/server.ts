@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
@@ -7,13 +8,17 @@ import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
+import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RoomAccess } from './door/room-access.js';
+import { TokenKeys } from './door/token-keys.js';
+import { type TokenIssuer, Tokens } from './door/tokens.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
@@ -101,15 +106,33 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const rates = new RateLimiter(broker);
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
+  const tokenKeys = new TokenKeys({
+    active: (keyIds) => apiKeys.active(keyIds),
+    cacheMs: config.API_KEY_CACHE_MS,
+    onInactive: (keyId) => revoke({ keyId }),
+  });
+  const tokens = new Tokens({
+    secrets: config.TOKEN_SECRET,
+    issuer: tokenIssuer(config),
+    isActive: (keyId) => tokenKeys.isActive(keyId),
+    rateLimit: config.DEFAULT_RATE_LIMIT,
+  });
+  const authenticator = new Authenticator(keys, tokens);
   const admit = createDoor({
     checkOrigin,
-    keys,
+    keys: authenticator,
     rates,
     addressOf: clientAddress(config.TRUSTED_PROXIES),
     connections: broker,
     maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
   });
 
+  const announceChanged = async (keyId: string): Promise<void> => {
+    await bus.send('key-changed', { keyId }).catch((error) => {
+      logger.warn('other workers learn of the changed key only when they look it up again', { error });
+      change({ keyId });
+    });
+  };
   const announceRevoked = async (keyId: string): Promise<void> => {
     await bus.send('key-revoked', { keyId }).catch((error) => {
       logger.warn('other workers learn of the revoked key only when they look it up again', { error });
@@ -122,10 +145,12 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     history: new EventHistory(db),
     apiKeys,
     access,
-    keys,
+    keys: authenticator,
+    tokens,
     rates,
     checkOrigin,
     stats,
+    statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.raw('SELECT 1'),
       brokerUp: () => broker.up,
@@ -133,6 +158,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       collect: () => stats.collect({ rooms: false }),
     }),
     announceRevoked,
+    announceChanged,
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
     logger,
@@ -143,7 +169,16 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
   const requests = new RequestsInFlight(http, rest);
   const connections = new Connections(
-    sessionOpener(hub, { resolve: (identity, room) => access.resolve(identity, room), limits: config, logger }),
+    sessionOpener(hub, {
+      resolve: (identity, room) => access.resolve(identity, room),
+      authenticate: async (data) => {
+        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+        await rates.check(identity);
+        return identity;
+      },
+      limits: config,
+      logger,
+    }),
     logger,
   );
   const writer = new FrameWriter();
@@ -178,13 +213,22 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
   function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId === 'string') {
       keys.forget(keyId);
+      tokenKeys.disable(keyId);
       connections.closeByKey(keyId, 'INACTIVE_API_KEY');
     }
   }
+  function change({ keyId }: Readonly<Record<string, unknown>>): void {
+    if (typeof keyId === 'string') {
+      keys.forget(keyId);
+      tokenKeys.forget(keyId);
+    }
+  }
   bus.on('key-revoked', revoke);
+  bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.
   broker.onUp(() => {
     keys.expireAll();
+    tokenKeys.expireAll();
     void maintenance.checkKeys();
   });
 
@@ -246,5 +290,25 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       stopping ??= end();
       return stopping;
     },
+  };
+}
+
+/** The application's own issuer of tokens, if there is one. */
+function tokenIssuer({
+  TOKEN_ISSUER,
+  TOKEN_AUDIENCE,
+  TOKEN_JWKS_URL,
+  TOKEN_JWKS_FILE,
+}: Config): TokenIssuer | undefined {
+  if (TOKEN_ISSUER === undefined || TOKEN_AUDIENCE === undefined) {
+    return undefined;
+  }
+  return {
+    issuer: TOKEN_ISSUER,
+    audience: TOKEN_AUDIENCE,
+    keys:
+      TOKEN_JWKS_URL === undefined
+        ? (JSON.parse(readFileSync(TOKEN_JWKS_FILE!, 'utf8')) as { keys: object[] })
+        : new URL(TOKEN_JWKS_URL),
   };
 }

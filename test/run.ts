@@ -6,7 +6,17 @@ import { parseArgs } from 'node:util';
 import Mocha from 'mocha';
 
 /** Folders of suites: what is quick and near the code first. The bench's own tests come last and are built only when they run. */
-const FOLDERS = ['test/unit', 'test/contract', 'test/integration', 'test/cluster', 'test/fault', 'bench/test'];
+const FOLDERS = [
+  'test/unit',
+  'test/contract',
+  'test/integration',
+  'packages/client/test',
+  'test/cluster',
+  'test/fault',
+  'bench/test',
+];
+/** The client's tests are a program of their own: in a browser's types, against the built package. */
+const CLIENT = 'packages/client/test';
 /** How long sockets and timers of the last test may take to end, in milliseconds. */
 const CLEAN_UP_MS = 10_000;
 const USAGE = `npm test                        all suites
@@ -17,15 +27,17 @@ const BUILT = fileURLToPath(new URL('../', import.meta.url));
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 /** A compiled file's path as its source has it, but for its ending. */
-const path = (file: string): string => relative(BUILT, file).split(sep).join('/');
+const path = (file: string): string =>
+  relative(BUILT, file).split(sep).join('/').replace(`../${CLIENT}-dist/`, `${CLIENT}/`);
 
 /** Compiled files of the suites that exist as sources, so that no left-over of an earlier build runs. */
 function suites(words: readonly string[]): string[] {
   const files = FOLDERS.flatMap((folder) => {
     const names = readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).sort();
     return names
-      .filter((name) => name.endsWith('.test.ts'))
-      .map((name) => join(BUILT, folder, name.replace(/ts$/, 'js')));
+      .filter((name) => /\.test\.tsx?$/.test(name))
+      .map((name) => name.replace(/tsx?$/, 'js'))
+      .map((name) => (folder === CLIENT ? join(ROOT, `${CLIENT}-dist`, name) : join(BUILT, folder, name)));
   });
   return words.length === 0 ? files : files.filter((file) => words.some((word) => path(file).includes(word)));
 }
@@ -44,6 +56,9 @@ if (values.help) {
 } else {
   if (path(files.at(-1)!).startsWith('bench/')) {
     execFileSync('npm', ['run', '--silent', 'build:bench'], { cwd: ROOT, stdio: 'inherit' });
+  }
+  if (files.some((file) => path(file).startsWith(CLIENT))) {
+    execFileSync('npm', ['run', '--silent', 'build:client-tests'], { cwd: ROOT, stdio: 'inherit' });
   }
   await run();
 }

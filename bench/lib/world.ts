@@ -47,7 +47,7 @@ export async function createWorld(services: Services, layout: Layout): Promise<W
     const { key } = await new ApiKeyRepository(db).create({
       owner: 'bench',
       role: 'service',
-      rateLimit: 2_147_483_647,
+      rate_limit: 2_147_483_647,
     });
     const jobs = jobsOf(layout);
     const jobRepository = new JobRepository(db);
@@ -60,7 +60,7 @@ export async function createWorld(services: Services, layout: Layout): Promise<W
 }
 
 async function createTasks(db: Knex, jobs: readonly Job[]): Promise<void> {
-  const tasks = new TaskRepository(db);
+  const tasks = new TaskRepository(db, undefined, { capture: 'off' });
   const batches: Array<{ owner: string; jobs: Job[] }> = [];
   for (const job of jobs) {
     const wanted = job.taskIds.splice(0).map(() => job);

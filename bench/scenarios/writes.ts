@@ -115,7 +115,7 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
   const streams: Write = (writer, count) => tasks.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
   const logged = new TaskRepository(db, { publish() {} });
   const unpublished: Write = (writer, count) => logged.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
-  const silent = new TaskRepository(db);
+  const silent = new TaskRepository(db, undefined, { capture: 'off' });
   const plain: Write = (writer, count) => silent.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
   const stream: Write = (writer, count) => tasks.updateTaskNumberAndStatus(one(writer), count, statusOf(count));
   const batch: Write = async (_writer, count) => {

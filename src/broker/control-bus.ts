@@ -13,6 +13,8 @@ export interface ControlMessages {
   };
   /** A key is no longer valid: forget it and close its connections. */
   'key-revoked': { readonly keyId: string };
+  /** A key was changed: forget what is known of it. */
+  'key-changed': { readonly keyId: string };
 }
 
 type ControlType = keyof ControlMessages;

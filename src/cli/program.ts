@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command } from 'commander';
 import { run } from '../cluster/run.js';
-import { loadClientConfig, loadConfig } from '../config.js';
-import { ROLES, type Role } from '../protocol/tasks.js';
-import { ApiKeyRepository } from '../repository/api-key-repository.js';
+import { loadClientConfig } from '../config.js';
 import { migrate } from '../repository/migrate.js';
-import { announceRevoked } from './announce.js';
-import { askHealth, askStats, localUrl } from './remote.js';
+import { keysCommand } from './keys.js';
+import { addressOf, json, print, url } from './options.js';
+import { askHealth, askStats } from './remote.js';
 import { renewEpochsCommand } from './renew-epochs.js';
 import { table } from './table.js';
+import { tokensCommand } from './tokens.js';
 import { withDatabase } from './with-database.js';
 
 /** The program that the primary and its workers run. */
@@ -18,15 +18,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
   version: string;
 };
 
-const json = (): Option => new Option('--json', 'print JSON, for scripts');
-const url = (): Option =>
-  new Option('--url <url>', 'address of the service (default: TASKWIRE_URL; without it this machine, at PORT)');
-
-/** Where the service is that a command asks. */
-const addressOf = (options: { url?: string }): string =>
-  options.url ?? loadClientConfig().TASKWIRE_URL ?? localUrl(loadConfig());
-
-/** The command line: `taskwire start | migrate | renew-epochs | stats | health | keys`. */
+/** The command line: `taskwire start | migrate | renew-epochs | stats | health | keys | tokens`. */
 export function createProgram(): Command {
   const program = new Command('taskwire')
     .description(
@@ -91,92 +83,6 @@ export function createProgram(): Command {
     });
 
   program.addCommand(keysCommand());
+  program.addCommand(tokensCommand());
   return program;
-}
-
-function keysCommand(): Command {
-  const keys = new Command('keys').description('make, list and disable API keys, in the database itself');
-
-  keys
-    .command('create')
-    .description('make a key; it is printed this once')
-    .requiredOption('--owner <id>', 'the user whose tasks it shows')
-    .addOption(new Option('--role <role>').choices(ROLES).default('user'))
-    .option(
-      '--rate-limit <requests>',
-      'REST requests and connections per minute (default: DEFAULT_RATE_LIMIT)',
-      positive,
-    )
-    .option('--name <name>', 'a note for the list')
-    .addOption(json())
-    .action((options: { owner: string; role: Role; rateLimit?: number; name?: string; json?: boolean }) =>
-      withDatabase(async (db, config) => {
-        await migrate(db);
-        const { owner, role, name, rateLimit = config.DEFAULT_RATE_LIMIT } = options;
-        const { key, record } = await new ApiKeyRepository(db).create({ owner, role, rateLimit, name });
-        print(options.json ? JSON.stringify({ key, ...record }) : key);
-      }),
-    );
-
-  keys
-    .command('list')
-    .description('list all keys, oldest first; a key itself is known only to whoever made it')
-    .addOption(json())
-    .action((options: { json?: boolean }) =>
-      withDatabase(async (db) => {
-        await migrate(db);
-        const records = await new ApiKeyRepository(db).list();
-        if (options.json) {
-          print(JSON.stringify(records));
-          return;
-        }
-        const rows = records.map(({ keyId, prefix, owner, role, rateLimit, active, lastUsedAt, name }) => [
-          keyId,
-          `${prefix}...`,
-          owner,
-          role,
-          String(rateLimit),
-          active ? 'active' : 'disabled',
-          lastUsedAt ?? 'never',
-          name ?? '',
-        ]);
-        print(table(['ID', 'KEY', 'OWNER', 'ROLE', 'PER MINUTE', 'STATE', 'LAST USED', 'NAME'], rows));
-      }),
-    );
-
-  keys
-    .command('disable')
-    .description(
-      'end a key for good; its connections are closed at once with REDIS_URL, otherwise within about API_KEY_CACHE_MS',
-    )
-    .argument('<id>', 'from `taskwire keys list`')
-    .action((id: string) =>
-      withDatabase(async (db, config) => {
-        await migrate(db);
-        if (!(await new ApiKeyRepository(db).disable(id))) {
-          throw new Error(`There is no key with the ID ${JSON.stringify(id)}; see taskwire keys list`);
-        }
-        print(`Disabled ${id}.`);
-        await announceRevoked(config, id).catch((error) => {
-          const { message } = error as Error;
-          process.stderr.write(
-            `Redis did not take the news (${message}); workers notice within about API_KEY_CACHE_MS.\n`,
-          );
-        });
-      }),
-    );
-
-  return keys;
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) {
-    throw new InvalidArgumentError('It wants a positive whole number.');
-  }
-  return value;
-}
-
-function print(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

@@ -27,10 +27,31 @@ export async function askStats(
   const query = room === undefined ? '' : `?room=${encodeURIComponent(room)}`;
   const { ok, body } = await ask(url, `/api/ws/stats${query}`, apiKey === undefined ? {} : { 'x-api-key': apiKey });
   if (!ok) {
-    const { code, message } = (body['error'] ?? {}) as { code?: string; message?: string };
-    throw new Error(`${code ?? 'The service refused'}: ${message ?? 'no reason was given'}`);
+    throw refusal(body);
   }
   return body['data'] as Stats;
+}
+
+/** What `POST /api/tokens` answers. */
+export interface MadeToken {
+  readonly token: string;
+  readonly expires_in: number;
+  readonly expires_at: string;
+}
+
+/** Has a service make a token. */
+export async function askToken(url: string, apiKey: string, request: object): Promise<MadeToken> {
+  const { ok, body } = await ask(url, '/api/tokens', { 'x-api-key': apiKey }, request);
+  if (!ok) {
+    throw refusal(body);
+  }
+  return body as unknown as MadeToken;
+}
+
+function refusal(body: Record<string, unknown>): Error {
+  const { code, message, details } = (body['error'] ?? {}) as { code?: string; message?: string; details?: unknown };
+  const more = details === undefined ? '' : ` ${JSON.stringify(details)}`;
+  return new Error(`${code ?? 'The service refused'}: ${message ?? 'no reason was given'}${more}`);
 }
 
 /** @returns whether the service serves, and what it says about itself */
@@ -43,13 +64,18 @@ async function ask(
   url: string,
   path: string,
   headers: Record<string, string>,
+  request?: object,
 ): Promise<{ ok: boolean; body: Record<string, unknown> }> {
   if (!URL.canParse(path, url)) {
     throw new Error(`${JSON.stringify(url)} is not a URL`);
   }
   let response: Response;
   try {
-    response = await fetch(new URL(path, url), { headers, signal: AbortSignal.timeout(PATIENCE_MS) });
+    response = await fetch(new URL(path, url), {
+      ...(request === undefined ? {} : { method: 'POST', body: JSON.stringify(request) }),
+      headers: request === undefined ? headers : { ...headers, 'content-type': 'application/json' },
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
   } catch (error) {
     const { cause, message } = error as Error & { cause?: Error & { code?: string } };
     throw new Error(`No answer from ${url}: ${cause?.code ?? cause?.message ?? message}`);

@@ -26,12 +26,12 @@ export async function makeDemonstration(databaseUrl: string): Promise<Demonstrat
     if ((await jobs.get(JOB_ID)) === undefined) {
       await jobs.create({ job_id: JOB_ID, user_id: USER });
     }
-    const user = await keys.create({ owner: USER, name: 'demonstration', rateLimit: RATE_LIMIT });
+    const user = await keys.create({ owner: USER, name: 'demonstration', rate_limit: RATE_LIMIT });
     const service = await keys.create({
       owner: `${USER}-service`,
       role: 'service',
       name: 'demonstration',
-      rateLimit: RATE_LIMIT,
+      rate_limit: RATE_LIMIT,
     });
     return { userKey: user.key, serviceKey: service.key, jobId: JOB_ID };
   } finally {

@@ -9,6 +9,7 @@ import { primaryLink } from '../broker/local/local-link.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
 import type { Config } from '../config.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/embedded-database.js';
+import { tokenSecret } from '../embedded/token-secret.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
 import { toTaskwireError } from '../protocol/errors.js';
 import { connectDatabase } from '../repository/connect-database.js';
@@ -42,6 +43,7 @@ export async function runPrimary({
   exec: string;
 }): Promise<void> {
   let embedded: EmbeddedDatabase | undefined;
+  let secrets = config.TOKEN_SECRET;
   let ending: Promise<void> | undefined;
   let endingSince = Number.NEGATIVE_INFINITY;
   const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
@@ -56,7 +58,12 @@ export async function runPrimary({
     logger,
     drainMs: config.DRAIN_SECONDS * 1_000 + END_MS,
     fork: () => {
-      const worker = cluster.fork({ DATABASE_URL: embedded?.url ?? config.DATABASE_URL });
+      const worker = cluster.fork({
+        DATABASE_URL: embedded?.url ?? config.DATABASE_URL,
+        TOKEN_SECRET: secrets.join(','),
+        // Its default hangs on whether the database is embedded, which a worker does not see.
+        STATS_ACCESS: config.STATS_ACCESS,
+      });
       local?.attach(primaryLink(worker));
       return worker;
     },
@@ -99,6 +106,9 @@ export async function runPrimary({
     embedded = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
     writeFileSync(urlFile, embedded.url, { mode: 0o600 });
     chmodSync(urlFile, 0o600);
+    if (secrets.length === 0) {
+      secrets = [tokenSecret(config.DATA_DIR)];
+    }
   }
   const databaseUrl = embedded?.url ?? config.DATABASE_URL!;
   await prepareDatabase(databaseUrl, logger);

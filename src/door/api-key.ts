@@ -3,7 +3,7 @@ import { SingleFlight } from '../base/single-flight.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import { type ApiKeyRecord, hashApiKey } from '../repository/api-key-repository.js';
-import { apiKeyOf, type Credentials } from './credentials.js';
+import { type Credentials, credentialOf } from './credentials.js';
 
 export interface ApiKeyOptions {
   /** Looks a key up by its SHA-256. Rejects with DATABASE_UNAVAILABLE when it cannot. */
@@ -60,7 +60,16 @@ export class ApiKeyAuth {
    * disagree), DATABASE_UNAVAILABLE
    */
   async authenticate(credentials: Credentials): Promise<Identity> {
-    const hash = hashApiKey(apiKeyOf(credentials));
+    const credential = credentialOf(credentials);
+    if (!('key' in credential)) {
+      throw new TaskwireError('INVALID_TOKEN');
+    }
+    return this.authenticateKey(credential.key);
+  }
+
+  /** @throws TaskwireError INVALID_API_KEY, INACTIVE_API_KEY, DATABASE_UNAVAILABLE */
+  async authenticateKey(key: string): Promise<Identity> {
+    const hash = hashApiKey(key);
     const record = this.remembered(hash) ?? (await this.lookup(hash));
     if (record === undefined) {
       throw new TaskwireError('INVALID_API_KEY');
@@ -68,9 +77,12 @@ export class ApiKeyAuth {
     if (!record.active) {
       throw new TaskwireError('INACTIVE_API_KEY');
     }
-    const { keyId, owner, role, rateLimit } = record;
+    const { key_id: keyId, owner, role, rate_limit: rateLimit, scopes, expires_at } = record;
+    if (expires_at !== null && Date.parse(expires_at) <= Date.now()) {
+      throw new TaskwireError('INVALID_API_KEY', { message: 'The API key has expired' });
+    }
     this.options.onUse?.(keyId);
-    return { keyId, owner, role, rateLimit };
+    return { keyId, owner, role, rateLimit, ...(scopes === null ? {} : { scopes }) };
   }
 
   /** Forgets a key, so that its next use is looked up: it was revoked, or changed. */
@@ -78,7 +90,7 @@ export class ApiKeyAuth {
     // A look-up that is under way may have read the key before it changed.
     this.forgotten += 1;
     for (const [hash, { record }] of this.known.entries()) {
-      if (record.keyId === keyId) {
+      if (record.key_id === keyId) {
         this.known.delete(hash);
       }
     }

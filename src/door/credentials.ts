@@ -1,21 +1,62 @@
 import type { IncomingMessage } from 'node:http';
 import { TaskwireError } from '../protocol/errors.js';
+import { isObject, nearestField } from '../protocol/fields.js';
+import { shown } from '../protocol/nearest.js';
 import { API_KEY } from '../repository/api-key-repository.js';
+import { keyOf, protocolsOf, tokenOf } from './subprotocols.js';
 
-/** Where a key may stand; what is empty counts as absent. */
+/** Where a key or a token may stand; what is empty counts as absent. */
 export interface Credentials {
   /** `?api_key=`; more than one value when it is repeated. */
   readonly query?: readonly string[];
   /** `X-Api-Key`. */
   readonly header?: string | readonly string[] | undefined;
-  /** What a Socket.IO client sent in `auth.api_key`, whatever it is. */
+  /** What a client sent as `api_key` in Socket.IO's `auth`, in an AUTH message or as a subprotocol, whatever it is. */
   readonly auth?: unknown;
+  /** What it sent as a token: in those places, in the query and as `Authorization: Bearer`. */
+  readonly tokens?: readonly unknown[];
+  /** What stands there instead when there is neither, and where it belongs. */
+  readonly hint?: (() => string | undefined) | undefined;
 }
 
-/** The keys that a request carries, and what else came with it. */
-export function credentialsOf(request: IncomingMessage, auth?: unknown): Credentials {
-  return { query: queryOf(request).getAll('api_key'), header: request.headers['x-api-key'], auth };
+/** What somebody identifies himself with: exactly one key or one token. */
+export type Credential = { readonly key: string } | { readonly token: string };
+
+/** What of a request's query is read: REST takes nothing, event streams a token, WebSockets both. */
+export type QueryCredentials = 'none' | 'token' | 'all';
+
+/** Longer tokens are refused before they are looked at. */
+const MAX_TOKEN = 8_192;
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+const BEARER = /^Bearer +(\S+) *$/i;
+
+/**
+ * The credentials that a request carries.
+ * @param auth Socket.IO's `auth`, unchecked
+ */
+export function credentialsOf(
+  request: IncomingMessage,
+  { query: taken, auth }: { query: QueryCredentials; auth?: unknown },
+): Credentials {
+  const query = queryOf(request);
+  const fields = isObject(auth) ? auth : {};
+  const protocols = protocolsOf(request);
+  const { authorization } = request.headers;
+  const bearer = authorization === undefined ? undefined : BEARER.exec(authorization)?.[1];
+  return {
+    query: taken === 'all' ? query.getAll('api_key') : [],
+    header: request.headers['x-api-key'],
+    auth: fields['api_key'] ?? keyOf(protocols),
+    tokens: [bearer, tokenOf(protocols), fields['token'], ...(taken === 'none' ? [] : query.getAll('token'))],
+    hint: () => hintOf({ query, taken, auth, authorization: bearer === undefined ? authorization : undefined }),
+  };
 }
+
+/** The credentials of an AUTH message. */
+export const credentialsOfMessage = ({ token, api_key }: { token?: unknown; api_key?: unknown }): Credentials => ({
+  auth: api_key,
+  tokens: [token],
+});
 
 /** The query of a request's target. */
 export function queryOf(request: IncomingMessage): URLSearchParams {
@@ -24,24 +65,103 @@ export function queryOf(request: IncomingMessage): URLSearchParams {
   return new URLSearchParams(mark === -1 ? '' : url.slice(mark + 1));
 }
 
+/** Whether there is nothing that could be a key or a token. */
+export const isEmpty = (credentials: Credentials): boolean => {
+  const { keys, tokens } = given(credentials);
+  return keys.size === 0 && tokens.size === 0;
+};
+
 /**
- * The one key of a request. Nothing is looked up for what cannot be a key.
- * @throws TaskwireError MISSING_API_KEY, AUTHENTICATION_FAILED when two places disagree, INVALID_API_KEY
+ * The one key or token of a request. Nothing is looked up for what cannot be one.
+ * @throws TaskwireError MISSING_API_KEY, AUTHENTICATION_FAILED when two places disagree, INVALID_API_KEY, INVALID_TOKEN
  */
-export function apiKeyOf({ query = [], header = [], auth }: Credentials): string {
-  const given = new Set<unknown>([...query, ...(typeof header === 'string' ? [header] : header), auth]);
+export function credentialOf(credentials: Credentials): Credential {
+  const { keys, tokens } = given(credentials);
+  if (keys.size === 0 && tokens.size === 0) {
+    const hint = credentials.hint?.();
+    throw new TaskwireError('MISSING_API_KEY', hint === undefined ? {} : { message: `API key required: ${hint}` });
+  }
+  if (keys.size > 0 && tokens.size > 0) {
+    throw new TaskwireError('AUTHENTICATION_FAILED', { message: 'Send an API key or a token, not both' });
+  }
+  if (keys.size > 1 || tokens.size > 1) {
+    throw new TaskwireError('AUTHENTICATION_FAILED', {
+      message: `Different ${keys.size > 1 ? 'API keys' : 'tokens'} in one request`,
+    });
+  }
+  const [key] = keys;
+  const [token] = tokens;
+  if (keys.size > 0) {
+    if (typeof key !== 'string' || !API_KEY.test(key)) {
+      const isToken = typeof key === 'string' && TOKEN.test(key);
+      throw new TaskwireError(
+        'INVALID_API_KEY',
+        isToken ? { message: 'This is a token, not an API key: send it as token or as Authorization: Bearer' } : {},
+      );
+    }
+    return { key };
+  }
+  if (typeof token !== 'string' || token.length > MAX_TOKEN || !TOKEN.test(token)) {
+    const isKey = typeof token === 'string' && API_KEY.test(token);
+    throw new TaskwireError(
+      'INVALID_TOKEN',
+      isKey ? { message: 'This is an API key, not a token: send it as api_key or in the header X-Api-Key' } : {},
+    );
+  }
+  return { token };
+}
+
+function given({ query = [], header = [], auth, tokens = [] }: Credentials): {
+  keys: Set<unknown>;
+  tokens: Set<unknown>;
+} {
+  const sets = {
+    keys: new Set<unknown>([...query, ...(typeof header === 'string' ? [header] : header), auth]),
+    tokens: new Set<unknown>(tokens),
+  };
   for (const nothing of ['', undefined, null]) {
-    given.delete(nothing);
+    sets.keys.delete(nothing);
+    sets.tokens.delete(nothing);
   }
-  if (given.size === 0) {
-    throw new TaskwireError('MISSING_API_KEY');
+  return sets;
+}
+
+/** What somebody may have meant who sent neither a key nor a token where one is read. */
+function hintOf({
+  query,
+  taken,
+  auth,
+  authorization,
+}: {
+  query: URLSearchParams;
+  taken: QueryCredentials;
+  auth: unknown;
+  authorization: string | undefined;
+}): string | undefined {
+  if (authorization !== undefined) {
+    return 'the header Authorization takes "Bearer TOKEN"; an API key goes into the header X-Api-Key';
   }
-  if (given.size > 1) {
-    throw new TaskwireError('AUTHENTICATION_FAILED', { message: 'Different API keys in one request' });
+  if (isObject(auth)) {
+    for (const name of Object.keys(auth)) {
+      const meant = nearestField(name, ['api_key', 'token']);
+      if (meant !== undefined && meant !== name) {
+        return `auth has ${shown(name)}; name it "${meant}"`;
+      }
+    }
+  } else if (typeof auth === 'string') {
+    return 'auth wants an object such as { api_key: "tw_..." }';
   }
-  const [key] = given;
-  if (typeof key !== 'string' || !API_KEY.test(key)) {
-    throw new TaskwireError('INVALID_API_KEY');
+  for (const name of query.keys()) {
+    const meant = nearestField(name, ['api_key', 'token']);
+    if (meant === 'api_key' && taken !== 'all') {
+      return 'no key is taken from a query string here; send the header X-Api-Key';
+    }
+    if (meant === 'token' && taken === 'none') {
+      return 'no token is taken from a query string here; send the header Authorization: Bearer TOKEN';
+    }
+    if (meant !== undefined && meant !== name) {
+      return `the query has ${shown(name)}; name it "${meant}"`;
+    }
   }
-  return key;
+  return undefined;
 }

@@ -1,16 +1,23 @@
 import type { IncomingMessage } from 'node:http';
 import type { Broker } from '../broker/broker.js';
+import type { AuthData } from '../protocol/auth.js';
 import { TaskwireError } from '../protocol/errors.js';
-import type { Identity } from '../protocol/tasks.js';
-import type { ApiKeyAuth } from './api-key.js';
+import { type Identity, mayDo } from '../protocol/tasks.js';
+import type { Authenticate } from './authenticator.js';
 import { type AddressOf, addressGroup } from './client-address.js';
-import { credentialsOf } from './credentials.js';
+import {
+  type Credentials,
+  credentialsOf,
+  credentialsOfMessage,
+  isEmpty,
+  type QueryCredentials,
+} from './credentials.js';
 import type { CheckOrigin } from './origin.js';
 import type { RateLimiter } from './rate-limit.js';
 
 export interface DoorOptions {
   readonly checkOrigin: CheckOrigin;
-  readonly keys: Pick<ApiKeyAuth, 'authenticate' | 'revision'>;
+  readonly keys: Authenticate;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
   readonly connections: Pick<Broker, 'acquireConnection'>;
@@ -21,8 +28,15 @@ export interface DoorOptions {
 /** Somebody who wants to connect. */
 export interface Visitor {
   readonly request: IncomingMessage;
-  /** What a Socket.IO client sent as `auth.api_key`, unchecked. */
-  readonly apiKey?: unknown;
+  /** What a Socket.IO client sent as `auth`, unchecked. */
+  readonly auth?: unknown;
+  /** What of the request's query is read: everything when absent. */
+  readonly query?: QueryCredentials;
+  /**
+   * Waits for the first message of somebody who came without credentials, and reads it.
+   * @throws TaskwireError MISSING_API_KEY, INVALID_MESSAGE
+   */
+  readonly ask?: () => Promise<AuthData>;
 }
 
 /** A connection's credentials, kept while it lives. */
@@ -43,39 +57,59 @@ export type Admit = (visitor: Visitor) => Promise<Admission>;
 /** How soon a client that found all places of its address taken may try again, in milliseconds. */
 const FULL_RETRY_MS = 5_000;
 
-/** The door of both transports: origin, API key, rate limit, place of the address; the first that refuses is the answer. */
+/**
+ * The door of both transports: origin, key or token, rate limit, place of the address; the first that refuses is the answer.
+ * Whoever is to send credentials in a first message has a place of the address while he is waited for, so that no address
+ * can have more of those than connections.
+ */
 export function createDoor(options: DoorOptions): Admit {
   const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp } = options;
-  return async ({ request, apiKey }) => {
+
+  async function placeOf(address: string): Promise<() => void> {
+    const release = await connections.acquireConnection(addressGroup(address), maxConnectionsPerIp);
+    if (release === undefined) {
+      throw new TaskwireError('RATE_LIMIT_EXCEEDED', {
+        message: 'Too many connections from this address',
+        details: { limit: maxConnectionsPerIp },
+        retryAfterMs: FULL_RETRY_MS,
+      });
+    }
+    return release;
+  }
+
+  async function authenticate(credentials: Credentials): Promise<Identity> {
+    const identity = await keys.authenticate(credentials);
+    if (!mayDo(identity, 'read')) {
+      throw new TaskwireError('ACCESS_DENIED', { message: 'This key may not read' });
+    }
+    return identity;
+  }
+
+  return async ({ request, auth, query = 'all', ask }) => {
     checkOrigin(request);
     const address = addressOf(request);
-    const credentials = credentialsOf(request, apiKey);
-    const { revision } = keys;
-    const identity = await keys.authenticate(credentials);
-    // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
-    const [rate, place] = await Promise.allSettled([
-      rates.check(identity),
-      connections.acquireConnection(addressGroup(address), maxConnectionsPerIp),
-    ]);
-    const release = place.status === 'fulfilled' ? place.value : undefined;
+    let credentials = credentialsOf(request, { query, auth });
+    let release: (() => void) | undefined;
     try {
+      if (ask !== undefined && isEmpty(credentials) && credentials.hint?.() === undefined) {
+        release = await placeOf(address);
+        credentials = credentialsOfMessage(await ask());
+      }
+      const { revision } = keys;
+      const identity = await authenticate(credentials);
+      // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
+      const [rate, place] = await Promise.allSettled([rates.check(identity), release ?? placeOf(address)]);
+      release = place.status === 'fulfilled' ? place.value : undefined;
       for (const step of [rate, place]) {
         if (step.status === 'rejected') {
           throw step.reason;
         }
       }
-      if (release === undefined) {
-        throw new TaskwireError('RATE_LIMIT_EXCEEDED', {
-          message: 'Too many connections from this address',
-          details: { limit: maxConnectionsPerIp },
-          retryAfterMs: FULL_RETRY_MS,
-        });
-      }
       // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
       if (keys.revision !== revision) {
-        await keys.authenticate(credentials);
+        await authenticate(credentials);
       }
-      return { identity, address, release };
+      return { identity, address, release: release! };
     } catch (error) {
       release?.();
       throw error;

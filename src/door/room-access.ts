@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { TurnReader } from '../base/turn-reader.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
-import { type Identity, mayAccess } from '../protocol/tasks.js';
+import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.js';
 
 /** Finds the users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
@@ -29,14 +29,24 @@ export class RoomAccess {
    * NOT_FOUND for keys that may see all; DATABASE_UNAVAILABLE
    */
   async resolve(identity: Identity, room: Room): Promise<string> {
-    if (room.kind === 'user' && !mayAccess(identity, room.id)) {
+    if (identity.token?.rooms?.has(room.name) === false || (room.kind === 'user' && !this.mayAsk(identity, room))) {
       throw new TaskwireError('ACCESS_DENIED');
     }
-    const owner = this.owners.get(room.name) ?? (await this.lookup(room));
-    if (owner !== undefined && mayAccess(identity, owner)) {
+    let owner = this.owners.get(room.name);
+    if (owner === undefined || !maySee(identity, room.name, owner)) {
+      // A room of somebody else is looked up each time although its owner is remembered, as a missing one is: otherwise
+      // the time until the refusal, and the load of the database, would tell which it is.
+      owner = await this.lookup(room);
+    }
+    if (owner !== undefined && maySee(identity, room.name, owner)) {
       return owner;
     }
-    throw new TaskwireError(identity.role === 'user' ? 'ACCESS_DENIED' : 'NOT_FOUND');
+    throw new TaskwireError(refusalOf(identity));
+  }
+
+  /** Whether somebody may see a user's room, which is told by its name. */
+  private mayAsk(identity: Identity, { name, id }: Room): boolean {
+    return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }
 
   private async lookup(room: Room): Promise<string | undefined> {

@@ -4,6 +4,7 @@ import type { Admission } from '../door/door.js';
 import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
 import type { ErrorCode } from '../protocol/errors.js';
+import { keyBehind } from '../protocol/tasks.js';
 
 /** A connection that a gateway has let in. */
 export interface GatewayConnection extends Connection {
@@ -61,14 +62,14 @@ export class Connections {
     this.logger.debug('disconnected', { connection: connection.id });
   }
 
-  /** Ids of the keys that have connections here. */
+  /** Ids of the keys that have connections here, by themselves or by a token that they made. */
   keyIds(): string[] {
-    return [...new Set([...this.all].map(({ identity }) => identity.keyId))];
+    return [...new Set([...this.all].flatMap(({ identity }) => keyBehind(identity) ?? []))];
   }
 
   closeByKey(keyId: string, code: ErrorCode): void {
     for (const connection of [...this.all]) {
-      if (connection.identity.keyId === keyId) {
+      if (keyBehind(connection.identity) === keyId) {
         connection.close(code);
       }
     }

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
 import type { Admission, Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
+import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
@@ -187,7 +187,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       throw new TaskwireError('SERVER_DRAINING');
     }
     const engine = socket.conn as unknown as EngineConnection;
-    const admission = await admit({ request: socket.request, apiKey: socket.handshake.auth['api_key'] });
+    const admission = await admit({ request: socket.request, auth: socket.handshake.auth });
     if (connections.draining || engine.readyState !== 'open') {
       admission.release();
       throw new TaskwireError('SERVER_DRAINING');
@@ -260,7 +260,7 @@ function refusal(error: TaskwireError): Error {
 class SocketioConnection implements GatewayConnection, FrameSink {
   readonly transport = 'socket.io';
   readonly id: string;
-  readonly identity: Identity;
+  identity: Identity;
   pending: FrameChain | undefined;
   private place: Place | undefined;
   private admission: Admission | undefined;
@@ -340,6 +340,11 @@ class SocketioConnection implements GatewayConnection, FrameSink {
       this.closing = true;
       this.socket.disconnect(true);
     } else {
+      if (code === 'TOKEN_EXPIRED') {
+        // The end of the transport alone would not say that another token is wanted.
+        this.send('ERROR', errorText(new TaskwireError(code).body));
+        this.options.writer.flush(this);
+      }
       this.closing = true;
       const ws = this.engine.transport.socket;
       if (code === 'SLOW_CONSUMER' && ws !== undefined) {

@@ -2,14 +2,17 @@ import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import type { Admit } from '../door/door.js';
+import { chooseProtocol } from '../door/subprotocols.js';
 import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/session.js';
-import { binaryMessage, readClientMessage } from '../protocol/client-message.js';
+import { authenticated } from '../hub/credential-life.js';
+import type { Success } from '../hub/reply.js';
+import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
+import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 
@@ -24,6 +27,7 @@ export interface WebsocketGatewayOptions {
     readonly PING_INTERVAL_MS: number;
     readonly PING_TIMEOUT_MS: number;
     readonly DIRECT_FRAMES: boolean;
+    readonly AUTH_TIMEOUT_MS: number;
   };
   /** Told when a connection opens and when it ends; ids are unique within this process. */
   readonly onOpen?: ((id: string) => void) | undefined;
@@ -61,6 +65,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     perMessageDeflate: false,
     WebSocket: TaskSocket,
     closeTimeout: CLOSE_MS,
+    handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
   const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
   let lastId = 0;
@@ -69,6 +74,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     ws.on('error', onError);
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
+    const first = new FirstMessages(ws, limits.AUTH_TIMEOUT_MS);
     try {
       if (isEngineRequest(request)) {
         throw new TaskwireError('INVALID_REQUEST', { message: ENGINE_HERE });
@@ -76,7 +82,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       if (connections.draining) {
         throw new TaskwireError('SERVER_DRAINING');
       }
-      const admission = await admit({ request });
+      const admission = await admit({ request, ask: () => first.auth() });
       if (connections.draining || ws.readyState !== WebSocket.OPEN) {
         admission.release();
         throw new TaskwireError('SERVER_DRAINING');
@@ -91,9 +97,16 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       ws.on('ping', onHeard);
       ws.on('pong', onHeard);
       ws.once('close', onClose);
+      const [auth, ...others] = first.take() ?? [];
+      if (auth !== undefined) {
+        connection.answer(authenticated(admission.identity), auth.requestId);
+        for (const message of others) {
+          connection.handle(message);
+        }
+      }
     } catch (error) {
       const { body } = toTaskwireError(error);
-      ws.send(errorText(body));
+      ws.send(errorText(body, first.requestId));
       ws.close(errorEntry(body.code).close ?? errorEntry('INTERNAL_ERROR').close, body.code);
     }
     ws.resume();
@@ -156,7 +169,7 @@ class PlainConnection implements GatewayConnection, FrameSink {
 
   constructor(
     readonly id: string,
-    readonly identity: Identity,
+    public identity: Identity,
     private readonly ws: WebSocket,
     private readonly socket: Duplex,
     private readonly options: WebsocketGatewayOptions,
@@ -209,7 +222,10 @@ class PlainConnection implements GatewayConnection, FrameSink {
 
   receive(data: RawData, isBinary: boolean): void {
     this.heard();
-    const message = isBinary ? binaryMessage() : readClientMessage(String(data));
+    this.handle(isBinary ? binaryMessage() : readClientMessage(String(data)));
+  }
+
+  handle(message: ClientMessage): void {
     if (message.error !== undefined) {
       this.answer(message.error, message.requestId);
     } else {
@@ -217,7 +233,7 @@ class PlainConnection implements GatewayConnection, FrameSink {
     }
   }
 
-  private answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
+  answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
     const [type, text] =
       outcome instanceof TaskwireError
         ? (['ERROR', errorText(outcome.body, requestId)] as const)

@@ -1,9 +1,8 @@
 import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
-import type { ApiKeyAuth } from '../door/api-key.js';
+import type { Authenticate } from '../door/authenticator.js';
 import type { CheckOrigin } from '../door/origin.js';
 import type { RateLimiter } from '../door/rate-limit.js';
-import { TaskwireError } from '../protocol/errors.js';
 import { accessLog } from './access-log.js';
 import { createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
@@ -13,8 +12,11 @@ import { type EventRoutePorts, eventRoutes } from './events-routes.js';
 import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
+import { noSuchPath } from './no-such-path.js';
+import { routesOf } from './resource.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
+import { type TokenRoutePorts, tokenRoutes } from './tokens-routes.js';
 import { userRoutes } from './users-routes.js';
 
 export interface AppOptions
@@ -22,8 +24,9 @@ export interface AppOptions
     JobRoutePorts,
     EventRoutePorts,
     KeyRoutePorts,
+    TokenRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
-  readonly keys: Pick<ApiKeyAuth, 'authenticate'>;
+  readonly keys: Pick<Authenticate, 'authenticate'>;
   readonly rates: Pick<RateLimiter, 'count'>;
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
@@ -54,9 +57,10 @@ export function createApp(options: AppOptions): Express {
   userRoutes(app, endpoint, options);
   eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
+  tokenRoutes(app, endpoint, options);
 
-  app.use(() => {
-    throw new TaskwireError('NOT_FOUND');
+  app.use((request) => {
+    throw noSuchPath(request, routesOf(app));
   });
   app.use(errorHandler(logger));
   return app;

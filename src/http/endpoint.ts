@@ -1,8 +1,8 @@
 import type { RequestHandler } from 'express';
 import { queryOf } from '../door/credentials.js';
 import type { Position } from '../protocol/messages.js';
-import type { Identity } from '../protocol/tasks.js';
-import type { Authenticate } from './authenticate.js';
+import type { Identity, Scope } from '../protocol/tasks.js';
+import { type Authenticate, assertMayDo } from './authenticate.js';
 import type { ReadJson } from './json-body.js';
 
 /** A request whose maker is known and has a request left. */
@@ -27,13 +27,17 @@ export interface Answer {
 /** Headers that tell the position of what an answer shows. */
 export const POSITION_HEADERS = { seq: 'X-Stream-Seq', epoch: 'X-Stream-Epoch' } as const;
 
-/** Turns a function from call to answer into a handler. */
-export type Endpoint = (handle: (call: Call) => Promise<Answer>) => RequestHandler;
+/**
+ * Turns a function from call to answer into a handler.
+ * @param scope what the caller must be allowed to do; when absent, a GET reads and everything else writes
+ */
+export type Endpoint = (handle: (call: Call) => Promise<Answer>, scope?: Scope) => RequestHandler;
 
 /** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
 export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): Endpoint {
-  return (handle) => async (request, response) => {
+  return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);
+    assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
     const answer = await handle({ identity, params, query: queryOf(request), body });

@@ -2,7 +2,7 @@ import type { Router } from 'express';
 import type { z } from 'zod';
 import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { mayAccess } from '../protocol/tasks.js';
+import { mayAccess, seesAll } from '../protocol/tasks.js';
 import type { JobRepository } from '../repository/job-repository.js';
 import { jobInput, parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
@@ -21,7 +21,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
   resource(router, '/api/jobs', {
     get: endpoint(async ({ identity, query }) => {
       const page = jobPageOf(query);
-      const user = query.get('user_id') ?? (identity.role === 'user' ? identity.owner : undefined);
+      const user = query.get('user_id') ?? (seesAll(identity) ? undefined : identity.owner);
       if (user === undefined) {
         // Jobs of many streams, so there is no one position.
         return { body: await jobs.list(page) };
@@ -37,7 +37,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
     }),
     post: endpoint(async ({ identity, body }) => {
       const input: z.output<typeof ownJobInput> = parseInput(
-        identity.role === 'user' ? ownJobInput : jobInput,
+        seesAll(identity) ? jobInput : ownJobInput,
         objectOf(body),
       );
       const user_id = input.user_id ?? identity.owner;

@@ -1,75 +1,139 @@
 import type { Router } from 'express';
 import { z } from 'zod';
+import type { Logger } from '../base/logger.js';
 import { TaskwireError } from '../protocol/errors.js';
-import type { ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
+import type { Identity } from '../protocol/tasks.js';
+import type { ApiKeyInput, ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
 import { parseInput, userIdInput } from '../repository/task-input.js';
-import { assertRole } from './authenticate.js';
 import type { Endpoint } from './endpoint.js';
-import { objectOf } from './input.js';
+import { invalidField, objectOf } from './input.js';
 import { resource } from './resource.js';
 
 export interface KeyRoutePorts {
-  readonly apiKeys: Pick<ApiKeyRepository, 'create' | 'list' | 'disable'>;
+  readonly apiKeys: Pick<
+    ApiKeyRepository,
+    'create' | 'list' | 'disable' | 'disableByOwner' | 'enable' | 'limit' | 'rotate'
+  >;
   /** Requests per minute of a key that is made without a limit of its own. */
   readonly defaultRateLimit: number;
   /** Tells all workers that a key is no longer valid; never rejects. */
   readonly announceRevoked: (keyId: string) => Promise<void>;
+  /** Tells all workers that a key has changed and is to be looked up again; never rejects. */
+  readonly announceChanged: (keyId: string) => Promise<void>;
+  readonly logger: Logger;
 }
 
-const keyBody = z.object({
-  owner: userIdInput,
-  role: z.enum(['user', 'service', 'admin']).default('user'),
-  rate_limit: z.number().int().positive().max(2_147_483_647).optional(),
-  name: z
-    .string()
-    .max(128)
-    .regex(/^\P{C}*$/u, 'wants printable characters')
-    .optional(),
-});
-
 const KEY_ID = /^[\w-]{1,64}$/;
+/** A day: long enough for whoever has the key to take the new one. */
+const OVERLAP_SECONDS = 86_400;
+
+const rotateBody = z.strictObject({ overlap_seconds: z.number().int().min(0).optional() });
+const changeBody = z.strictObject({
+  rate_limit: z.number().int().positive().optional(),
+  active: z.boolean().optional(),
+});
 
 /** API keys, managed by keys of role `admin`. */
 export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePorts): void {
-  const { apiKeys, defaultRateLimit, announceRevoked } = ports;
+  const { apiKeys, defaultRateLimit, announceRevoked, announceChanged, logger } = ports;
+
+  /** Every change of a key is a line of the log: who changed what. */
+  const audit = (event: string, { keyId, owner }: Identity, fields: Readonly<Record<string, unknown>>): void =>
+    logger.info(event, { by: keyId, by_owner: owner, ...fields });
 
   resource(router, '/api/keys', {
-    get: endpoint(async ({ identity }) => {
-      assertRole(identity, 'admin');
-      return { body: { keys: (await apiKeys.list()).map(wireForm) } };
-    }),
+    get: endpoint(async () => ({ body: { keys: await apiKeys.list() } }), 'keys'),
+
     post: endpoint(async ({ identity, body }) => {
-      assertRole(identity, 'admin');
-      const { owner, role, rate_limit = defaultRateLimit, name } = parseInput(keyBody, objectOf(body));
-      const { key, record } = await apiKeys.create({ owner, role, rateLimit: rate_limit, name });
-      return { status: 201, body: { key, ...wireForm(record) } };
-    }),
+      const { key, record } = await apiKeys.create({
+        rate_limit: defaultRateLimit,
+        ...(objectOf(body) as unknown as ApiKeyInput),
+      });
+      audit('key created', identity, summary(record));
+      return { status: 201, body: { key, ...record } };
+    }, 'keys'),
+
+    delete: endpoint(async ({ identity, query }) => {
+      const owner = query.get('owner');
+      if (owner === null) {
+        throw invalidField('owner', 'wants ?owner=USER_ID: all keys of that user are disabled');
+      }
+      const key_ids = await apiKeys.disableByOwner(parseInput(userIdInput, owner));
+      audit('keys disabled', identity, { owner, key_ids });
+      for (const keyId of key_ids) {
+        await announceRevoked(keyId);
+      }
+      return { body: { owner, key_ids, active: false } };
+    }, 'keys'),
   });
 
   resource(router, '/api/keys/:key_id', {
-    delete: endpoint(async ({ identity, params }) => {
-      assertRole(identity, 'admin');
-      const keyId = params['key_id']!;
-      if (!KEY_ID.test(keyId) || !(await apiKeys.disable(keyId))) {
-        throw new TaskwireError('NOT_FOUND');
+    put: endpoint(async ({ identity, params, body }) => {
+      const keyId = keyIdOf(params);
+      const { rate_limit, active } = parseInput(changeBody, objectOf(body));
+      if (rate_limit === undefined && active === undefined) {
+        throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to change: send rate_limit or active' });
       }
+      let record = rate_limit === undefined ? undefined : found(await apiKeys.limit(keyId, rate_limit));
+      if (active === true) {
+        record = found(await apiKeys.enable(keyId));
+      } else if (active === false) {
+        found((await apiKeys.disable(keyId)) || undefined);
+        record = { ...(record ?? (await recordOf(keyId))), active };
+      }
+      audit('key changed', identity, { key_id: keyId, rate_limit, active });
+      await (active === false ? announceRevoked(keyId) : announceChanged(keyId));
+      return { body: found(record) };
+    }, 'keys'),
+
+    delete: endpoint(async ({ identity, params }) => {
+      const keyId = keyIdOf(params);
+      found((await apiKeys.disable(keyId)) || undefined);
+      audit('key disabled', identity, { key_id: keyId });
       await announceRevoked(keyId);
       return { body: { key_id: keyId, active: false } };
-    }),
+    }, 'keys'),
   });
+
+  resource(router, '/api/keys/:key_id/rotate', {
+    post: endpoint(async ({ identity, params, body }) => {
+      const keyId = keyIdOf(params);
+      const { overlap_seconds = OVERLAP_SECONDS } = parseInput(rotateBody, body === undefined ? {} : objectOf(body));
+      const { key, record } = found(await apiKeys.rotate(keyId, overlap_seconds));
+      audit('key rotated', identity, { ...summary(record), replaces: keyId, overlap_seconds });
+      await announceChanged(keyId);
+      return { status: 201, body: { key, ...record, replaces: keyId } };
+    }, 'keys'),
+  });
+
+  async function recordOf(keyId: string): Promise<ApiKeyRecord> {
+    return found((await apiKeys.list()).find(({ key_id }) => key_id === keyId));
+  }
 }
 
-function wireForm(record: ApiKeyRecord): Record<string, unknown> {
-  const { keyId, prefix, owner, role, name, rateLimit, active, createdAt, lastUsedAt } = record;
-  return {
-    key_id: keyId,
-    prefix,
-    owner,
-    role,
-    name,
-    rate_limit: rateLimit,
-    active,
-    created_at: createdAt,
-    last_used_at: lastUsedAt,
-  };
+/** What a line of the log says of a key. */
+const summary = ({ key_id, owner, role, rate_limit, scopes, expires_at }: ApiKeyRecord): Record<string, unknown> => ({
+  key_id,
+  owner,
+  role,
+  rate_limit,
+  scopes,
+  expires_at,
+});
+
+/** @throws TaskwireError NOT_FOUND */
+function keyIdOf(params: Readonly<Record<string, string>>): string {
+  const keyId = params['key_id']!;
+  if (!KEY_ID.test(keyId)) {
+    throw new TaskwireError('NOT_FOUND');
+  }
+  return keyId;
+}
+
+/** @throws TaskwireError NOT_FOUND when there is nothing */
+function found<Value>(value: Value | undefined): Value {
+  if (value === undefined) {
+    throw new TaskwireError('NOT_FOUND');
+  }
+  return value;
 }

@@ -5,7 +5,7 @@ import { parseRoom } from '../protocol/rooms.js';
 import type { ClusterReport, ClusterStats } from '../stats/cluster-stats.js';
 import type { Health } from '../stats/health.js';
 import { METRICS_CONTENT_TYPE, metricsText } from '../stats/metrics.js';
-import { type Authenticate, assertRole } from './authenticate.js';
+import { type Authenticate, assertMayDo } from './authenticate.js';
 import { isLocalCaller } from './local-caller.js';
 import { resource } from './resource.js';
 
@@ -13,17 +13,19 @@ export interface SystemRoutePorts {
   readonly authenticate: Authenticate;
   readonly stats: Pick<ClusterStats, 'collect'>;
   readonly health: Pick<Health, 'report'>;
+  /** Who sees statistics and metrics without a key: nobody, direct callers on this machine, or everybody. */
+  readonly statsAccess: 'key' | 'local' | 'public';
 }
 
 /** Rooms that the statistics name. */
 const MAX_ROOMS = 1_000;
 
 /** What concerns the service as a whole: health for everybody, statistics and metrics for those who run it. */
-export function systemRoutes(router: Router, { authenticate, stats, health }: SystemRoutePorts): void {
-  /** Only direct callers on this machine, and keys that see all. */
+export function systemRoutes(router: Router, { authenticate, stats, health, statsAccess }: SystemRoutePorts): void {
+  /** Keys that may; direct callers on this machine too, or everybody, where STATS_ACCESS says so. */
   const assertMayLook = async (request: Request, response: Response): Promise<void> => {
-    if (!isLocalCaller(request)) {
-      assertRole(await authenticate(request, response), 'service', 'admin');
+    if (statsAccess !== 'public' && !(statsAccess === 'local' && isLocalCaller(request))) {
+      assertMayDo(await authenticate(request, response), 'stats');
     }
   };
 

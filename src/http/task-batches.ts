@@ -1,5 +1,5 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import { type Identity, mayAccess } from '../protocol/tasks.js';
+import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
 import { type CreateTaskInput, jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
@@ -62,7 +62,7 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
     }
   }
   const { identity } = ports;
-  const denied = identity.role === 'user' ? 'ACCESS_DENIED' : 'NOT_FOUND';
+  const denied = refusalOf(identity);
   const owners = await ports.ownersOf([...new Set(known.map(({ id }) => id))]);
   const groups = new Map<string, typeof known>();
   for (const entry of known) {

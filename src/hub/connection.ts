@@ -22,7 +22,8 @@ export interface Outgoing {
  */
 export interface Connection {
   readonly id: string;
-  readonly identity: Identity;
+  /** Who it is; an AUTH message may bring other credentials. */
+  identity: Identity;
   deliver(message: Outgoing): void;
   close(code: ErrorCode): void;
   /** Bytes that wait to be sent. A message counts until its last byte is sent. */

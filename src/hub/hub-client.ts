@@ -39,6 +39,11 @@ export class HubClient implements LineEnd {
     return this.memberships.some(({ rooms }) => rooms.some(({ room }) => room.name === name));
   }
 
+  /** The rooms that the connection is in. */
+  get rooms(): Room[] {
+    return this.memberships.flatMap(({ rooms }) => rooms.map(({ room }) => room));
+  }
+
   /** Joins a room of `owner`'s stream. The subscription is answered when that is done or has failed. */
   subscribe(owner: string, subscription: Subscription): void {
     if (this.closed) {

@@ -17,6 +17,11 @@ export class RoomOrder {
     return this.last?.has(room) === true;
   }
 
+  /** @returns when everything that was asked for so far has taken effect */
+  async done(): Promise<void> {
+    await Promise.all(this.last?.values() ?? []);
+  }
+
   /**
    * @param request does what is asked; never rejects. Called at once when nothing of the room waits.
    * @returns when it has taken effect; undefined when it has already

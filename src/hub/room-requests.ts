@@ -89,6 +89,11 @@ export class RoomRequests {
     });
   }
 
+  /** @returns when everything that was asked for so far has taken effect */
+  done(): Promise<void> {
+    return this.order.done();
+  }
+
   /** What has not been answered gets no answer. */
   close(): void {
     this.closed = true;

@@ -7,19 +7,12 @@ import type { RoomRefusal, SubscribeResult } from '../protocol/messages.js';
 import { MAX_ROOM_NAME_LENGTH, parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connection } from './connection.js';
+import { CredentialLife, type CredentialPorts } from './credential-life.js';
 import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
+import type { Reply, Success } from './reply.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
 import { RoomRequests, type RoomRequestsPorts } from './room-requests.js';
-
-/** A good answer to a client's message. */
-export interface Success {
-  readonly type: 'SUCCESS' | 'PONG';
-  readonly message?: string;
-  readonly data: unknown;
-}
-
-export type Reply = (outcome: Success | TaskwireError) => void;
 
 /** The message protocol of one connection, the same on both wires. */
 export interface Session {
@@ -35,7 +28,7 @@ export interface Session {
 
 export type OpenSession = (connection: Connection) => Session;
 
-export interface SessionPorts {
+export interface SessionPorts extends CredentialPorts {
   /** Checks that a key may see a room. @returns the user whose stream the room is in. */
   resolve(identity: Identity, room: Room): Promise<string>;
   readonly limits: {
@@ -62,7 +55,8 @@ export function sessionOpener(hub: Hub, ports: SessionPorts): OpenSession {
   };
   return (connection) => {
     const client = hub.connect(connection);
-    return new HubSession(client, new RoomRequests(connection, client, requestsPorts), limits);
+    const rooms = new RoomRequests(connection, client, requestsPorts);
+    return new HubSession(client, rooms, new CredentialLife(connection, ports), limits);
   };
 }
 
@@ -92,10 +86,13 @@ class HubSession implements Session {
   private allowance: number;
   private allowanceAt = performance.now();
   private closed = false;
+  /** An AUTH under way: what comes after it waits until it is known who asks. */
+  private renewing: Promise<void> | undefined;
 
   constructor(
     private readonly client: HubClient,
     private readonly rooms: RoomRequests,
+    private readonly credentials: CredentialLife,
     private readonly limits: SessionPorts['limits'],
   ) {
     this.allowance = limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
@@ -109,6 +106,26 @@ class HubSession implements Session {
     };
     try {
       this.spend();
+    } catch (error) {
+      answer(toTaskwireError(error));
+      return;
+    }
+    this.takeInTurn(type, data, answer);
+  }
+
+  private takeInTurn(type: string, data: unknown, answer: Reply): void {
+    if (this.renewing === undefined) {
+      this.take(type, data, answer);
+    } else {
+      void this.renewing.then(() => this.takeInTurn(type, data, answer));
+    }
+  }
+
+  private take(type: string, data: unknown, answer: Reply): void {
+    if (this.closed) {
+      return;
+    }
+    try {
       switch (type) {
         case 'SUBSCRIBE':
           this.subscribe(data, answer);
@@ -119,6 +136,9 @@ class HubSession implements Session {
         case 'PING':
           assertNoData(data);
           answer({ type: 'PONG', data: { positions: this.client.positions() } });
+          break;
+        case 'AUTH':
+          this.renew(data, answer);
           break;
         default:
           throw unknownType(type);
@@ -134,8 +154,22 @@ class HubSession implements Session {
 
   close(): void {
     this.closed = true;
+    this.credentials.end();
     this.rooms.close();
     this.client.close();
+  }
+
+  private renew(data: unknown, reply: Reply): void {
+    const renewing = this.rooms
+      .done()
+      .then(() => this.credentials.renew(data, () => this.client.rooms))
+      .then(reply, (error) => reply(toTaskwireError(error)))
+      .finally(() => {
+        if (this.renewing === renewing) {
+          this.renewing = undefined;
+        }
+      });
+    this.renewing = renewing;
   }
 
   /** Takes one message from the connection's allowance. */

@@ -1,7 +1,13 @@
 import type { TaskRow } from './tasks.js';
 
-/** The four events of the specification. */
-export const EVENT_TYPES = ['TASK_CREATED', 'TASK_UPDATED', 'TASK_STATUS_CHANGED', 'TASK_FEE_UPDATED'] as const;
+/** The four events of the specification, and one of ours. */
+export const EVENT_TYPES = [
+  'TASK_CREATED',
+  'TASK_UPDATED',
+  'TASK_STATUS_CHANGED',
+  'TASK_FEE_UPDATED',
+  'TASK_DELETED',
+] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 
 /** A committed event of one stream, as the log keeps it. `changes` is JSON text: it is carried, never printed again. */
@@ -34,37 +40,11 @@ export interface ChangedTask {
   user_id: string;
 }
 
-/** A task was made. */
-export interface TaskCreated extends ChangedTask {
-  task_definition_id: number;
-  is_imua: boolean;
-  /** ISO 8601 in UTC. */
-  created_at: string;
-}
+/** A task was made. Its whole row, as reads show it. */
+export interface TaskCreated extends TaskRow {}
 
 /** The fields that the write set, under their own names; those that it did not set are absent. */
-export interface TaskUpdated
-  extends ChangedTask,
-    Partial<
-      Pick<
-        TaskRow,
-        | 'task_number'
-        | 'task_status'
-        | 'task_error'
-        | 'task_opx_cost'
-        | 'execution_timestamp'
-        | 'execution_tx_hash'
-        | 'proof_of_task'
-        | 'task_performer_id'
-        | 'task_attester_ids'
-        | 'tp_signature'
-        | 'ta_signature'
-        | 'task_submission_tx_hash'
-        | 'is_successful'
-        | 'tx_url'
-        | 'converted_arguments'
-      >
-    > {}
+export interface TaskUpdated extends ChangedTask, Partial<Omit<TaskRow, keyof ChangedTask>> {}
 
 /** The status was written. `task_status` is the new one, so that the changes can be merged into a row. */
 export interface TaskStatusChanged extends ChangedTask {
@@ -83,12 +63,19 @@ export interface TaskFeeUpdated extends ChangedTask {
   task_opx_cost: number;
 }
 
+/** The task was deleted, or has moved to another job: there it is created. */
+export interface TaskDeleted extends ChangedTask {
+  old_status: string;
+  old_fee: number | null;
+}
+
 /** The `changes` of each event. */
 export interface EventChanges {
   TASK_CREATED: TaskCreated;
   TASK_UPDATED: TaskUpdated;
   TASK_STATUS_CHANGED: TaskStatusChanged;
   TASK_FEE_UPDATED: TaskFeeUpdated;
+  TASK_DELETED: TaskDeleted;
 }
 
 /** The message that a client receives for an event of one type. */

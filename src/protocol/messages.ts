@@ -39,7 +39,7 @@ export interface SubscribeRequest {
 }
 
 /** Messages from client to server over the plain wire; Socket.IO uses the type as the event and `data` as argument. */
-export const CLIENT_MESSAGE_TYPES = ['SUBSCRIBE', 'UNSUBSCRIBE', 'PING'] as const;
+export const CLIENT_MESSAGE_TYPES = ['SUBSCRIBE', 'UNSUBSCRIBE', 'PING', 'AUTH'] as const;
 export type ClientMessageType = (typeof CLIENT_MESSAGE_TYPES)[number];
 
 /** Messages from server to client beside the four events. */
@@ -75,6 +75,14 @@ export interface SubscribeResults {
 export type UnsubscribeResult =
   | { readonly room: string }
   | { readonly rooms: ReadonlyArray<string | RoomRefusal>; readonly failed?: number };
+
+/** `data` of the answer to an AUTH. */
+export interface AuthResult {
+  /** Whose rooms the credentials show, or who has them. */
+  readonly user: string;
+  /** When a token ends, ISO 8601 in UTC; null for a key. */
+  readonly expires_at: string | null;
+}
 
 /** Where a connection stands in each of its rooms. */
 export interface Positions {
@@ -124,7 +132,7 @@ export interface SuccessMessage {
   readonly type: 'SUCCESS';
   readonly data: {
     readonly message: string;
-    readonly data: SubscribeResult | SubscribeResults | UnsubscribeResult;
+    readonly data: SubscribeResult | SubscribeResults | UnsubscribeResult | AuthResult;
   };
   readonly timestamp: string;
   readonly request_id?: RequestId;

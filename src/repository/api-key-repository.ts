@@ -1,41 +1,72 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
-import { z } from 'zod';
-import { ROLES, type Role } from '../protocol/tasks.js';
+import type { Role, Scope } from '../protocol/tasks.js';
+import { apiKeyInput, overlapInput, rateLimitInput } from './key-input.js';
 import { preparedQuery, query } from './query.js';
-import { parseInput, userIdInput } from './task-input.js';
+import { parseInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
 
+/** A key as lists, the command line and REST show it. Times are ISO 8601 in UTC. */
 export interface ApiKeyRecord {
-  readonly keyId: string;
+  readonly key_id: string;
   /** The first characters of the key, for people who look for it in a list. */
   readonly prefix: string;
   readonly owner: string;
   readonly role: Role;
   readonly name: string | null;
   /** Requests per minute. */
-  readonly rateLimit: number;
+  readonly rate_limit: number;
+  /** What it may do, of what its role may; null: all of that. */
+  readonly scopes: readonly Scope[] | null;
+  /** False when it was disabled. */
   readonly active: boolean;
-  readonly createdAt: string;
-  readonly lastUsedAt: string | null;
+  /** When it ends; null: never. */
+  readonly expires_at: string | null;
+  readonly created_at: string;
+  readonly last_used_at: string | null;
 }
 
-/** Requests per minute of a key that is made without a limit of its own. */
-export const DEFAULT_RATE_LIMIT = 600;
+/** What a key is made of. */
+export interface ApiKeyInput {
+  /** User id of the owner; a new user is made with its first key. */
+  readonly owner: string;
+  /** `user` when absent. */
+  readonly role?: Role | undefined;
+  /** Requests per minute, from 1; 600 when absent. */
+  readonly rate_limit?: number | undefined;
+  /** A note for people who read the list; up to 128 printable characters. */
+  readonly name?: string | undefined;
+  /** Some of what the role may do; all of it when absent. */
+  readonly scopes?: readonly Scope[] | undefined;
+  /** When the key ends: RFC 3339, in the future; never when absent. */
+  readonly expires_at?: string | undefined;
+}
 
-const keyInput = z.object({
-  owner: userIdInput,
-  role: z.enum(ROLES as [Role, ...Role[]]).default('user'),
-  rateLimit: z.number().int().positive().max(2_147_483_647).default(DEFAULT_RATE_LIMIT),
-  name: z.string().max(128).optional(),
-});
+/** A key that was made. */
+export interface CreatedKey {
+  /** The key itself: it is returned this once and cannot be read again. */
+  readonly key: string;
+  readonly record: ApiKeyRecord;
+}
 
-const COLUMNS = `key_id AS "keyId", prefix, name, owner, role, rate_limit AS "rateLimit", active,
-  ${isoText('created_at')} AS "createdAt", ${isoText('last_used_at')} AS "lastUsedAt"`;
+const COLUMNS = `key_id, prefix, name, owner, role, rate_limit, scopes, active, ${isoText('expires_at')} AS expires_at,
+  ${isoText('created_at')} AS created_at, ${isoText('last_used_at')} AS last_used_at`;
 
 /** The form of every key: `tw_` and 32 random bytes in base64url. */
 export const API_KEY = /^tw_[A-Za-z0-9_-]{43}$/;
+
+const newKey = (): string => `tw_${randomBytes(32).toString('base64url')}`;
+
+/** What the database keeps of a new key: an id, its hash and its first characters. */
+const identityOf = (key: string): [id: string, hash: string, prefix: string] => [
+  randomBytes(8).toString('hex'),
+  hashApiKey(key),
+  key.slice(0, 7),
+];
+
+/** SQL: a key is neither disabled nor expired. */
+const VALID = '(active AND (expires_at IS NULL OR expires_at > now()))';
 
 /** What the database keeps instead of a key: its SHA-256 in hex. */
 export function hashApiKey(key: string): string {
@@ -50,17 +81,80 @@ export class ApiKeyRepository {
    * Makes a key. It is returned this once and cannot be read again.
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
-  async create(input: z.input<typeof keyInput>): Promise<{ key: string; record: ApiKeyRecord }> {
-    const { owner, role, rateLimit, name } = parseInput(keyInput, input);
+  async create(input: ApiKeyInput): Promise<CreatedKey> {
+    const { owner, role, rate_limit, name, scopes, expires_at } = parseInput(apiKeyInput, input);
     await ensureUser(this.db, owner);
-    const key = `tw_${randomBytes(32).toString('base64url')}`;
+    const key = newKey();
     const [record] = await query<ApiKeyRecord>(
       this.db,
-      `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?)
-       RETURNING ${COLUMNS}`,
-      [randomBytes(8).toString('hex'), hashApiKey(key), key.slice(0, 7), name ?? null, owner, role, rateLimit],
+      `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit, scopes, expires_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?::text[], ?::timestamptz) RETURNING ${COLUMNS}`,
+      [...identityOf(key), name ?? null, owner, role, rate_limit, scopes ?? null, expires_at ?? null],
     );
     return { key, record: record! };
+  }
+
+  /**
+   * Replaces a key by a new one that is otherwise the same. Both are valid for `overlapSeconds`, then the old one ends; a key
+   * that ends sooner anyway is not prolonged.
+   * @param overlapSeconds from 0, up to 30 days
+   * @returns undefined when there is no such key, or it is not valid any more
+   * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
+   */
+  async rotate(keyId: string, overlapSeconds: number): Promise<CreatedKey | undefined> {
+    const key = newKey();
+    const [record] = await query<ApiKeyRecord>(
+      this.db,
+      `WITH old AS (
+         UPDATE api_keys SET expires_at = least(expires_at, now() + make_interval(secs => ?))
+         WHERE key_id = ? AND ${VALID} RETURNING name, owner, role, rate_limit, scopes
+       ), before AS (SELECT expires_at FROM api_keys WHERE key_id = ?)
+       INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit, scopes, expires_at)
+       SELECT ?, ?, ?, name, owner, role, rate_limit, scopes, before.expires_at FROM old, before RETURNING ${COLUMNS}`,
+      [parseInput(overlapInput, overlapSeconds), keyId, keyId, ...identityOf(key)],
+    );
+    return record === undefined ? undefined : { key, record };
+  }
+
+  /**
+   * Changes the limit of a key.
+   * @param rateLimit requests per minute, from 1
+   * @returns undefined when there is no such key
+   * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
+   */
+  async limit(keyId: string, rateLimit: number): Promise<ApiKeyRecord | undefined> {
+    const [record] = await query<ApiKeyRecord>(
+      this.db,
+      `UPDATE api_keys SET rate_limit = ? WHERE key_id = ? RETURNING ${COLUMNS}`,
+      [parseInput(rateLimitInput, rateLimit), keyId],
+    );
+    return record;
+  }
+
+  /**
+   * Makes a disabled key valid again; one that has expired stays so.
+   * @returns undefined when there is no such key
+   */
+  async enable(keyId: string): Promise<ApiKeyRecord | undefined> {
+    const [record] = await query<ApiKeyRecord>(
+      this.db,
+      `UPDATE api_keys SET active = true WHERE key_id = ? RETURNING ${COLUMNS}`,
+      [keyId],
+    );
+    return record;
+  }
+
+  /**
+   * Disables all keys of an owner.
+   * @returns the ids of those that were active
+   */
+  async disableByOwner(owner: string): Promise<string[]> {
+    const rows = await query<{ key_id: string }>(
+      this.db,
+      'UPDATE api_keys SET active = false WHERE owner = ? AND active RETURNING key_id',
+      [owner],
+    );
+    return rows.map(({ key_id }) => key_id);
   }
 
   /** @returns undefined when no key has this hash. */
@@ -82,7 +176,7 @@ export class ApiKeyRepository {
   }
 
   /**
-   * Ends a key for good.
+   * Disables a key.
    * @returns whether there is such a key
    */
   async disable(keyId: string): Promise<boolean> {
@@ -90,11 +184,11 @@ export class ApiKeyRepository {
     return rows.length > 0;
   }
 
-  /** Which of these keys are active. */
+  /** Which of these keys are valid: neither disabled nor expired. */
   async active(keyIds: readonly string[]): Promise<Set<string>> {
     const rows = await query<{ key_id: string }>(
       this.db,
-      'SELECT key_id FROM api_keys WHERE key_id = ANY(?::text[]) AND active',
+      `SELECT key_id FROM api_keys WHERE key_id = ANY(?::text[]) AND ${VALID}`,
       [keyIds],
     );
     return new Set(rows.map(({ key_id }) => key_id));

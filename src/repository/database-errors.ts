@@ -35,6 +35,18 @@ const MESSAGES = [
   /not queryable$/,
 ];
 
+/**
+ * Whether a statement met others in a way that Postgres resolved by undoing it (serialization failure, deadlock): it has
+ * changed nothing, and the same statement succeeds when they have gone on.
+ */
+export function isConflict(error: unknown): boolean {
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  return code === '40001' || code === '40P01' || (cause !== undefined && isConflict(cause));
+}
+
+/** Whether a statement gave up because others held what it wanted to lock. */
+export const isLockTimeout = (error: unknown): boolean => (error as { code?: unknown }).code === '55P03';
+
 /** Whether a statement was refused because its server takes no writes: it is a standby, or was demoted. */
 export const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006';
 

@@ -1,33 +1,52 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable } from './database-errors.js';
+import { CAPTURE_TRIGGERS } from './capture-schema.js';
+import { isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
 import { migrationSource } from './migrations.js';
 
 /** Key of the advisory lock: the letters `taskwire` as a 64-bit number. */
 const LOCK_KEY = '8386110886542668389';
 const RETRY_MS = 100;
 const PATIENCE_MS = 60_000;
+/** How long a step waits for a table: whoever comes after it waits as long, so that writers stop for no longer. */
+const LOCK_TIMEOUT = '1s';
+
+export interface MigrateOptions {
+  /**
+   * Whether changes that other programs make to tasks become events (`on`). Without it, each call leaves that as it is,
+   * and a new schema has it on.
+   */
+  readonly capture?: 'on' | 'off';
+}
 
 /**
  * Brings the schema up to date. Any number of processes may call it at once: one works, the others wait for it.
  *
  * All steps and knex's own bookkeeping are one transaction under an advisory lock of that transaction, so a process that
- * dies half-way leaves nothing behind, no lock either.
+ * dies half-way leaves nothing behind, no lock either. It may run while others write: where a table is held by them, it
+ * gives up and begins again, for up to a minute.
  *
  * @returns names of the steps that were applied, none when the schema was up to date
  * @throws TaskwireError DATABASE_UNAVAILABLE
  */
-export async function migrate(db: Knex): Promise<string[]> {
+export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<string[]> {
   const end = performance.now() + PATIENCE_MS;
   try {
     for (;;) {
-      const applied = await db.transaction((transaction) => attempt(transaction));
-      if (applied !== undefined) {
-        return applied;
-      }
-      if (performance.now() > end) {
-        throw new TaskwireError('DATABASE_UNAVAILABLE', { message: 'Another process is migrating the database' });
+      const late = performance.now() > end;
+      try {
+        const applied = await db.transaction((transaction) => attempt(transaction, options));
+        if (applied !== undefined) {
+          return applied;
+        }
+        if (late) {
+          throw new TaskwireError('DATABASE_UNAVAILABLE', { message: 'Another process is migrating the database' });
+        }
+      } catch (error) {
+        if (late || !isLockTimeout(error)) {
+          throw error;
+        }
       }
       await sleep(RETRY_MS);
     }
@@ -37,7 +56,7 @@ export async function migrate(db: Knex): Promise<string[]> {
 }
 
 /** @returns undefined when another process has the lock: waiting for it within a statement would run into timeouts */
-async function attempt(transaction: Knex.Transaction): Promise<string[] | undefined> {
+async function attempt(transaction: Knex.Transaction, { capture }: MigrateOptions): Promise<string[] | undefined> {
   const lock: { rows: Array<{ mine: boolean }> } = await transaction.raw(
     'SELECT pg_try_advisory_xact_lock(?::bigint) AS mine',
     [LOCK_KEY],
@@ -45,10 +64,27 @@ async function attempt(transaction: Knex.Transaction): Promise<string[] | undefi
   if (lock.rows[0]?.mine !== true) {
     return undefined;
   }
+  await transaction.raw(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT}'`);
   const [, names]: [number, string[]] = await transaction.migrate.latest({
     migrationSource,
     tableName: 'schema_migrations',
     disableTransactions: true,
   });
+  if (capture !== undefined) {
+    await setCapture(transaction, capture === 'on');
+  }
   return names;
+}
+
+/** Turns the triggers of capture on or off, where they are not so already: that waits for those who write tasks. */
+async function setCapture(transaction: Knex.Transaction, on: boolean): Promise<void> {
+  const { rows }: { rows: Array<{ tgname: string; tgenabled: string }> } = await transaction.raw(
+    `SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'tasks'::regclass AND tgname = ANY(?)`,
+    [[...CAPTURE_TRIGGERS]],
+  );
+  for (const { tgname, tgenabled } of rows) {
+    if ((tgenabled === 'D') === on) {
+      await transaction.raw(`ALTER TABLE tasks ${on ? 'ENABLE' : 'DISABLE'} TRIGGER ${tgname}`);
+    }
+  }
 }

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { CAPTURE_STEP } from './capture-schema.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
 interface Step {
@@ -122,6 +123,25 @@ const STEPS: readonly Step[] = [
     ],
     down: ['CREATE INDEX jobs_by_user ON jobs (user_id)', 'DROP INDEX jobs_listed'],
   },
+  {
+    name: '0005_lives_of_keys',
+    up: [
+      `ALTER TABLE api_keys
+         ADD COLUMN scopes text[],
+         ADD COLUMN expires_at timestamptz,
+         DROP CONSTRAINT api_keys_role_check,
+         ADD CONSTRAINT api_keys_role_check CHECK (role IN ('reader', 'user', 'service', 'admin'))`,
+    ],
+    down: [
+      `DELETE FROM api_keys WHERE role = 'reader'`,
+      `ALTER TABLE api_keys
+         DROP COLUMN scopes,
+         DROP COLUMN expires_at,
+         DROP CONSTRAINT api_keys_role_check,
+         ADD CONSTRAINT api_keys_role_check CHECK (role IN ('user', 'service', 'admin'))`,
+    ],
+  },
+  { name: '0006_capture', ...CAPTURE_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

@@ -4,6 +4,30 @@ import { noteServerGone, prepares } from './connect-database.js';
 import { isDatabaseUnavailable, isReadOnly, isServerGone } from './database-errors.js';
 
 /**
+ * A transaction of another program's client, in which statements are to run.
+ *
+ * ```ts
+ * const transaction: TransactionClient = { query: (sql, bindings) => client.query(sql, [...bindings]) }; // pg
+ * ```
+ */
+export interface TransactionClient {
+  /**
+   * Runs one statement in the transaction.
+   * @param sql with `$1`, `$2` and so on for the bindings
+   * @returns its rows, as they are or in `rows`
+   */
+  query(sql: string, bindings: readonly unknown[]): Promise<readonly object[] | { readonly rows: readonly object[] }>;
+}
+
+/** Where statements run: a pool, a transaction of knex, or one of another client. */
+export type Database = Knex | TransactionClient;
+
+const isKnex = (db: Database): db is Knex => 'raw' in db;
+
+/** Whether statements run in a transaction that somebody else commits. */
+export const isTransaction = (db: Database): boolean => !isKnex(db) || db.isTransaction === true;
+
+/**
  * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further
  * texts run unprepared.
  */
@@ -15,7 +39,10 @@ const MAX_NAMES = 64;
  * @param sql with `?` for each binding
  * @throws TaskwireError DATABASE_UNAVAILABLE (the driver's error as `cause`) when the database cannot serve now
  */
-export function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+export function query<Row>(db: Database, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+  if (!isKnex(db)) {
+    return runBy<Row>(db, sql, bindings);
+  }
   return run(db, () => db.raw(sql, bindings as Knex.RawBinding[]));
 }
 
@@ -23,7 +50,10 @@ export function query<Row>(db: Knex, sql: string, bindings: readonly unknown[]):
  * The same for a statement that runs often and whose text takes few forms: the database plans it once per connection,
  * which for a write takes longer than the write itself.
  */
-export function preparedQuery<Row>(db: Knex, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+export function preparedQuery<Row>(db: Database, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+  if (!isKnex(db)) {
+    return runBy<Row>(db, sql, bindings);
+  }
   const name = prepares(db) ? nameOf(sql) : undefined;
   return run(db, () => {
     const statement = db.raw(sql, bindings as Knex.RawBinding[]);
@@ -54,4 +84,15 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
     }
     throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
   }
+}
+
+/** The transaction is its owner's, and so is what becomes of it: errors of its client pass as they are. */
+async function runBy<Row>(client: TransactionClient, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+  let place = 0;
+  const numbered = sql.replace(/\?/g, () => {
+    place += 1;
+    return `$${place}`;
+  });
+  const result = await client.query(numbered, bindings);
+  return ('rows' in result ? result.rows : result) as Row[];
 }

@@ -50,6 +50,8 @@ export interface Patch {
   readonly type: EventType;
   /** What it sets, by column; at least one. */
   readonly fields: Readonly<Record<string, unknown>>;
+  /** What its event says of that; what it replaces is added by the statement. */
+  readonly said: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -63,7 +65,19 @@ export function patchOf(update: TaskUpdate): Patch {
   if (given.length === 0) {
     throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to update' });
   }
-  return { taskId, type, fields: Object.fromEntries(given) };
+  const fields: Record<string, unknown> = Object.fromEntries(given);
+  return { taskId, type, fields, said: saidOf(type, fields) };
+}
+
+function saidOf(type: EventType, fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { is_successful, task_status, task_opx_cost } = fields;
+  return {
+    ...fields,
+    // Readers know it by both names.
+    ...(is_successful === undefined ? {} : { is_accepted: is_successful }),
+    ...(type === 'TASK_STATUS_CHANGED' ? { new_status: task_status } : {}),
+    ...(type === 'TASK_FEE_UPDATED' ? { new_fee: task_opx_cost } : {}),
+  };
 }
 
 function read(update: TaskUpdate): [EventType, object] {

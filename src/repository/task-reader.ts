@@ -1,8 +1,7 @@
-import type { Knex } from 'knex';
 import type { Position } from '../protocol/messages.js';
 import { jobRoom, parseRoom, type Room } from '../protocol/rooms.js';
 import type { TaskRow } from '../protocol/tasks.js';
-import { preparedQuery } from './query.js';
+import { type Database, preparedQuery } from './query.js';
 import { jobIdInput, parseInput, taskIdInput } from './task-input.js';
 import { taskJson } from './task-json.js';
 import { type PageRow, pageOfRow, pageStatement, type TaskPage } from './task-pages.js';
@@ -18,7 +17,7 @@ const MAX_PAGE = 1_000;
 
 /** Reads tasks as they are now. All methods reject with a TaskwireError: INVALID_REQUEST, DATABASE_UNAVAILABLE. */
 export class TaskReader {
-  constructor(protected readonly db: Knex) {}
+  constructor(protected readonly db: Database) {}
 
   /** Owners of those of some jobs that exist, by job id. */
   ownersOfJobs(jobIds: readonly string[]): Promise<Map<string, string>> {

@@ -1,7 +1,7 @@
-import type { Knex } from 'knex';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
-import { preparedQuery } from './query.js';
+import { isConflict } from './database-errors.js';
+import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { insertTasks, updateTasks } from './task-batch.js';
 import {
   type AttestationInput,
@@ -9,10 +9,11 @@ import {
   createTaskInput,
   type ExecutionInput,
   parseInput,
+  taskIdInput,
 } from './task-input.js';
 import { patchOf, type TaskUpdate } from './task-patch.js';
 import { TaskReader } from './task-reader.js';
-import { insertTask, isVanished, type Statement, updateTask, type WriteRow } from './task-writes.js';
+import { type Announcement, deleteTask, insertTask, type Statement, updateTask, type WriteRow } from './task-writes.js';
 
 /**
  * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what
@@ -27,7 +28,7 @@ export interface TaskWrite {
   readonly task_id: number;
   readonly job_id: string;
   readonly user_id: string;
-  /** Position of the write's event in the owner's stream; absent without a publisher. */
+  /** Position of the write's event in the owner's stream; absent when capture is off. */
   readonly seq?: number;
   readonly epoch?: string;
 }
@@ -37,29 +38,53 @@ export type BatchOutcome = TaskWrite | TaskwireError;
 
 /** Items of one batch. */
 const MAX_BATCH = 500;
-/** A task that goes away during a batch fails it as a whole; without the task it is tried again. */
-const BATCH_ATTEMPTS = 3;
+/** How often a write is tried that meets others so that they wait for each other. */
+const CONFLICT_ATTEMPTS = 5;
+
+export interface TaskRepositoryOptions {
+  /**
+   * `off`: writes make no events at all, as for a bulk load. Subscribers and the log do not learn of them: rows that they
+   * merge events into are wrong until they take a snapshot, and old values of later events are unknown to them.
+   */
+  readonly capture?: 'on' | 'off';
+}
 
 /**
- * Every write to a task goes through here, whoever makes it: REST, a scheduler, a job. Each write is one statement and
- * one commit. With a publisher it also takes the next place in the owner's stream, logs the event and, once committed,
- * hands it to the publisher; without one it writes plainly and emits nothing.
+ * Writes tasks: REST, a scheduler, a job. Each write is one statement and one commit: it changes the task, takes the next
+ * place in the owner's stream and logs the event. Once committed, the event is handed to the publisher. Without one, the
+ * commit wakes the workers by way of the database, and subscribers are told a little later.
+ *
+ * On a transaction (of knex, or of another client by a `TransactionClient`) the write joins it. It is seen once the
+ * transaction commits, and never if it does not. From the first write on, the transaction holds its streams up: commit
+ * soon. It can meet other transactions in a deadlock (40P01); repeat it as a whole then.
  *
  * All methods reject with a TaskwireError: INVALID_REQUEST for a bad argument, NOT_FOUND for a job or task that does not
  * exist (nothing is changed then), DATABASE_UNAVAILABLE.
  */
 export class TaskRepository extends TaskReader {
+  private readonly announcement: Announcement;
+  private readonly joins: boolean;
+
   constructor(
-    db: Knex,
+    db: Database,
     private readonly publisher?: EventPublisher,
+    private readonly options: TaskRepositoryOptions = {},
   ) {
     super(db);
+    this.joins = isTransaction(db);
+    const told = publisher !== undefined && !this.joins ? 'published' : 'unpublished';
+    this.announcement = options.capture === 'off' ? 'silent' : told;
+  }
+
+  /** The same repository within a transaction that the caller commits or rolls back. */
+  within(transaction: Database): TaskRepository {
+    return new TaskRepository(transaction, this.publisher, this.options);
   }
 
   /** Creates a task of an existing job. Emits TASK_CREATED. */
   async createTaskData(input: CreateTaskInput): Promise<TaskWrite> {
     const values = parseInput(createTaskInput, input);
-    return this.writeOne(insertTask(values, this.publisher !== undefined), 'job');
+    return this.writeOne(insertTask(values, this.announcement), 'job');
   }
 
   /** Records an execution: sets the fields that are given. Emits TASK_UPDATED. */
@@ -99,6 +124,11 @@ export class TaskRepository extends TaskReader {
     });
   }
 
+  /** Deletes a task. Emits TASK_DELETED, which is ours: clients ignore types that they do not know. */
+  async deleteTaskData(taskId: number): Promise<TaskWrite> {
+    return this.writeOne(deleteTask(parseInput(taskIdInput, taskId), this.announcement), 'task');
+  }
+
   /**
    * Creates tasks of one owner's jobs in one statement and one commit, with one event each, in the order of the items.
    * An item that is wrong, or whose job is not the owner's (NOT_FOUND), does not keep the others from being written.
@@ -110,36 +140,32 @@ export class TaskRepository extends TaskReader {
     return this.batch(
       inputs,
       (input) => parseInput(createTaskInput, input),
-      () => true,
-      (items) => insertTasks(owner, items, this.publisher !== undefined),
+      (items) => insertTasks(owner, items, this.announcement),
       (item, row) => item.job_id === row.job_id,
       'job',
     );
   }
 
   /**
-   * Makes updates of one owner's tasks as `createManyTaskData` does creations. Of several updates of one task each has
-   * its own event, in their order; the second one is part of a second statement, and so on.
+   * Makes updates of one owner's tasks as `createManyTaskData` does creations: one statement, one commit, also where
+   * several updates are of one task. Each has its own event, in their order.
    */
   updateManyTaskData(owner: string, updates: readonly TaskUpdate[]): Promise<BatchOutcome[]> {
     return this.batch(
       updates,
       patchOf,
-      (patch, round) => round.every(({ taskId }) => taskId !== patch.taskId),
-      (patches) => updateTasks(owner, patches, this.publisher !== undefined),
+      (patches) => updateTasks(owner, patches, this.announcement),
       (patch, row) => patch.taskId === Number(row.task_id),
       'task',
     );
   }
 
   private update(update: TaskUpdate): Promise<TaskWrite> {
-    return this.writeOne(updateTask(patchOf(update), this.publisher !== undefined), 'task');
+    return this.writeOne(updateTask(patchOf(update), this.announcement), 'task');
   }
 
   private async writeOne(statement: Statement, missing: 'job' | 'task'): Promise<TaskWrite> {
-    // A task that goes away while its update waits is as good as one that was never there.
-    const rows = (await this.run(statement)) ?? [];
-    const [write] = this.announce(rows);
+    const [write] = this.announce(await this.run(statement));
     if (write === undefined) {
       throw notFound(missing);
     }
@@ -147,14 +173,12 @@ export class TaskRepository extends TaskReader {
   }
 
   /**
-   * @param fits whether an item may be written by the same statement as those of the round
-   * @param statementOf the statement of a round; it leaves out items and returns the rows of the others in order
+   * @param statementOf the statement of some items; it leaves out some and returns the rows of the others in order
    * @param isOf whether a row is that of an item, or of one that is left out or written for the same reason
    */
   private async batch<Input, Item>(
     inputs: readonly Input[],
     check: (input: Input) => Item,
-    fits: (item: Item, round: readonly Item[]) => boolean,
     statementOf: (items: readonly Item[]) => Statement,
     isOf: (item: Item, row: WriteRow) => boolean,
     missing: 'job' | 'task',
@@ -163,71 +187,52 @@ export class TaskRepository extends TaskReader {
       throw new TaskwireError('INVALID_REQUEST', { message: `At most ${MAX_BATCH} items at once` });
     }
     const outcomes: BatchOutcome[] = [];
-    let pending: Array<{ index: number; item: Item }> = [];
+    const checked: Array<{ index: number; item: Item }> = [];
     for (const [index, input] of inputs.entries()) {
       try {
-        pending.push({ index, item: check(input) });
+        checked.push({ index, item: check(input) });
       } catch (error) {
         outcomes[index] = toTaskwireError(error);
       }
     }
-    while (pending.length > 0) {
-      const round: typeof pending = [];
-      const later: typeof pending = [];
-      const items: Item[] = [];
-      for (const entry of pending) {
-        if (fits(entry.item, items)) {
-          round.push(entry);
-          items.push(entry.item);
-        } else {
-          later.push(entry);
-        }
-      }
-      const rows = await this.runRound(statementOf(items));
-      const writes = rows instanceof TaskwireError ? [] : this.announce(rows);
+    if (checked.length === 0) {
+      return outcomes;
+    }
+    try {
+      const rows = await this.run(statementOf(checked.map(({ item }) => item)));
+      const writes = this.announce(rows);
       let next = 0;
-      for (const { index, item } of round) {
-        if (rows instanceof TaskwireError) {
-          outcomes[index] = rows;
-        } else {
-          const row = rows[next];
-          outcomes[index] = row !== undefined && isOf(item, row) ? writes[next++]! : notFound(missing);
-        }
+      for (const { index, item } of checked) {
+        const row = rows[next];
+        outcomes[index] = row !== undefined && isOf(item, row) ? writes[next++]! : notFound(missing);
       }
-      pending = later;
-      if (rows instanceof TaskwireError && rows.code === 'DATABASE_UNAVAILABLE') {
-        // The rest would come late, and after what is missing now.
-        for (const { index } of pending.splice(0)) {
-          outcomes[index] = rows;
-        }
+    } catch (error) {
+      if (this.joins) {
+        // Whose transaction it is has to know that it has failed.
+        throw error;
+      }
+      for (const { index } of checked) {
+        outcomes[index] = toTaskwireError(error);
       }
     }
     return outcomes;
   }
 
-  private async runRound(statement: Statement): Promise<readonly WriteRow[] | TaskwireError> {
-    try {
-      for (let attempt = 0; attempt < BATCH_ATTEMPTS; attempt += 1) {
-        const rows = await this.run(statement);
-        if (rows !== undefined) {
-          return rows;
+  private async run({ sql, bindings }: Statement): Promise<WriteRow[]> {
+    if (this.joins) {
+      // What the transaction has changed by other statements was before this write, and is logged before it.
+      await query(this.db, 'SELECT taskwire_tell_changes()', []);
+      return preparedQuery<WriteRow>(this.db, sql, bindings);
+    }
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await preparedQuery<WriteRow>(this.db, sql, bindings);
+      } catch (error) {
+        // The statement was undone as a whole, and whoever it met has gone on.
+        if (!isConflict(error) || attempt === CONFLICT_ATTEMPTS) {
+          throw error;
         }
       }
-      return new TaskwireError('INTERNAL_ERROR');
-    } catch (error) {
-      return toTaskwireError(error);
-    }
-  }
-
-  /** @returns undefined when a task went away meanwhile and the statement has changed nothing */
-  private async run({ sql, bindings }: Statement): Promise<WriteRow[] | undefined> {
-    try {
-      return await preparedQuery<WriteRow>(this.db, sql, bindings);
-    } catch (error) {
-      if (isVanished(error)) {
-        return undefined;
-      }
-      throw error;
     }
   }
 
@@ -245,7 +250,7 @@ export class TaskRepository extends TaskReader {
       events.push({ type, ...ids, ...place, changes: changesText(ids, changes), timestamp });
       return { ...write, ...place };
     });
-    if (events.length > 0) {
+    if (events.length > 0 && this.announcement === 'published') {
       this.publisher?.publish(events);
     }
     return writes;

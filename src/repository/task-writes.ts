@@ -19,76 +19,84 @@ export interface WriteRow {
   changes: string | null;
 }
 
-/** The counter row first: it stays locked until commit, so `seq` order is commit order, and all locks are taken in one order. */
-const RAISE = 'UPDATE event_streams SET seq = seq + 1';
+/**
+ * What becomes of a write's event.
+ *
+ * - `published`: it is logged, and a publisher is told once it is committed.
+ * - `unpublished`: it is logged, and its commit wakes whoever listens to the database.
+ * - `silent`: there is none. No subscriber learns of the write.
+ */
+export type Announcement = 'published' | 'unpublished' | 'silent';
+
+/*
+ * The order of locks is: task rows by `task_id`, then the counter. Other programs' transactions meet them in that order
+ * too, as their changes take the counter when they commit (see capture-schema.ts). The counter stays locked until the
+ * commit, so that `seq` order is commit order.
+ */
+
+/** SQL that marks a written row as logged by its own statement, so that it is not captured (see capture-schema.ts). */
+export const NEW_MARK = 'txid_current() << 20';
+export const NEXT_MARK =
+  'CASE WHEN tasks.write_mark >> 20 = txid_current() THEN tasks.write_mark + 1 ELSE txid_current() << 20 END';
 
 /**
- * Whether a statement failed because the row that it wrote went away meanwhile; it has changed nothing. A counter that is
- * raised without an event would be a hole that readers wait at for ever, so such an event is made without ids, which the
- * log does not take.
+ * What the log gives back of a written event: a `WriteRow`.
+ * @param epoch SQL of the stream's epoch
  */
-export function isVanished(error: unknown): boolean {
-  const { code, table } = error as { code?: unknown; table?: unknown };
-  return code === '23502' && table === 'task_events';
-}
+export const loggedRow = (announcement: Announcement): string =>
+  `task_id, job_id::text AS job_id, user_id, changes::text AS changes,
+    concat_ws(' ', type, seq, (SELECT epoch FROM stream), ${isoText('created_at')}) AS stamp${
+      announcement === 'unpublished' ? ', pg_notify(taskwire_channel(), user_id)' : ''
+    }`;
 
-/** What the log gives back of a written event: a `WriteRow`. */
-export const LOGGED_ROW = `task_id, job_id::text AS job_id, user_id, changes::text AS changes,
-    concat_ws(' ', type, seq, (SELECT epoch FROM stream), ${isoText('created_at')}) AS stamp`;
-
-/**
- * Logs the written row and answers.
- * @param said SQL of what the event says beside the ids: jsonb
- * @param at SQL of its time
- */
-const logged = (type: EventType, said: string, at: string): string => `
-  INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at)
-  SELECT stream.user_id, stream.seq, task.job_id, task.task_id, '${type}', ${said}, ${at}
-  FROM stream LEFT JOIN task ON true
-  RETURNING ${LOGGED_ROW}`;
+/** Columns of an event of the log. */
+export const EVENT_COLUMNS = 'user_id, seq, job_id, task_id, type, changes, created_at, published';
 
 /** The same of rows that are not logged. */
 export const UNLOGGED = `
   SELECT task_id, job_id::text AS job_id, user_id, NULL AS changes, NULL AS stamp FROM task`;
 
 /**
- * Inserts a task of an existing job. Without the job no row is changed and none is returned.
- * @param withEvent whether the owner's stream gets the event
+ * Raises the counter and logs the written row. Without a stream there is no number, which the log does not take: the
+ * write fails as a whole.
+ * @param said SQL of what the event says beside the ids: jsonb
+ * @param where SQL of a condition that holds
  */
+const finish = (announcement: Announcement, type: EventType, said: string, where = ''): string =>
+  announcement === 'silent'
+    ? `${UNLOGGED} ${where}`
+    : `, stream AS (
+    UPDATE event_streams SET seq = seq + 1 WHERE user_id = (SELECT user_id FROM task) RETURNING seq, epoch
+  )
+  INSERT INTO task_events (${EVENT_COLUMNS})
+  SELECT task.user_id, stream.seq, task.job_id, task.task_id, '${type}', ${said}, clock_timestamp(),
+    ${announcement === 'published'}
+  FROM task LEFT JOIN stream ON true ${where}
+  RETURNING ${loggedRow(announcement)}`;
+
+/** Inserts a task of an existing job. Without the job no row is changed and none is returned. */
 export function insertTask(
   input: { job_id: string; task_definition_id: number; is_imua: boolean },
-  withEvent: boolean,
+  announcement: Announcement,
 ): Statement {
   const { job_id, task_definition_id, is_imua } = input;
-  const insert = (source: string): string => `
-  task AS (
-    INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
-    SELECT ?::numeric, source.user_id, ?::bigint, ?::boolean, '${INITIAL_TASK_STATUS}', clock_timestamp()
-    FROM ${source} source
-    RETURNING task_id, job_id, user_id, task_definition_id, is_imua, created_at
-  )`;
-  const values = [job_id, task_definition_id, is_imua];
-  if (!withEvent) {
-    const owner = '(SELECT user_id FROM jobs WHERE job_id = ?::numeric)';
-    return { sql: `WITH ${insert(owner)} ${UNLOGGED}`, bindings: [...values, job_id] };
-  }
-  const said = `jsonb_build_object('task_definition_id', task.task_definition_id, 'is_imua', task.is_imua,
-    'created_at', ${isoText('task.created_at')})`;
   return {
+    // The job first: whoever deletes a job holds it while the counter is waited for.
     sql: `
-  WITH stream AS (
-    ${RAISE} WHERE user_id = (SELECT user_id FROM jobs WHERE job_id = ?::numeric) RETURNING user_id, seq, epoch
-  ), ${insert('stream')} ${logged('TASK_CREATED', said, 'task.created_at')}`,
-    bindings: [job_id, ...values],
+  WITH task AS (
+    INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at, write_mark)
+    SELECT job_id, user_id, ?::bigint, ?::boolean, '${INITIAL_TASK_STATUS}', clock_timestamp(), ${NEW_MARK}
+    FROM jobs WHERE job_id = ?::numeric FOR KEY SHARE
+    RETURNING task_id, job_id, user_id, taskwire_row(tasks) AS said
+  )${finish(announcement, 'TASK_CREATED', 'task.said')}`,
+    bindings: [task_definition_id, is_imua, job_id],
   };
 }
 
 /** What an update's event says beside the fields that were set: SQL over the written row. */
-export const BESIDE: Readonly<Record<EventType, string>> = {
-  TASK_CREATED: '',
-  TASK_UPDATED: '',
-  TASK_STATUS_CHANGED: `|| jsonb_build_object('old_status', task.previous_status, 'new_status', task.task_status)`,
-  TASK_FEE_UPDATED: `|| jsonb_build_object('old_fee', task.previous_opx_cost, 'new_fee', task.task_opx_cost)`,
+const REPLACED: Readonly<Partial<Record<EventType, string>>> = {
+  TASK_STATUS_CHANGED: ` || jsonb_build_object('old_status', task.previous_status)`,
+  TASK_FEE_UPDATED: ` || jsonb_build_object('old_fee', task.previous_opx_cost)`,
 };
 
 /** Columns that keep what a write replaces in another one. */
@@ -98,55 +106,48 @@ const PREVIOUS: Readonly<Record<string, string>> = {
 };
 
 /**
- * What an update of some columns sets: these, and what keeps what they replace.
- * @param value SQL of a column's new value
- */
-export const settings = (
-  columns: readonly string[],
-  value: (column: string) => string,
-): Array<{ readonly column: string; readonly target: string; readonly to: string }> =>
-  columns.flatMap((column) => {
-    const previous = PREVIOUS[column];
-    const set = { column, target: column, to: value(column) };
-    return previous === undefined ? [set] : [set, { column, target: previous, to: `tasks.${column}` }];
-  });
-
-/** What an update returns of each row. */
-export const UPDATED_ROW = ['task_id', 'job_id', 'user_id', ...Object.entries(PREVIOUS).flat()]
-  .map((column) => `tasks.${column}`)
-  .join(', ');
-
-/**
  * Updates a task. Without the task no row is changed and none is returned.
  *
  * The row itself keeps what the update replaces: an UPDATE always works on the newest version of a row, while a read in
- * the same statement shows what was there before the statement waited for the counter, or costs a lock of its own.
- * @param withEvent whether the owner's stream gets the event
+ * the same statement shows what was there before the statement waited for it, or costs a lock of its own.
  */
-export function updateTask({ taskId, type, fields }: Patch, withEvent: boolean): Statement {
+export function updateTask({ taskId, type, fields, said }: Patch, announcement: Announcement): Statement {
   const columns = Object.keys(fields);
-  const assignments = settings(columns, (column) => `?::${COLUMN_TYPES[column]}`)
-    .map(({ target, to }) => `${target} = ${to}`)
-    .join(', ');
+  const assignments = columns.flatMap((column) => {
+    const set = `${column} = ?::${COLUMN_TYPES[column]}`;
+    const previous = PREVIOUS[column];
+    return previous === undefined ? [set] : [set, `${previous} = tasks.${column}`];
+  });
   const values = columns.map((column) =>
     COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(fields[column]) : fields[column],
   );
-  if (!withEvent) {
-    return {
-      sql: `
-  WITH task AS (UPDATE tasks SET ${assignments} WHERE task_id = ? RETURNING task_id, job_id, user_id)
-  ${UNLOGGED}`,
-      bindings: [...values, taskId],
-    };
-  }
   return {
     sql: `
-  WITH stream AS (
-    ${RAISE} WHERE user_id = (SELECT user_id FROM tasks WHERE task_id = ?) RETURNING user_id, seq, epoch
-  ), task AS (
-    UPDATE tasks SET ${assignments} FROM stream WHERE tasks.task_id = ? AND tasks.user_id = stream.user_id
-    RETURNING ${UPDATED_ROW}
-  ) ${logged(type, `?::jsonb ${BESIDE[type]}`, 'clock_timestamp()')}`,
-    bindings: [taskId, ...values, taskId, JSON.stringify(fields)],
+  WITH task AS (
+    UPDATE tasks SET ${assignments.join(', ')}, write_mark = ${NEXT_MARK} WHERE task_id = ?
+    RETURNING task_id, job_id, user_id, previous_status, previous_opx_cost
+  )${finish(announcement, type, `?::jsonb${REPLACED[type] ?? ''}`)}`,
+    bindings: [...values, taskId, ...(announcement === 'silent' ? [] : [JSON.stringify(said)])],
+  };
+}
+
+/** Deletes a task. Without the task no row is changed and none is returned. */
+export function deleteTask(taskId: number, announcement: Announcement): Statement {
+  return {
+    // The setting keeps the deletion from being captured, and is taken back as soon as that is decided.
+    sql: `
+  WITH task AS (
+    DELETE FROM tasks
+    WHERE task_id = ? AND (SELECT set_config('taskwire.deleting', ?::bigint::text, true)) IS NOT NULL
+    RETURNING task_id, job_id, user_id, task_status, task_opx_cost
+  ), done AS MATERIALIZED (
+    SELECT set_config('taskwire.deleting', '', true) FROM (SELECT count(*) FROM task) counted
+  )${finish(
+    announcement,
+    'TASK_DELETED',
+    `jsonb_build_object('old_status', task.task_status, 'old_fee', task.task_opx_cost)`,
+    'WHERE EXISTS (SELECT FROM done)',
+  )}`,
+    bindings: [taskId, taskId],
   };
 }

@@ -8,6 +8,7 @@ import { migrate } from '../../src/repository/migrate.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { batchSuite } from './batch.suite.js';
+import { captureSuite } from './capture.suite.js';
 import { repositorySuite, type SuiteDatabase } from './repository.suite.js';
 import { snapshotSuite } from './snapshot.suite.js';
 
@@ -33,8 +34,10 @@ async function openEmbedded(): Promise<SuiteDatabase> {
 
 describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => repositorySuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'batches over Postgres', () => batchSuite(openPostgres));
+describeWith(POSTGRES_PROGRAMS, 'capture over Postgres', () => captureSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'snapshots over Postgres', () => snapshotSuite(openPostgres));
 
 describe('repositories over the embedded database', () => repositorySuite(openEmbedded));
 describe('batches over the embedded database', () => batchSuite(openEmbedded));
+describe('capture over the embedded database', () => captureSuite(openEmbedded));
 describe('snapshots over the embedded database', () => snapshotSuite(openEmbedded));

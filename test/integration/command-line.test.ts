@@ -78,18 +78,18 @@ describe('command line', function () {
       env,
     );
     expect(made.err).to.equal('');
-    const { key, keyId, ...rest } = JSON.parse(made.out) as Record<string, unknown>;
+    const { key, key_id: keyId, ...rest } = JSON.parse(made.out) as Record<string, unknown>;
     expect(key).to.match(/^tw_/);
-    expect(rest).to.include({ owner: 'alice', role: 'service', rateLimit: 77, name: 'nightly job', active: true });
+    expect(rest).to.include({ owner: 'alice', role: 'service', rate_limit: 77, name: 'nightly job', active: true });
 
     const second = await taskwire(['keys', 'create', '--owner', 'bob'], { ...env, DEFAULT_RATE_LIMIT: '5' });
     expect(second.out).to.match(/^tw_\S{43}\n$/);
 
     expect((await taskwire(['keys', 'disable', String(keyId)], env)).out).to.equal(`Disabled ${keyId}.\n`);
     const listed = JSON.parse((await taskwire(['keys', 'list', '--json'], env)).out) as Array<Record<string, unknown>>;
-    expect(listed.map(({ owner, active, rateLimit }) => ({ owner, active, rateLimit }))).to.deep.equal([
-      { owner: 'alice', active: false, rateLimit: 77 },
-      { owner: 'bob', active: true, rateLimit: 5 },
+    expect(listed.map(({ owner, active, rate_limit }) => ({ owner, active, rate_limit }))).to.deep.equal([
+      { owner: 'alice', active: false, rate_limit: 77 },
+      { owner: 'bob', active: true, rate_limit: 5 },
     ]);
     const text = (await taskwire(['keys', 'list'], env)).out;
     expect(text)
@@ -159,7 +159,9 @@ describe('command line', function () {
 
     it('disables a key whose connections the workers then close by themselves', async () => {
       const there = { DATABASE_URL: database.url };
-      const { key, keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'carol', '--json'], there)).out);
+      const { key, key_id: keyId } = JSON.parse(
+        (await taskwire(['keys', 'create', '--owner', 'carol', '--json'], there)).out,
+      );
       const closed = once(await connect(server.url, key), 'close');
       const outcome = await taskwire(['keys', 'disable', keyId], {
         ...there,
@@ -205,7 +207,9 @@ describeWith(REDIS_PROGRAMS, 'command line beside a service on the embedded data
   });
 
   it('makes keys in its database, and tells its workers at once of one that is disabled', async () => {
-    const { key, keyId } = JSON.parse((await taskwire(['keys', 'create', '--owner', 'dave', '--json'], beside)).out);
+    const { key, key_id: keyId } = JSON.parse(
+      (await taskwire(['keys', 'create', '--owner', 'dave', '--json'], beside)).out,
+    );
     const closings = [];
     for (let count = 0; count < 4; count += 1) {
       closings.push(once(await connect(instance.url, key), 'close'));

@@ -133,8 +133,8 @@ describe('gateways', function () {
     tasks = new TaskRepository(db, new Publisher(server.broker, silentLogger));
     jobs = new JobRepository(db);
     keys = new ApiKeyRepository(db);
-    ada = (await keys.create({ owner: 'ada', rateLimit: 1_000_000 })).key;
-    eve = (await keys.create({ owner: 'eve', rateLimit: 1_000_000 })).key;
+    ada = (await keys.create({ owner: 'ada', rate_limit: 1_000_000 })).key;
+    eve = (await keys.create({ owner: 'eve', rate_limit: 1_000_000 })).key;
   });
   afterEach(() => {
     for (const client of opened.splice(0)) {
@@ -201,7 +201,7 @@ describe('gateways', function () {
 
     it('tells in band why it refuses, and closes with the code of the table', async () => {
       const inactive = await keys.create({ owner: 'ada' });
-      await keys.disable(inactive.record.keyId);
+      await keys.disable(inactive.record.key_id);
       const cases: Array<[PlainClient, string, number]> = [
         [plain(undefined), 'MISSING_API_KEY', 4501],
         [plain('tw_wrong'), 'INVALID_API_KEY', 4502],
@@ -486,7 +486,7 @@ describe('gateways', function () {
     const errors: Any[] = [];
     socket.on('ERROR', (message) => errors.push(message.data.code));
     const gone = once(socket as Any, 'disconnect');
-    const answer = await fetch(`${server.url}/api/keys/${record.keyId}`, {
+    const answer = await fetch(`${server.url}/api/keys/${record.key_id}`, {
       method: 'DELETE',
       headers: { 'x-api-key': admin.key },
     });

@@ -47,7 +47,7 @@ describe('maintenance of a worker', function () {
       log,
       apiKeys,
       connections: {
-        keyIds: () => [good!, bad!].map(({ record }) => record.keyId),
+        keyIds: () => [good!, bad!].map(({ record }) => record.key_id),
         closeByKey: (keyId, code) => closed.add(`${keyId} ${code}`),
       },
       retentionHours: 2,
@@ -59,15 +59,15 @@ describe('maintenance of a worker', function () {
     try {
       await eventually(async () => expect(await log.state('ada')).to.include({ seq: 2, floor: 1 }));
       expect([...closed]).to.deep.equal([]);
-      await apiKeys.disable(bad!.record.keyId);
-      await eventually(() => expect([...closed]).to.deep.equal([`${bad!.record.keyId} INACTIVE_API_KEY`]));
+      await apiKeys.disable(bad!.record.key_id);
+      await eventually(() => expect([...closed]).to.deep.equal([`${bad!.record.key_id} INACTIVE_API_KEY`]));
     } finally {
       maintenance.stop();
     }
   });
 
   it('looks at the keys when the broker is back, and writes down when keys were used', async () => {
-    const { key, record } = await apiKeys.create({ owner: 'ada', rateLimit: 10_000 });
+    const { key, record } = await apiKeys.create({ owner: 'ada', rate_limit: 10_000 });
     const whenUp: Array<() => void> = [];
     const broker = Object.assign(new FakeBrokers().add('n1'), {
       onUp: (listener: () => void): unknown => whenUp.push(listener),
@@ -84,7 +84,7 @@ describe('maintenance of a worker', function () {
       await once(socket, 'message');
       const ended = once(socket, 'close');
       // Nobody can be told.
-      await apiKeys.disable(record.keyId);
+      await apiKeys.disable(record.key_id);
       for (const listener of whenUp) {
         listener();
       }
@@ -96,6 +96,6 @@ describe('maintenance of a worker', function () {
       server.http.close();
       await server.stop();
     }
-    expect((await apiKeys.findByHash(hashApiKey(key)))!.lastUsedAt).to.match(/^\d{4}-/);
+    expect((await apiKeys.findByHash(hashApiKey(key)))!.last_used_at).to.match(/^\d{4}-/);
   });
 });

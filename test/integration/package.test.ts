@@ -95,7 +95,7 @@ describe('the package', function () {
   });
 
   it('without a transport writes what the workers find in the log', async () => {
-    const key = (await new ApiKeyRepository(db).create({ owner: 'alice', rateLimit: 10_000 })).key;
+    const key = (await new ApiKeyRepository(db).create({ owner: 'alice', rate_limit: 10_000 })).key;
     const server = new InProcessServer(database.url, { RECONCILE_IDLE_MS: '100' });
     let subscriber: Subscriber | undefined;
     try {

@@ -105,7 +105,7 @@ describe('the protocol on both wires', function () {
     jobs = new JobRepository(db);
     keys = new ApiKeyRepository(db);
     log = new EventLog(db);
-    service = (await keys.create({ owner: 'scheduler', role: 'service', rateLimit: 1_000_000 })).key;
+    service = (await keys.create({ owner: 'scheduler', role: 'service', rate_limit: 1_000_000 })).key;
   });
   afterEach(async () => {
     for (const client of opened.splice(0)) {

@@ -30,7 +30,7 @@ describe('a database from a backup', function () {
     tasks = new TaskRepository(db, { publish() {} });
     log = new EventLog(db);
     await new JobRepository(db).create({ job_id: 1, user_id: 'alice' });
-    key = (await new ApiKeyRepository(db).create({ owner: 'alice', rateLimit: 10_000 })).key;
+    key = (await new ApiKeyRepository(db).create({ owner: 'alice', rate_limit: 10_000 })).key;
   });
 
   after(async () => {

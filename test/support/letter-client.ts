@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import type { Connection, Outgoing } from '../../src/hub/connection.js';
-import type { OpenSession, Session, Success } from '../../src/hub/session.js';
+import type { Success } from '../../src/hub/reply.js';
+import type { OpenSession, Session } from '../../src/hub/session.js';
 import { errorEntry, TaskwireError } from '../../src/protocol/errors.js';
 import { CLOGGED } from './hub-clients.js';
 import { inRoom, JOB_OF, type ReferenceLog, USER } from './hub-log.js';

@@ -11,8 +11,8 @@ export class PlainClient {
   closed: { code: number; reason: string } | undefined;
   readonly socket: WebSocket;
 
-  constructor(url: string, headers: Record<string, string> = {}) {
-    this.socket = new WebSocket(url.replace('http', 'ws'), { headers });
+  constructor(url: string, headers: Record<string, string> = {}, protocols: string[] = []) {
+    this.socket = new WebSocket(url.replace('http', 'ws'), protocols, { headers });
     this.socket.on('error', () => {});
     this.socket.on('message', (bytes) => {
       this.texts.push(String(bytes));

@@ -5,11 +5,14 @@ import type { Knex } from 'knex';
 import { silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
+import { Authenticator } from '../../src/door/authenticator.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
+import { Tokens } from '../../src/door/tokens.js';
 import { createApp } from '../../src/http/app.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
+import type { Role } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventHistory } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
@@ -43,6 +46,7 @@ export class RestServer {
   readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
   readonly revoked: string[] = [];
   readiness: Readiness = 'ready';
+  readonly tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 600 });
   private readonly server: Server;
 
   constructor(private readonly db: Knex) {
@@ -63,7 +67,9 @@ export class RestServer {
       history: new EventHistory(db),
       apiKeys: this.apiKeys,
       access: new RoomAccess((rooms) => log.ownersOf(rooms)),
-      keys: this.auth,
+      keys: new Authenticator(this.auth, this.tokens),
+      tokens: this.tokens,
+      statsAccess: 'local',
       rates: new RateLimiter(broker),
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
@@ -73,6 +79,7 @@ export class RestServer {
         readiness: () => this.readiness,
         collect: () => stats.collect({ rooms: false }),
       }),
+      announceChanged: async (keyId) => this.auth.forget(keyId),
       announceRevoked: async (keyId) => {
         this.revoked.push(keyId);
         this.auth.forget(keyId);
@@ -99,8 +106,8 @@ export class RestServer {
     await this.db.destroy();
   }
 
-  async makeKey(owner: string, role: 'user' | 'service' | 'admin' = 'user', rateLimit = 100_000): Promise<string> {
-    return (await this.apiKeys.create({ owner, role, rateLimit })).key;
+  async makeKey(owner: string, role: Role = 'user', rateLimit = 100_000): Promise<string> {
+    return (await this.apiKeys.create({ owner, role, rate_limit: rateLimit })).key;
   }
 
   async request(method: string, path: string, { key, headers = {}, body }: RestRequest = {}): Promise<RestAnswer> {

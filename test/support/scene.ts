@@ -21,12 +21,12 @@ export class Scene {
     const db = connectDatabase({ url: databaseUrl, pool: 10 });
     const keys = new ApiKeyRepository(db);
     const rateLimit = 10_000_000;
-    const service = await keys.create({ owner: 'scheduler', role: 'service', rateLimit });
+    const service = await keys.create({ owner: 'scheduler', role: 'service', rate_limit: rateLimit });
     const scene = new Scene(db, service.key);
     const jobs = new JobRepository(db);
     for (let user = 1; user <= size.users; user += 1) {
       const userId = `user_${user}`;
-      scene.keys.set(userId, (await keys.create({ owner: userId, rateLimit })).key);
+      scene.keys.set(userId, (await keys.create({ owner: userId, rate_limit: rateLimit })).key);
       for (let job = 1; job <= size.jobsPerUser; job += 1) {
         const jobId = String(user * 1_000 + job);
         await jobs.create({ job_id: jobId, user_id: userId });

@@ -186,7 +186,7 @@ export class Subscriber {
     } else if (!news) {
       this.violations.push(`${type} ${id} out of order or seen before`);
     } else {
-      this.state.set(data.task_id, { ...this.state.get(data.task_id), ...data.changes });
+      this.state.set(data.task_id, { ...this.state.get(data.task_id), ...(data.changes as object) });
     }
   }
 }

@@ -12,8 +12,8 @@ const CACHE_MS = 1_000;
 const GRACE_MS = 60_000;
 
 function recordOf(keyId: string, fields: Partial<ApiKeyRecord> = {}): ApiKeyRecord {
-  const common = { prefix: 'tw_aaaa', name: null, createdAt: '', lastUsedAt: null };
-  return { keyId, owner: 'ada', role: 'user', rateLimit: 600, active: true, ...common, ...fields };
+  const common = { prefix: 'tw_aaaa', name: null, created_at: '', last_used_at: null, scopes: null, expires_at: null };
+  return { key_id: keyId, owner: 'ada', role: 'user', rate_limit: 600, active: true, ...common, ...fields };
 }
 
 /** A table of keys that counts how often it is asked and can be switched off. */

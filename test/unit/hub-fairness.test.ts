@@ -49,6 +49,7 @@ class Stage {
         this.lookups.push(room.name);
         return slowLookups ? later('u') : Promise.resolve('u');
       },
+      authenticate: () => Promise.reject(new Error('nobody sends AUTH')),
       limits: { MAX_ROOMS_PER_CONNECTION: 10, MAX_MESSAGES_PER_SECOND: 100 },
     });
     this.open = (keyId) =>

@@ -2,7 +2,8 @@ import { expect } from 'chai';
 import type { Connection } from '../../src/hub/connection.js';
 import type { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
-import { type Session, type Success, sessionOpener } from '../../src/hub/session.js';
+import type { Success } from '../../src/hub/reply.js';
+import { type Session, sessionOpener } from '../../src/hub/session.js';
 import type { Subscription } from '../../src/hub/subscription.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
 import type { Room } from '../../src/protocol/rooms.js';
@@ -40,6 +41,9 @@ class Stage {
         new Promise((resolve, reject) => {
           this.lookups.set(room.name, { resolve, reject });
         }),
+      authenticate: async () => {
+        throw new TaskwireError('INVALID_TOKEN');
+      },
       limits: { MAX_ROOMS_PER_CONNECTION: 3, MAX_MESSAGES_PER_SECOND: 100 },
     });
     this.session = open({ id: 'c', identity: {} } as unknown as Connection);

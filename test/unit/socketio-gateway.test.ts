@@ -149,10 +149,10 @@ describe('Socket.IO gateway', () => {
 
     beforeEach(() => {
       asked = [];
-      admit = ({ apiKey }) =>
+      admit = ({ auth }) =>
         new Promise((resolve, reject) => {
           asked.push({
-            apiKey,
+            apiKey: (auth as { api_key?: unknown }).api_key,
             answer: (admission) => (admission instanceof Error ? reject(admission) : resolve(admission)),
           });
         });

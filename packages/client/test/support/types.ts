@@ -1,0 +1,2 @@
+export type { Answer, Link, LinkEvents, Position, TaskEvent, TaskRow, Transport } from '@taskwire/client';
+export type { SubscribeRequest } from '@taskwire/client/protocol';
