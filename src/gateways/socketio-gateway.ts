@@ -11,6 +11,7 @@ import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
 import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface SocketioGatewayOptions {
   readonly server: HttpServer;
@@ -30,8 +31,9 @@ export interface SocketioGatewayOptions {
 
 /** How long a client may be connected without being in the namespace, in milliseconds. */
 const CONNECT_MS = 10_000;
-/** How long a connection that was closed has to confirm it, in milliseconds. */
+/** How long a connection that was closed has to confirm it, in milliseconds; and one that has much to read before. */
 const CLOSE_MS = 5_000;
+const SLOW_CLOSE_MS = 30_000;
 
 /** What a handshake leaves behind, when nobody asks for it any more. */
 const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
@@ -59,6 +61,9 @@ interface EngineConnection {
 interface WsSocket {
   readonly readyState: number;
   readonly _socket: Writable | null;
+  on(event: 'pong', listener: (data: Buffer) => void): void;
+  off(event: 'pong', listener: (data: Buffer) => void): void;
+  ping(data: string): void;
   close(code?: number, reason?: string): void;
   terminate(): void;
 }
@@ -266,6 +271,8 @@ class SocketioConnection implements GatewayConnection, FrameSink {
   private admission: Admission | undefined;
   /** Bytes given to Engine.IO since its queue was last empty. */
   private queued = 0;
+  /** Bytes that were written although too much waited. */
+  private excess = 0;
   private closing = false;
 
   constructor(
@@ -300,6 +307,11 @@ class SocketioConnection implements GatewayConnection, FrameSink {
     return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
   }
 
+  get unsent(): number {
+    const { rawSocket } = this;
+    return (rawSocket === undefined ? 0 : unsentBytes(rawSocket)) + this.queued + (this.pending?.length ?? 0);
+  }
+
   deliver(message: Outgoing): void {
     if (this.closing) {
       return;
@@ -309,17 +321,19 @@ class SocketioConnection implements GatewayConnection, FrameSink {
       return;
     }
     this.options.writer.flush(this);
-    if (this.keepsUp()) {
-      const packet = socketioPacket(message);
+    const packet = socketioPacket(message);
+    if (this.admits(packet.length)) {
       this.queued += packet.length;
       this.engine.write(packet, { compress: false });
+      this.watch();
     }
   }
 
   writeFrames(bytes: Buffer): void {
     const { rawSocket } = this;
-    if (rawSocket !== undefined && this.keepsUp()) {
+    if (rawSocket !== undefined && this.admits(bytes.length)) {
       rawSocket.write(bytes);
+      this.watch();
     }
   }
 
@@ -354,7 +368,25 @@ class SocketioConnection implements GatewayConnection, FrameSink {
         this.engine.close();
       }
     }
-    setTimeout(() => this.terminate(), CLOSE_MS).unref();
+    setTimeout(() => this.terminate(), code === 'SLOW_CONSUMER' ? SLOW_CLOSE_MS : CLOSE_MS).unref();
+  }
+
+  confirm(done: () => void): void {
+    this.options.writer.flush(this);
+    const ws = this.engine.transport.socket;
+    if (ws === undefined || this.engine.upgrading) {
+      // A poll is asked for when the one before has arrived.
+      setImmediate(done);
+      return;
+    }
+    const onPong = (data: Buffer): void => {
+      if (data.toString('latin1') === CONFIRM) {
+        ws.off('pong', onPong);
+        done();
+      }
+    };
+    ws.on('pong', onPong);
+    ws.ping(CONFIRM);
   }
 
   terminate(): void {
@@ -367,7 +399,7 @@ class SocketioConnection implements GatewayConnection, FrameSink {
       if (ack !== undefined) {
         // What was delivered before comes first.
         this.options.writer.flush(this);
-        if (this.keepsUp()) {
+        if (this.admits(ackBytes(outcome))) {
           this.queued += ackBytes(outcome);
           ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
         }
@@ -406,13 +438,26 @@ class SocketioConnection implements GatewayConnection, FrameSink {
     return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
   }
 
-  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
-  private keepsUp(): boolean {
-    if (this.backlog <= this.options.limits.MAX_BUFFERED_BYTES) {
+  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
+  private admits(bytes: number): boolean {
+    const { MAX_BUFFERED_BYTES } = this.options.limits;
+    if (this.backlog <= MAX_BUFFERED_BYTES) {
+      this.excess = 0;
+      return true;
+    }
+    this.excess += bytes;
+    if (this.excess <= MAX_BUFFERED_BYTES) {
       return true;
     }
     this.close('SLOW_CONSUMER');
     return false;
+  }
+
+  /** When more waits than may, what comes next waits in the hub. */
+  private watch(): void {
+    if (this.backlog > this.options.limits.MAX_BUFFERED_BYTES) {
+      this.place?.session.fallBehind();
+    }
   }
 }
 

@@ -15,6 +15,7 @@ import type { Connections, GatewayConnection, Place } from './connections.js';
 import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface WebsocketGatewayOptions {
   readonly server: Server;
@@ -39,8 +40,9 @@ export interface Gateway {
   stop(): void;
 }
 
-/** How long a connection that was closed has to confirm it, in milliseconds. */
+/** How long a connection that was closed has to confirm it, in milliseconds; and one that has much to read before. */
 const CLOSE_MS = 5_000;
+const SLOW_CLOSE_MS = 30_000;
 const NOT_FOUND = notFound();
 
 const ENGINE_HERE =
@@ -64,7 +66,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     maxPayload: limits.MAX_MESSAGE_BYTES,
     perMessageDeflate: false,
     WebSocket: TaskSocket,
-    closeTimeout: CLOSE_MS,
+    closeTimeout: SLOW_CLOSE_MS,
     handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
   const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
@@ -95,7 +97,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       options.onOpen?.(connection.id);
       ws.on('message', onMessage);
       ws.on('ping', onHeard);
-      ws.on('pong', onHeard);
+      ws.on('pong', onPong);
       ws.once('close', onClose);
       const [auth, ...others] = first.take() ?? [];
       if (auth !== undefined) {
@@ -160,12 +162,19 @@ function onHeard(this: WebSocket): void {
   (this as TaskSocket).connection?.heard();
 }
 
+function onPong(this: WebSocket, data: Buffer): void {
+  (this as TaskSocket).connection?.answered(data);
+}
+
 class PlainConnection implements GatewayConnection, FrameSink {
   readonly transport = 'websocket';
   pending: FrameChain | undefined;
   place: Place | undefined;
   heardAt = performance.now();
   pingedAt = 0;
+  /** Bytes that were written although too much waited. */
+  private excess = 0;
+  private confirming: (() => void) | undefined;
 
   constructor(
     readonly id: string,
@@ -179,20 +188,26 @@ class PlainConnection implements GatewayConnection, FrameSink {
     return this.socket.writableLength + (this.pending?.length ?? 0);
   }
 
+  get unsent(): number {
+    return unsentBytes(this.socket) + (this.pending?.length ?? 0);
+  }
+
   deliver(message: Outgoing): void {
     if (this.ws.readyState !== WebSocket.OPEN) {
       return;
     }
     if (this.options.limits.DIRECT_FRAMES) {
       this.options.writer.add(this, plainFrame(message));
-    } else if (this.keepsUp()) {
+    } else if (this.admits(message.payload.length)) {
       this.ws.send(message.payload, { binary: false });
+      this.watch();
     }
   }
 
   writeFrames(bytes: Buffer): void {
-    if (this.ws.readyState === WebSocket.OPEN && this.keepsUp()) {
+    if (this.ws.readyState === WebSocket.OPEN && this.admits(bytes.length)) {
       this.socket.write(bytes);
+      this.watch();
     }
   }
 
@@ -202,10 +217,31 @@ class PlainConnection implements GatewayConnection, FrameSink {
       this.options.writer.flush(this);
     }
     this.ws.close(close, code);
+    if (code !== 'SLOW_CONSUMER') {
+      setTimeout(() => this.terminate(), CLOSE_MS).unref();
+    }
   }
 
   terminate(): void {
     this.ws.terminate();
+  }
+
+  confirm(done: () => void): void {
+    this.confirming = done;
+    if (this.ws.readyState === WebSocket.OPEN) {
+      this.options.writer.flush(this);
+      this.ws.ping(CONFIRM);
+    }
+  }
+
+  /** A pong has come: to the heartbeat, or to `confirm`. */
+  answered(data: Buffer): void {
+    this.heard();
+    if (data.toString('latin1') === CONFIRM) {
+      const { confirming } = this;
+      this.confirming = undefined;
+      confirming?.();
+    }
   }
 
   heard(): void {
@@ -241,13 +277,26 @@ class PlainConnection implements GatewayConnection, FrameSink {
     this.deliver({ type, payload: Buffer.from(text) });
   }
 
-  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
-  private keepsUp(): boolean {
-    if (this.socket.writableLength <= this.options.limits.MAX_BUFFERED_BYTES) {
+  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
+  private admits(bytes: number): boolean {
+    const { MAX_BUFFERED_BYTES } = this.options.limits;
+    if (this.socket.writableLength <= MAX_BUFFERED_BYTES) {
+      this.excess = 0;
+      return true;
+    }
+    this.excess += bytes;
+    if (this.excess <= MAX_BUFFERED_BYTES) {
       return true;
     }
     this.close('SLOW_CONSUMER');
     return false;
+  }
+
+  /** When more waits than may, what comes next waits in the hub. */
+  private watch(): void {
+    if (this.socket.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
+      this.place?.session.fallBehind();
+    }
   }
 }
 

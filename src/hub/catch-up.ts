@@ -163,11 +163,12 @@ class CatchUp {
     const { membership } = this;
     const { parts, extent } = extentOf(subscription.asked.snapshot);
     const oldest = await membership.line.whenClear(async () => {
-      const snapshot = await this.readSnapshot(subscription, extent);
+      const bytes = parts ? membership.line.window : undefined;
+      const snapshot = await this.readSnapshot(subscription, { ...extent, bytes });
       if (membership.closed) {
         return undefined;
       }
-      membership.connection.deliver(snapshot.message);
+      membership.line.deliver(snapshot.message);
       subscription.startAt(snapshot.seq, false);
       return snapshot.truncated ? snapshot.oldest : undefined;
     });
@@ -176,21 +177,21 @@ class CatchUp {
     }
   }
 
-  /** Sends the tasks below an id, part by part. */
-  private async sendRest(subscription: Subscription, below: number | undefined): Promise<void> {
+  /** Sends the tasks below an id, part by part, each no larger than what the line takes at once. */
+  private async sendRest(subscription: Subscription, end: number | undefined): Promise<void> {
     const { membership, progress } = this;
-    let before = below;
+    let before = end;
     while (before !== undefined && !membership.closed) {
       const { extent } = extentOf(subscription.asked.snapshot);
-      const from = { ...extent, before };
-      subscription.expectRest(before);
+      const below = before;
+      subscription.expectRest(below);
       before = await membership.line.whenClear(async () => {
-        const part = await this.readSnapshot(subscription, from);
+        const part = await this.readSnapshot(subscription, { ...extent, bytes: membership.line.window, before: below });
         await this.bringTo(part.seq);
         if (membership.closed) {
           return undefined;
         }
-        membership.connection.deliver(part.message);
+        membership.line.deliver(part.message);
         progress.reach(part.seq);
         return part.truncated ? part.oldest : undefined;
       });
@@ -313,8 +314,8 @@ class CatchUp {
 /** What a client wants of a snapshot: whether all of it, and how much in one message. */
 function extentOf(asked: boolean | SnapshotRequest | undefined): { parts: boolean; extent: SnapshotExtent } {
   if (typeof asked !== 'object') {
-    return { parts: false, extent: {} };
+    return { parts: false, extent: { inParts: false } };
   }
   const { parts = true, limit } = asked;
-  return { parts, extent: { limit, inParts: parts } };
+  return { parts, extent: { inParts: parts, limit } };
 }

@@ -30,4 +30,9 @@ export interface Connection {
   readonly backlog: number;
   /** A figure that falls whenever bytes are sent, also in the middle of a message; absent: `backlog` is all there is. */
   readonly unsent?: number;
+  /**
+   * Asks the client whether it has got everything that was delivered.
+   * @param done called when it has, and never when the connection ends before. Asked again only after that.
+   */
+  confirm?(done: () => void): void;
 }

@@ -26,15 +26,14 @@ export interface LogReaderOptions {
 /** Events that one read brings a stream that misses some. */
 const REPAIR_PAGE = 1_000;
 
-/** Bytes of the tasks in one part of a snapshot: what a line of 200 kB/s takes in about a second. */
-const PART_BYTES = 262_144;
-
 /** How much of a room one message brings: its newest tasks, or the newest of those below an id. */
 export interface SnapshotExtent {
   /** Most tasks. */
   readonly limit?: number | undefined;
-  /** The rest follows, so that a message may be small. */
-  readonly inParts?: boolean;
+  /** Most bytes of the tasks. */
+  readonly bytes?: number | undefined;
+  /** Whether the rest follows, and the message says so. */
+  readonly inParts: boolean;
   /** Only tasks with lower ids: a part. */
   readonly before?: number;
 }
@@ -101,8 +100,8 @@ export class LogReader {
 
   /** @throws TaskwireError NOT_FOUND */
   snapshot(keyId: string, room: Room, extent: SnapshotExtent): Promise<RoomSnapshot> {
-    const { limit = '', inParts = '', before = '' } = extent;
-    return this.queue.share(`snapshot ${room.name} ${limit} ${inParts} ${before}`, keyId, () =>
+    const { limit = '', bytes = '', inParts, before = '' } = extent;
+    return this.queue.share(`snapshot ${room.name} ${limit} ${bytes} ${inParts} ${before}`, keyId, () =>
       this.readSnapshot(room, extent),
     );
   }
@@ -112,11 +111,12 @@ export class LogReader {
     return { ...page, events: page.events.map(streamMessageOf) };
   }
 
-  private async readSnapshot(room: Room, { limit, inParts, before }: SnapshotExtent): Promise<RoomSnapshot> {
+  private async readSnapshot(room: Room, extent: SnapshotExtent): Promise<RoomSnapshot> {
     const { MAX_SNAPSHOT_TASKS, MAX_SNAPSHOT_BYTES } = this.options;
-    const tasks = Math.min(limit ?? MAX_SNAPSHOT_TASKS, MAX_SNAPSHOT_TASKS);
-    const bytes = inParts === true ? Math.min(PART_BYTES, MAX_SNAPSHOT_BYTES) : MAX_SNAPSHOT_BYTES;
-    const snapshot = await this.log.snapshot(room, tasks, bytes, before);
+    const { inParts, before } = extent;
+    const limit = Math.min(extent.limit ?? MAX_SNAPSHOT_TASKS, MAX_SNAPSHOT_TASKS);
+    const bytes = Math.min(extent.bytes ?? MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES);
+    const snapshot = await this.log.snapshot(room, limit, bytes, before);
     if (snapshot === undefined) {
       throw new TaskwireError('NOT_FOUND');
     }
@@ -127,7 +127,7 @@ export class LogReader {
       ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
       user_id: snapshot.userId,
       ...(truncated ? { ...(before === undefined ? { truncated } : {}), before: oldest } : {}),
-      ...(truncated && inParts === true ? { parts: true } : {}),
+      ...(truncated && inParts ? { parts: true } : {}),
       ...(before === undefined || truncated ? {} : { complete: true }),
     };
     const payload = Buffer.from(snapshotText(type, { ids: data, tasks: snapshot.tasks, position: { seq, epoch } }));

@@ -88,7 +88,7 @@ export class Progress {
       }
     }
     if (wanted) {
-      membership.connection.deliver(event);
+      membership.line.deliver(event);
     }
   }
 
