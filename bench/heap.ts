@@ -79,7 +79,8 @@ async function measured(variant: Variant, wire: Wire, world: World): Promise<str
     await sleep(settleMs);
   };
   try {
-    const worker = processTree(server.pid).find((pid) => pid !== server.pid)!;
+    // With one worker ours is one process.
+    const worker = processTree(server.pid).find((pid) => pid !== server.pid) ?? server.pid;
     await open(0, FIRST);
     const before = await observer.take(worker);
     await open(FIRST, jobs);

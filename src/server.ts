@@ -1,30 +1,39 @@
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
+import { listen } from './base/port.js';
+import { Releasers } from './base/releasers.js';
 import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
+import { AddressBrake } from './door/address-brake.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Approach } from './door/approach.js';
 import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
 import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
+import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
+import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
 import { TokenKeys } from './door/token-keys.js';
 import { type TokenIssuer, Tokens } from './door/tokens.js';
+import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
+import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
+import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
+import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
@@ -42,19 +51,22 @@ export interface TaskServerOptions {
   readonly databaseUrl: string;
   readonly broker: Broker;
   readonly logger: Logger;
-  /** Told when a plain WebSocket opens and when it ends, for whoever balances connections. */
-  readonly onOpen?: (id: string) => void;
-  readonly onClose?: (id: string) => void;
+  /** Whether it listens on HOST and PORT itself. Otherwise its owner gives it connections. */
+  readonly listens?: boolean;
 }
 
 /** One worker. */
 export interface TaskServer {
-  /** Serves REST and both transports to whatever connections it is given; it listens only if its owner has it listen. */
+  /** Serves REST and both transports, on the connections that it is given or on PORT. */
   readonly http: Server;
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
-  /** Resolves when it can serve: the database has answered and the broker was tried. */
+  /** Says whether `look` is called for events that nobody publishes; at first it is not. */
+  setListening(listening: boolean): void;
+  /** Looks into the log for events that nobody publishes; without `users` for those of everybody. */
+  look(users: readonly string[] | undefined): void;
+  /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
   drain(seconds: number): Promise<void>;
@@ -67,9 +79,17 @@ const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connection
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
 
+/** Attempts and failures a minute that an address has for each of its connections, where nothing else is configured. */
+const CONNECTS_PER_CONNECTION = 24;
+const FAILED_KEYS_PER_CONNECTION = 3;
+/** How long a connection may take to be let in when it has said whose it is, in milliseconds. */
+const LOOKUP_MS = 5_000;
+
 /** The composition root of one worker: read it from top to bottom to know the system. */
-export function createServer({ config, databaseUrl, broker, logger, onOpen, onClose }: TaskServerOptions): TaskServer {
+export function createServer({ config, databaseUrl, broker, logger, listens = false }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
+  // Each part is released before those that it was built on.
+  const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
 
   // Postgres is the truth: tasks, and the log of what happened to them.
   const db = connectDatabase({
@@ -77,6 +97,8 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     pool: config.DATABASE_POOL,
     onWarning: (message) => logger.warn('database', { message }),
   });
+  releasers.push('database', () => db.destroy());
+  releasers.push('broker', () => broker.stop());
   const log = new EventLog(db);
   const publisher = new Publisher(broker, logger);
   const tasks = new TaskRepository(db, publisher);
@@ -85,7 +107,9 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
 
   // The hub puts what the broker brings in order and repairs it from the log.
   const hub = new Hub(broker, log, config, logger);
+  releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
+  releasers.push('control bus', () => bus.stop());
   const stats = new ClusterStats({
     broker,
     bus,
@@ -95,15 +119,20 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }),
     logger,
   });
+  releasers.push('statistics', () => stats.stop());
 
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
+  releasers.push('key usage', () => usage.stop());
   const keys = new ApiKeyAuth({
     find: (hash) => apiKeys.findByHash(hash),
     cacheMs: config.API_KEY_CACHE_MS,
     onUse: (keyId) => usage.note(keyId),
   });
   const rates = new RateLimiter(broker);
+  const addressOf = clientAddress(config.TRUSTED_PROXIES);
+  const refusals = new RefusalLog(logger);
+  const perIp = config.MAX_CONNECTIONS_PER_IP;
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const tokenKeys = new TokenKeys({
@@ -118,13 +147,36 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     rateLimit: config.DEFAULT_RATE_LIMIT,
   });
   const authenticator = new Authenticator(keys, tokens);
+  const guard = new KeyGuard(
+    authenticator,
+    new AddressBrake(
+      config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
+      'Too many wrong API keys and tokens from this address',
+    ),
+  );
+  const waitingRoom = new WaitingRoom({
+    perAddress: perIp,
+    inAll: config.MAX_UNAUTHENTICATED,
+    patienceMs: config.AUTH_TIMEOUT_MS + LOOKUP_MS,
+  });
+  const approach = new Approach({
+    addressOf,
+    attempts: new AddressBrake(
+      config.MAX_CONNECTS_PER_MINUTE_PER_IP ?? CONNECTS_PER_CONNECTION * perIp,
+      'Too many connection attempts from this address',
+    ),
+    keys: guard,
+    waitingRoom,
+    refusals,
+  });
   const admit = createDoor({
     checkOrigin,
-    keys: authenticator,
+    keys: guard,
     rates,
-    addressOf: clientAddress(config.TRUSTED_PROXIES),
+    addressOf,
     connections: broker,
-    maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
+    maxConnectionsPerIp: perIp,
+    refusals,
   });
 
   const announceChanged = async (keyId: string): Promise<void> => {
@@ -139,35 +191,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       revoke({ keyId });
     });
   };
-  const app = createApp({
-    tasks,
-    jobs,
-    history: new EventHistory(db),
-    apiKeys,
-    access,
-    keys: authenticator,
-    tokens,
-    rates,
-    checkOrigin,
-    stats,
-    statsAccess: config.STATS_ACCESS,
-    health: new Health({
-      probeDatabase: async () => db.raw('SELECT 1'),
-      brokerUp: () => broker.up,
-      readiness: () => readiness,
-      collect: () => stats.collect({ rooms: false }),
-    }),
-    announceRevoked,
-    announceChanged,
-    defaultRateLimit: config.DEFAULT_RATE_LIMIT,
-    maxBodyBytes: config.MAX_BODY_BYTES,
-    logger,
-  });
-
-  // Express before Socket.IO, which takes the requests of its own path away from it.
-  const http = createHttpServer(HTTP_LIMITS, app);
-  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
-  const requests = new RequestsInFlight(http, rest);
+  // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
@@ -182,23 +206,70 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     logger,
   );
   const writer = new FrameWriter();
+  const meters = new Meters(config);
+  const streams = createStreamGateway({ connections, admit, writer, limits: config });
+  releasers.push('streams', () => streams.stop());
+  const app = createApp({
+    tasks,
+    jobs,
+    history: new EventHistory(db),
+    openStream: (request, response, wanted) => streams.open(request, response, wanted),
+    apiKeys,
+    access,
+    keys: guard,
+    tokens,
+    rates,
+    addressOf,
+    refusals,
+    checkOrigin,
+    stats,
+    statsAccess: config.STATS_ACCESS,
+    health: new Health({
+      probeDatabase: async () => db.raw('SELECT 1'),
+      brokerState: () => broker.state,
+      readiness: () => readiness,
+      collect: () => stats.collect({ rooms: false }),
+    }),
+    announceRevoked,
+    announceChanged,
+    defaultRateLimit: config.DEFAULT_RATE_LIMIT,
+    maxBodyBytes: config.MAX_BODY_BYTES,
+    logger,
+  });
+
+  // Express before Socket.IO, which takes the requests of its own path away from it.
+  const http = createHttpServer(HTTP_LIMITS, app);
+  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
+  const requests = new RequestsInFlight(
+    [http, rest].filter((server) => server !== undefined),
+    [listens ? http : undefined, rest].filter((server) => server !== undefined),
+  );
+  releasers.push('HTTP', () => requests.stop());
   const io = createSocketioGateway({
     server: http,
     adapter: broker.socketAdapter(),
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
   });
   const websockets = createWebsocketGateway({
     server: http,
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
-    onOpen,
-    onClose,
   });
+
+  ignoreOtherUpgrades(http);
+  releasers.push('Engine.IO', () => io.engine.close());
+  releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections that wait', () => waitingRoom.stop());
+  releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
     log,
@@ -209,6 +280,7 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     checkMs: config.API_KEY_CACHE_MS,
     logger,
   });
+  releasers.push('maintenance', () => maintenance.stop());
 
   function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId === 'string') {
@@ -232,10 +304,10 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     void maintenance.checkKeys();
   });
 
-  let stopping: Promise<void> | undefined;
+  let stopped = false;
 
   async function databaseAnswers(): Promise<void> {
-    for (let told = false; stopping === undefined; ) {
+    for (let told = false; !stopped; ) {
       try {
         await db.raw('SELECT 1');
         return;
@@ -249,36 +321,35 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
     }
   }
 
-  async function end(): Promise<void> {
-    readiness = 'draining';
-    await connections.drain(0);
-    websockets.stop();
-    maintenance.stop();
-    rest?.closeAllConnections();
-    rest?.close();
-    http.closeAllConnections();
-    await hub.stop();
-    await Promise.allSettled([stats.stop(), bus.stop(), usage.stop()]);
-    await broker.stop();
-    io.engine.close();
-    await db.destroy();
-  }
-
   return {
     http,
     io,
     rest,
+    setListening(listening) {
+      hub.listening = listening;
+    },
+    look(users) {
+      for (const user of users ?? [undefined]) {
+        void hub.look(user);
+      }
+    },
     async start() {
       await Promise.all([broker.start(), databaseAnswers()]);
       await Promise.all([bus.start(), stats.start()]);
       hub.start();
       usage.start();
       maintenance.start();
-      if (rest !== undefined) {
-        rest.listen(config.REST_PORT, config.HOST);
-        await once(rest, 'listening');
+      if (stopped) {
+        return;
       }
+      // A port is open when what comes there can be served.
       readiness = 'ready';
+      if (rest !== undefined) {
+        await listen(rest, { host: config.HOST, port: config.REST_PORT!, variable: 'REST_PORT' });
+      }
+      if (listens) {
+        await listen(http, { host: config.HOST, port: config.PORT, variable: 'PORT' });
+      }
     },
     async drain(seconds) {
       readiness = 'draining';
@@ -287,8 +358,9 @@ export function createServer({ config, databaseUrl, broker, logger, onOpen, onCl
       await requests.drained(REQUEST_PATIENCE_MS);
     },
     stop() {
-      stopping ??= end();
-      return stopping;
+      stopped = true;
+      readiness = 'draining';
+      return releasers.release();
     },
   };
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env node
+import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG } from '../config.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { createProgram } from './program.js';
 
+outliveReaders();
 try {
   await createProgram().parseAsync();
 } catch (error) {

@@ -3,7 +3,7 @@ import { connectDatabase } from '../repository/connect-database.js';
 import { JobRepository } from '../repository/job-repository.js';
 
 /** Keys to try things with, on an embedded database that has none. */
-export interface Demonstration {
+interface Demonstration {
   readonly userKey: string;
   readonly serviceKey: string;
   readonly jobId: string;
@@ -14,8 +14,19 @@ const JOB_ID = '1';
 /** Enough for somebody who tries out what a script can do. */
 const RATE_LIMIT = 6_000;
 
+/** Prints where the service is; on a new embedded database also how to try it. */
+export async function welcome(options: { databaseUrl: string; embedded: boolean; url: string }): Promise<void> {
+  const { databaseUrl, embedded, url } = options;
+  const demonstration = embedded ? await makeDemonstration(databaseUrl) : undefined;
+  process.stdout.write(
+    demonstration === undefined
+      ? `taskwire listens on ${url}\nA key: npx taskwire keys create --owner ID\n`
+      : greeting(url, demonstration),
+  );
+}
+
 /** @returns undefined when there are keys already: they were shown when they were made */
-export async function makeDemonstration(databaseUrl: string): Promise<Demonstration | undefined> {
+async function makeDemonstration(databaseUrl: string): Promise<Demonstration | undefined> {
   const db = connectDatabase({ url: databaseUrl, pool: 1 });
   try {
     const keys = new ApiKeyRepository(db);
@@ -40,7 +51,7 @@ export async function makeDemonstration(databaseUrl: string): Promise<Demonstrat
 }
 
 /** What a newcomer reads: where it is, and three lines to paste into another terminal in this folder. */
-export function greeting(url: string, { userKey, serviceKey, jobId }: Demonstration): string {
+function greeting(url: string, { userKey, serviceKey, jobId }: Demonstration): string {
   const script =
     `const ws = new (require("ws"))("${url.replace(/^http/, 'ws')}/api/ws/tasks?api_key=${userKey}"); ` +
     `ws.on("open", () => ws.send(JSON.stringify({ type: "SUBSCRIBE", data: { room: "job:${jobId}" } }))); ` +

@@ -1,15 +1,18 @@
 import cluster from 'node:cluster';
 import { createLogger, type Logger } from '../base/logger.js';
+import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG, loadConfig } from '../config.js';
 import { runPrimary } from './primary.js';
+import { runSingle } from './single.js';
 import { runWorker } from './worker.js';
 
 /**
- * Starts this process as primary or worker, whichever it is. Ends it with 78 when the configuration cannot be used, with 1 when it
+ * Starts this process as what it is: the primary, a worker, or the only one (WORKERS=1). Ends it with 78 when the configuration cannot be used, with 1 when it
  * cannot start.
  * @param exec the program that workers run, which calls this too
  */
 export async function run(exec: string): Promise<void> {
+  outliveReaders();
   let logger: Logger | undefined;
   try {
     const config = loadConfig();
@@ -20,7 +23,13 @@ export async function run(exec: string): Promise<void> {
     };
     process.on('uncaughtException', fail);
     process.on('unhandledRejection', fail);
-    await (cluster.isPrimary ? runPrimary({ config, logger, exec }) : runWorker({ config, logger }));
+    if (cluster.isWorker) {
+      await runWorker({ config, logger });
+    } else if (config.WORKERS === 1) {
+      await runSingle({ config, logger });
+    } else {
+      await runPrimary({ config, logger, exec });
+    }
   } catch (error) {
     if (error instanceof ConfigError) {
       process.stderr.write(`${error.message}\n`);

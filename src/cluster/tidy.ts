@@ -1,4 +1,6 @@
 import type { EventEmitter } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 /** Connections that leave behind what is worth a pause to collect. */
 const MANY = 500;
@@ -8,12 +10,9 @@ const LOOK_MS = 15_000;
  * Collects garbage when a storm of connections is over. A connection keeps little, but setting it up leaves much behind, which
  * nothing would collect for a long time: a worker that is quiet allocates next to nothing.
  * @param http the server whose connections are counted
- * @param collect what collects; there is nothing to be done where Node.js runs without `--expose-gc`
+ * @param collect what collects
  */
-export function tidyAfterStorms(http: EventEmitter, collect: (() => void) | undefined = globalThis.gc): void {
-  if (collect === undefined) {
-    return;
-  }
+export function tidyAfterStorms(http: EventEmitter, collect: () => void = collector()): void {
   let opened = 0;
   let openedThen = 0;
   http.on('connection', () => {
@@ -26,4 +25,10 @@ export function tidyAfterStorms(http: EventEmitter, collect: (() => void) | unde
     }
     openedThen = opened;
   }, LOOK_MS).unref();
+}
+
+/** The garbage collector, without an option on the command line of Node.js. */
+function collector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
 }

@@ -1,16 +1,27 @@
 import type { Worker } from 'node:cluster';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../base/logger.js';
+import { channelToWorker, type PrimaryChannel } from '../base/process-messages.js';
 import { EXIT_CONFIG } from '../config.js';
-import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
-import { endWaitingWith, setEligible } from './sticky-listener.js';
+import { BEAT_MS, Heartbeat } from './heartbeat.js';
+import type { HandOver } from './sticky-corrections.js';
 
 export interface WorkerPoolOptions {
   readonly size: number;
-  readonly fork: () => Worker;
+  /**
+   * Starts a worker process.
+   * @param slot its number, from 0 to `size` - 1; two workers share it while one replaces the other
+   */
+  readonly fork: (slot: number) => Worker;
+  /** Takes a new worker in, where the primary hands connections over. */
+  readonly handOverTo: ((worker: Worker) => HandOver) | undefined;
+  /** Whether workers whose event loop does not turn are replaced. A debugger would be in the way. */
+  readonly watch: boolean;
   readonly logger: Logger;
   /** How long a worker may take to send its connections away and end, in milliseconds. */
   readonly drainMs: number;
+  /** Told when the first worker can serve, and when the last one no longer can. */
+  readonly onServing: (serving: boolean) => void;
   /** Told when workers cannot start at all; the pool does nothing more. */
   readonly onGiveUp: (exitCode: number) => void;
 }
@@ -19,7 +30,13 @@ type State = 'starting' | 'ready' | 'draining';
 
 interface Member {
   readonly worker: Worker;
+  readonly slot: number;
+  readonly channel: PrimaryChannel;
+  readonly handOver: HandOver | undefined;
+  readonly heartbeat: Heartbeat;
   state: State;
+  /** Its event loop does not turn. */
+  silent: boolean;
   readonly startedAt: number;
   /** Resolves when it is ready (true) or has ended (false), whichever is first. */
   readonly started: Promise<boolean>;
@@ -33,7 +50,7 @@ const MAX_BACKOFF_MS = 10_000;
 /** Starts in a row that may fail while nobody serves. */
 const MAX_FAILED_STARTS = 8;
 
-/** Keeps a number of workers alive: revives them, replaces them one by one, and ends them. */
+/** Keeps a number of workers alive: watches and revives them, replaces them one by one, and ends them. */
 export class WorkerPool {
   private readonly members = new Set<Member>();
   /** Ends in a row of workers that did not live long. */
@@ -45,13 +62,10 @@ export class WorkerPool {
   private rollAgain = false;
   private firstReady: (() => void) | undefined;
   private reviving: NodeJS.Timeout | undefined;
+  private serving = false;
+  private watching: NodeJS.Timeout | undefined;
 
   constructor(private readonly options: WorkerPoolOptions) {}
-
-  /** Workers that take connections. */
-  get readyCount(): number {
-    return this.count('ready');
-  }
 
   /** Resolves when the first worker is ready. */
   async start(): Promise<void> {
@@ -59,6 +73,9 @@ export class WorkerPool {
       this.firstReady = resolve;
     });
     this.fill();
+    if (this.options.watch) {
+      this.watching = setInterval(() => this.look(), BEAT_MS).unref();
+    }
     await ready;
   }
 
@@ -85,7 +102,8 @@ export class WorkerPool {
   async drain(): Promise<void> {
     this.ending = true;
     clearTimeout(this.reviving);
-    await Promise.all([...this.members].map((member) => this.retire(member)));
+    await Promise.all([...this.members].map((member) => this.drainOne(member)));
+    clearInterval(this.watching);
   }
 
   /** Ends all workers at once. */
@@ -105,44 +123,54 @@ export class WorkerPool {
         return;
       }
       if (this.members.has(old) && old.state !== 'draining') {
-        if (!(await this.spawn().started)) {
+        if (!(await this.spawn(old.slot).started)) {
           logger.error('a new worker did not start; the others stay as they are');
           return;
         }
-        await this.retire(old);
+        await this.drainOne(old);
       }
     }
     logger.info('workers replaced');
   }
 
-  private count(state: State): number {
-    return [...this.members].filter((member) => member.state === state).length;
-  }
-
-  /** Starts workers until there are enough. */
+  /** Starts workers until there is one for each slot. */
   private fill(): void {
-    for (let missing = this.options.size - this.count('starting') - this.count('ready'); missing > 0; missing -= 1) {
-      this.spawn();
+    const taken = new Set([...this.members].filter(({ state }) => state !== 'draining').map(({ slot }) => slot));
+    for (let slot = 0; slot < this.options.size; slot += 1) {
+      if (!taken.has(slot)) {
+        this.spawn(slot);
+      }
     }
   }
 
-  private spawn(): Member {
-    const worker = this.options.fork();
-    endWaitingWith(worker);
-    setEligible(worker, false);
+  private spawn(slot: number): Member {
+    const worker = this.options.fork(slot);
+    const channel = channelToWorker(worker);
+    const handOver = this.options.handOverTo?.(worker);
+    const heartbeat = new Heartbeat();
     const ended = new Promise<void>((resolve) => {
       worker.once('exit', () => resolve());
     });
     const ready = new Promise<boolean>((resolve) => {
-      worker.on('message', (message: unknown) => {
-        if (isMessage<WorkerReady>(message, 'worker:ready')) {
+      channel.onMessage((message) => {
+        if (message.type === 'taskwire:ready') {
+          heartbeat.heard();
           resolve(true);
+        } else if (message.type === 'taskwire:alive') {
+          heartbeat.heard();
+        } else if (message.type === 'taskwire:closed') {
+          handOver?.closed(message.connections);
         }
       });
     });
     const member: Member = {
       worker,
+      slot,
+      channel,
+      handOver,
+      heartbeat,
       state: 'starting',
+      silent: false,
       startedAt: performance.now(),
       started: Promise.race([ready, ended.then(() => false)]),
       ended,
@@ -157,15 +185,65 @@ export class WorkerPool {
   private arrived(member: Member): void {
     if (member.state === 'starting') {
       member.state = 'ready';
-      setEligible(member.worker, true);
       this.failedStarts = 0;
       this.options.logger.info('worker ready', { worker: member.worker.process.pid });
+      this.share();
       this.firstReady?.();
+    }
+  }
+
+  /** Looks which workers' event loops turn. */
+  private look(): void {
+    let changed = false;
+    for (const member of this.members) {
+      if (member.state === 'draining') {
+        continue;
+      }
+      const pulse = member.heartbeat.look();
+      const fields = { worker: member.worker.process.pid };
+      if (pulse === 'lost' && !member.worker.process.killed) {
+        this.options.logger.error('worker does not answer: it is killed and replaced', fields);
+        member.worker.process.kill('SIGKILL');
+      } else if (member.state === 'ready' && (pulse === 'silent') !== member.silent) {
+        member.silent = pulse === 'silent';
+        changed = true;
+        if (member.silent) {
+          this.options.logger.warn('worker does not answer: it gets no new connections', fields);
+        } else {
+          this.options.logger.info('worker answers again', fields);
+        }
+      }
+    }
+    if (changed) {
+      this.share();
+    }
+  }
+
+  /**
+   * Says who is given connections: workers that are ready. One that does not answer gets none, and what waits for it goes to
+   * others, as long as there are others.
+   */
+  private share(): void {
+    const ready = [...this.members].filter(({ state }) => state === 'ready');
+    const answering = ready.filter(({ silent }) => !silent);
+    for (const { handOver } of answering) {
+      handOver?.take('all');
+    }
+    for (const { handOver, silent } of ready) {
+      if (silent) {
+        handOver?.take(answering.length > 0 ? 'nothing' : 'all');
+      }
+    }
+    const serving = ready.length > 0;
+    if (serving !== this.serving) {
+      this.serving = serving;
+      this.options.onServing(serving);
     }
   }
 
   private left(member: Member, code: number | null, signal: string | null): void {
     this.members.delete(member);
+    this.share();
     const { logger } = this.options;
     const fields = { worker: member.worker.process.pid, code, signal };
     if (member.state === 'draining') {
@@ -177,7 +255,7 @@ export class WorkerPool {
     }
     this.failures = performance.now() - member.startedAt >= STABLE_MS ? 0 : this.failures + 1;
     this.failedStarts = member.state === 'starting' ? this.failedStarts + 1 : 0;
-    if (this.readyCount === 0 && (code === EXIT_CONFIG || this.failedStarts >= MAX_FAILED_STARTS)) {
+    if (!this.serving && (code === EXIT_CONFIG || this.failedStarts >= MAX_FAILED_STARTS)) {
       logger.error('workers cannot start, giving up', { ...fields, attempts: this.failedStarts });
       this.kill();
       this.options.onGiveUp(code === EXIT_CONFIG ? EXIT_CONFIG : 1);
@@ -189,12 +267,16 @@ export class WorkerPool {
     this.reviving = setTimeout(() => this.fill(), delay);
   }
 
-  private async retire(member: Member): Promise<void> {
+  /** Has a worker send its connections away and exit; kills it when that takes too long. */
+  private async drainOne(member: Member): Promise<void> {
     member.state = 'draining';
-    setEligible(member.worker, false);
-    const drain: WorkerDrain = { type: 'worker:drain' };
-    // Somebody who is gone need not be told.
-    member.worker.send(drain, () => {});
+    member.handOver?.take('sessions');
+    this.share();
+    try {
+      member.channel.send({ type: 'taskwire:drain' });
+    } catch {
+      // It is gone already.
+    }
     const patience = new AbortController();
     void sleep(this.options.drainMs, undefined, { signal: patience.signal }).then(
       () => member.worker.process.kill('SIGKILL'),

@@ -1,38 +1,47 @@
 import { setImmediate } from 'node:timers/promises';
 import { createAdapter } from '@socket.io/cluster-adapter';
 import type { Logger } from '../base/logger.js';
+import { channelToPrimary, type ToPrimary } from '../base/process-messages.js';
+import { TurnBatch } from '../base/turn-batch.js';
 import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local/local-broker.js';
-import { processLink } from '../broker/local/local-link.js';
 import { RedisBroker } from '../broker/redis/redis-broker.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer } from '../server.js';
-import { serveHandedOver } from './handed-over.js';
-import { isMessage, type WorkerDrain, type WorkerReady } from './messages.js';
-import { SessionReport } from './session-report.js';
+import { BEAT_MS } from './heartbeat.js';
+import { serveHandedOver } from './sticky-corrections.js';
 import { tidyAfterStorms } from './tidy.js';
 
-/** A worker process: serves the connections that the primary gives it until it is told to end. */
+/**
+ * A worker process: serves the connections that the primary gives it, or those of its own port (LISTEN=workers), until it is
+ * told to drain.
+ */
 export async function runWorker({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
+  const channel = channelToPrimary();
+  const tell = (message: ToPrimary): void => {
+    try {
+      channel.send(message);
+    } catch {
+      // Without the primary this process ends.
+    }
+  };
+  setInterval(() => tell({ type: 'taskwire:alive' }), BEAT_MS).unref();
+  const redis = redisSettings(config);
   const broker: Broker =
-    config.REDIS_URL === undefined
-      ? new LocalBroker(processLink(), createAdapter, logger)
-      : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
-  const report = new SessionReport(tell);
-  const server = createServer({
-    config,
-    databaseUrl: config.DATABASE_URL!,
-    broker,
-    logger,
-    // A plain WebSocket counts for its worker as a session does.
-    onOpen: (id) => report.open(id),
-    onClose: (id) => report.close(id),
-  });
-  serveHandedOver(server.http, server.io.engine, report);
+    redis === undefined
+      ? new LocalBroker(channel, createAdapter, logger)
+      : new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
+  const listens = config.LISTEN === 'workers';
+  const server = createServer({ config, databaseUrl: config.DATABASE_URL!, broker, logger, listens });
+  if (!listens) {
+    const closed = new TurnBatch<void>((ends) => tell({ type: 'taskwire:closed', connections: ends.length }));
+    serveHandedOver(server.http, server.io.engine, () => closed.add());
+  }
   tidyAfterStorms(server.http);
 
   let draining = false;
-  const end = async (): Promise<void> => {
+  const drain = async (): Promise<void> => {
     if (!draining) {
       draining = true;
       // Requests that were handed over before are taken first.
@@ -42,28 +51,24 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
       process.exit(0);
     }
   };
-  process.on('message', (message) => {
-    if (isMessage<WorkerDrain>(message, 'worker:drain')) {
-      void end();
+  channel.onMessage((message) => {
+    if (message.type === 'taskwire:drain') {
+      void drain();
+    } else if (message.type === 'taskwire:changed') {
+      server.look(message.users);
+    } else if (message.type === 'taskwire:listening') {
+      server.setListening(message.listening);
     }
   });
-  process.on('SIGTERM', () => void end());
+  process.on('SIGTERM', () => void drain());
   // A terminal sends these to all processes; the primary says what is to be done.
   process.on('SIGINT', () => {});
   process.on('SIGHUP', () => {});
   // Without the primary nobody would end this process any more.
-  process.once('disconnect', () => process.exit(1));
+  channel.onClose(() => process.exit(1));
 
   await server.start();
   if (!draining) {
-    const ready: WorkerReady = { type: 'worker:ready' };
-    tell(ready);
-  }
-}
-
-function tell(message: object): void {
-  if (process.connected) {
-    // An error of the channel shows as its end; without a callback it would be thrown.
-    process.send?.(message, undefined, undefined, () => {});
+    tell({ type: 'taskwire:ready' });
   }
 }

@@ -4,11 +4,12 @@ import type { Admission } from '../door/door.js';
 import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
 import type { ErrorCode } from '../protocol/errors.js';
+import type { StreamFormat } from '../protocol/event-stream.js';
 import { keyBehind } from '../protocol/tasks.js';
 
 /** A connection that a gateway has let in. */
 export interface GatewayConnection extends Connection {
-  readonly transport: 'websocket' | 'socket.io';
+  readonly transport: 'websocket' | 'socket.io' | StreamFormat;
   /** Cuts it off, without a word. */
   terminate(): void;
 }
@@ -25,7 +26,7 @@ const DRAIN_STEP_MS = 50;
 /** How long the last connections have to go by themselves before they are cut off, in milliseconds. */
 const FAREWELL_MS = 2_000;
 
-/** All connections of this worker, over both transports. */
+/** All connections of this worker, whatever their transport. */
 export class Connections {
   private readonly all = new Set<GatewayConnection>();
   private drainingNow = false;

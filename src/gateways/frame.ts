@@ -1,4 +1,5 @@
 import type { Outgoing } from '../hub/connection.js';
+import { eventIdOf } from '../protocol/event-stream.js';
 import { NAMESPACE } from '../protocol/paths.js';
 
 /** First byte of a WebSocket frame that is a whole text message (RFC 6455, 5.2). */
@@ -52,3 +53,20 @@ export const socketioPacket = (message: Outgoing): string => `${packetHead(messa
 
 const packetHead = ({ type }: Outgoing): string => `2${NAMESPACE},["${type}",`;
 const TAIL = Buffer.from(']');
+
+/** A message as Server-Sent Events have it, built once. Only events have an id: a client resumes behind one it has got. */
+export function sseFrame(message: Outgoing): Buffer {
+  const { seq, epoch, payload } = message;
+  const id = seq === undefined || epoch === undefined ? '' : `id: ${eventIdOf({ seq, epoch })}\n`;
+  message.sseFrame ??= Buffer.concat([Buffer.from(`${id}data: `), payload, SSE_END]);
+  return message.sseFrame;
+}
+
+/** A message as a line of its own, built once. */
+export function ndjsonFrame(message: Outgoing): Buffer {
+  message.ndjsonFrame ??= Buffer.concat([message.payload, NEWLINE]);
+  return message.ndjsonFrame;
+}
+
+const SSE_END = Buffer.from('\n\n');
+const NEWLINE = Buffer.from('\n');

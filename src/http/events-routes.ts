@@ -1,6 +1,8 @@
-import type { Router } from 'express';
+import type { Request, Response, Router } from 'express';
 import { z } from 'zod';
+import { queryOf } from '../door/credentials.js';
 import type { RoomAccess } from '../door/room-access.js';
+import { positionOfEventId, type StreamFormat, type StreamRequest } from '../protocol/event-stream.js';
 import { EVENT_TYPES, envelopeText } from '../protocol/events.js';
 import type { Room } from '../protocol/rooms.js';
 import type { EventHistory } from '../repository/event-history.js';
@@ -9,9 +11,16 @@ import type { Endpoint } from './endpoint.js';
 import { digits, jobRoomOf, taskRoomOf, userRoomOf } from './input.js';
 import { resource } from './resource.js';
 
+/**
+ * Answers a request with a stream of messages. It checks by itself who asks.
+ * @throws TaskwireError when nothing has been answered
+ */
+export type OpenStream = (request: Request, response: Response, wanted: StreamRequest) => Promise<void>;
+
 export interface EventRoutePorts {
   readonly history: Pick<EventHistory, 'page'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
+  readonly openStream: OpenStream;
 }
 
 /** Events of a page that names no limit, and most events of any. */
@@ -19,40 +28,66 @@ const PAGE = 100;
 const MAX_PAGE = 1_000;
 const MAX_EPOCH_LENGTH = 64;
 
-const historyInput = z.object({
+/** What an answer may be, the first of them where the request does not say. */
+const FORMATS: ReadonlyMap<string, StreamFormat | 'json'> = new Map([
+  ['application/json', 'json'],
+  ['text/event-stream', 'sse'],
+  ['application/x-ndjson', 'ndjson'],
+  ['application/ndjson', 'ndjson'],
+]);
+
+const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
+
+const eventsInput = z.object({
   since: digits(0, Number.MAX_SAFE_INTEGER).optional(),
   epoch: z.string().min(1).max(MAX_EPOCH_LENGTH).optional(),
   types: z.array(z.enum(EVENT_TYPES)).optional(),
-  limit: digits(1, MAX_PAGE).default(PAGE),
+});
+const historyInput = eventsInput.extend({ limit: digits(1, MAX_PAGE).default(PAGE) });
+const streamInput = eventsInput.extend({
+  limit: digits(1, Number.MAX_SAFE_INTEGER).optional(),
+  snapshot: flag.optional(),
 });
 
-/** What happened in a job, to a task, to the tasks of a user. */
-export function eventRoutes(router: Router, endpoint: Endpoint, { history, access }: EventRoutePorts): void {
-  const serve = (path: string, roomOf: (params: Readonly<Record<string, string>>) => Room): void =>
-    resource(router, path, {
-      get: endpoint(async ({ identity, params, query }) => {
-        const room = roomOf(params);
-        const input = historyOf(query);
-        const userId = await access.resolve(identity, room);
-        const { events, seq, epoch, recovered, more } = await history.page({ userId, room, ...input });
-        const rest = JSON.stringify({ seq, epoch, recovered, next: more ? seq : null });
-        const body = `{"events":[${events.map(envelopeText).join(',')}],${rest.slice(1)}`;
-        return { body, position: { seq, epoch } };
-      }),
+/** What happened in a job, to a task, to the tasks of a user: page by page as JSON, or as a stream that goes on live. */
+export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRoutePorts): void {
+  const { history, access, openStream } = ports;
+  const serve = (path: string, roomOf: (params: Readonly<Record<string, string>>) => Room): void => {
+    const page = endpoint(async ({ identity, params, query }) => {
+      const room = roomOf(params);
+      const input = parseInput(historyInput, fieldsOf(query));
+      const userId = await access.resolve(identity, room);
+      const { events, seq, epoch, recovered, more } = await history.page({ userId, room, ...input });
+      const rest = JSON.stringify({ seq, epoch, recovered, next: more ? seq : null });
+      const body = `{"events":[${events.map(envelopeText).join(',')}],${rest.slice(1)}`;
+      return { body, position: { seq, epoch } };
     });
+    resource(router, path, {
+      get: async (request, response, next) => {
+        response.vary('Accept');
+        const format = FORMATS.get(request.accepts([...FORMATS.keys()]) || 'application/json')!;
+        if (format === 'json' || request.method === 'HEAD') {
+          return page(request, response, next);
+        }
+        const { name } = roomOf(request.params as Record<string, string>);
+        const input = parseInput(streamInput, fieldsOf(queryOf(request)));
+        // A browser that comes back asks for the same address, and says in the header where it stopped.
+        const { seq: since = input.since, epoch = input.epoch } =
+          positionOfEventId(request.get('Last-Event-ID') ?? '') ?? {};
+        await openStream(request, response, { ...input, format, room: name, since, epoch });
+      },
+    });
+  };
 
   serve('/api/jobs/:job_id/events', (params) => jobRoomOf(params['job_id']));
   serve('/api/tasks/:id/events', (params) => taskRoomOf(params['id']));
   serve('/api/users/:user_id/events', (params) => userRoomOf(params['user_id']));
 }
 
-/**
- * Which events are wanted.
- * @throws TaskwireError INVALID_REQUEST
- */
-function historyOf(query: URLSearchParams): z.output<typeof historyInput> {
+/** The fields of a query that say which events are wanted, unchecked. */
+function fieldsOf(query: URLSearchParams): Record<string, string | string[] | undefined> {
   const one = (name: string): string | undefined => query.get(name) ?? undefined;
   // `types=A,B` and `types=A&types=B` say the same.
   const types = query.has('types') ? query.getAll('types').flatMap((text) => text.split(',')) : undefined;
-  return parseInput(historyInput, { since: one('since'), epoch: one('epoch'), types, limit: one('limit') });
+  return { since: one('since'), epoch: one('epoch'), limit: one('limit'), snapshot: one('snapshot'), types };
 }

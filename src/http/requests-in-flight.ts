@@ -17,26 +17,28 @@ export class RequestsInFlight {
   private ending = false;
 
   /**
-   * @param http serves connections that it is given, none of which is kept
-   * @param rest listens, and keeps connections; undefined when there is none
+   * @param servers all that take requests
+   * @param listening those of them that listen, and so keep connections; the others are given connections for one request each
    */
   constructor(
-    http: Server,
-    private readonly rest: Server | undefined,
+    private readonly servers: readonly Server[],
+    private readonly listening: readonly Server[],
   ) {
-    for (const server of rest === undefined ? [http] : [http, rest]) {
+    for (const server of servers) {
       server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
         if (!(request.url ?? '').startsWith(ENGINE_PATH)) {
           this.note(response);
         }
       });
     }
-    rest?.on('connection', (socket) => {
-      this.kept += 1;
-      socket.once('close', () => {
-        this.kept -= 1;
+    for (const server of listening) {
+      server.on('connection', (socket) => {
+        this.kept += 1;
+        socket.once('close', () => {
+          this.kept -= 1;
+        });
       });
-    });
+    }
   }
 
   /** Lets nobody connect any more; from now on every answer ends its connection, those that are under way too. */
@@ -45,9 +47,19 @@ export class RequestsInFlight {
     for (const response of this.responses) {
       dismiss(response);
     }
-    if (this.rest !== undefined) {
+    for (const server of this.listening) {
       // An HTTP server that closes ends idle connections at once, with the requests that are on their way to it.
-      NetServer.prototype.close.call(this.rest);
+      NetServer.prototype.close.call(server);
+    }
+  }
+
+  /** Ends all connections and listeners at once. */
+  stop(): void {
+    for (const server of this.servers) {
+      server.closeAllConnections();
+      if (server.listening) {
+        server.close();
+      }
     }
   }
 
@@ -57,7 +69,7 @@ export class RequestsInFlight {
    */
   async drained(patienceMs: number): Promise<void> {
     const start = performance.now();
-    const idleMs = (this.rest?.keepAliveTimeout ?? 0) + CLOSE_MS;
+    const idleMs = Math.max(0, ...this.listening.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
     for (let waited = 0; waited < patienceMs; waited = performance.now() - start) {
       if (this.responses.size === 0 && (this.kept === 0 || waited > idleMs)) {
         return;

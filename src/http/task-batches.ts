@@ -1,6 +1,7 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
-import { type CreateTaskInput, jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
+import type { CreateTaskInput } from '../repository/inputs.js';
+import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';

@@ -10,8 +10,13 @@ import type { Identity } from '../protocol/tasks.js';
 export interface Outgoing {
   readonly type: EventType | ControlType;
   readonly payload: Buffer;
+  /** Position of an event. */
+  readonly seq?: number;
+  readonly epoch?: string;
   plainFrame?: Buffer;
   socketioFrame?: Buffer;
+  sseFrame?: Buffer;
+  ndjsonFrame?: Buffer;
 }
 
 /**

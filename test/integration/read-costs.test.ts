@@ -102,8 +102,9 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
 
   for (const statistics of ['missing', 'stale', 'fresh']) {
     it(`cost what they return, in a small and in a hundred times larger job, with ${statistics} statistics`, async () => {
-      const db = connectDatabase({ url: await server.createDatabase(), pool: 2 });
-      const plans = await Plans.connect(db);
+      const url = await server.createDatabase();
+      const db = connectDatabase({ url, pool: 2 });
+      const plans = await Plans.connect(url);
       try {
         for (let user = 1; user <= USERS; user += 1) {
           await db.raw('INSERT INTO users VALUES (?)', [`u${user}`]);

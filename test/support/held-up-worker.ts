@@ -1,4 +1,3 @@
-import cluster from 'node:cluster';
 import { Redis } from 'ioredis';
 
 /**
@@ -11,23 +10,21 @@ const say = (message: string): void => {
   process.stderr.write(`${JSON.stringify({ message })}\n`);
 };
 
-if (cluster.isWorker) {
-  let due = false;
-  process.on('SIGUSR2', () => {
-    due = true;
-  });
-  const send = Redis.prototype.sendCommand;
-  Redis.prototype.sendCommand = function (this: Redis, command, stream) {
-    const answer = send.call(this, command, stream);
-    if (due) {
-      due = false;
-      // What is sent within one turn leaves in the immediates of that turn.
-      setImmediate(() => {
-        say('held up');
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HELD_UP_MS);
-        say('going on');
-      });
-    }
-    return answer;
-  };
-}
+let due = false;
+process.on('SIGUSR2', () => {
+  due = true;
+});
+const send = Redis.prototype.sendCommand;
+Redis.prototype.sendCommand = function (this: Redis, command, stream) {
+  const answer = send.call(this, command, stream);
+  if (due) {
+    due = false;
+    // What is sent within one turn leaves in the immediates of that turn.
+    setImmediate(() => {
+      say('held up');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HELD_UP_MS);
+      say('going on');
+    });
+  }
+  return answer;
+};

@@ -10,7 +10,7 @@ import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
 import { type Beginning, LetterClient } from './letter-client.js';
 
 export type Step =
-  | { do: 'write'; task: number }
+  | { do: 'write' | 'capture'; task: number }
   | { do: 'publish' | 'duplicate' | 'drop' | 'answer' | 'fail'; pick: number }
   | {
       do: 'subscribe';
@@ -27,7 +27,7 @@ export type Step =
   | { do: 'quit'; letter: number; rooms: readonly number[]; keep: boolean }
   | { do: 'up' | 'down'; letter: number; messages: number }
   | { do: 'ping' | 'cut' | 'goOn'; letter: number }
-  | { do: 'reconcile' | 'turn' }
+  | { do: 'reconcile' | 'look' | 'turn' }
   | { do: 'trim' | 'restore'; keep: number };
 
 export const CLIENTS = 3;
@@ -49,6 +49,8 @@ export class World {
   private readonly everyone: FreeClient[] = [];
   private listener: ChannelListener | undefined;
   private onTheWay: Buffer[] = [];
+  /** The broker brings nothing more. */
+  private settling = false;
 
   /**
    * @param repairs whether the log can be read
@@ -56,9 +58,12 @@ export class World {
    */
   constructor({ repairs = true, eager = false } = {}) {
     const { log, gate } = this;
+    const broker = () => ({ up: !this.settling });
     this.hub = new Hub(
       {
-        up: true,
+        get up() {
+          return broker().up;
+        },
         onUp() {},
         onDown() {},
         subscribe: async (_channel, listener) => {
@@ -98,7 +103,7 @@ export class World {
     const open = sessionOpener(this.hub, {
       resolve: () => gate.run(() => USER),
       authenticate: () => Promise.reject(new Error('nobody sends AUTH')),
-      limits: { MAX_ROOMS_PER_CONNECTION: 100, MAX_MESSAGES_PER_SECOND: 1_000_000 },
+      limits: { MAX_ROOMS_PER_CONNECTION: 100 },
     });
     this.letters = Array.from({ length: LETTERS }, () => new LetterClient(open, eager));
   }
@@ -107,6 +112,12 @@ export class World {
     switch (action.do) {
       case 'write':
         this.onTheWay.push(encodeStreamMessage(this.log.write(action.task)));
+        break;
+      case 'capture':
+        this.log.write(action.task, true);
+        break;
+      case 'look':
+        void this.hub.look(USER);
         break;
       case 'publish': {
         const [message] = this.onTheWay.splice(action.pick % Math.max(1, this.onTheWay.length), 1);
@@ -205,6 +216,7 @@ export class World {
     for (const client of [...this.clients, ...this.letters]) {
       client.clog(false);
     }
+    this.settling = true;
     for (let round = 0; round < 6 || this.unsettled(); round += 1) {
       expect(round, 'everything that is asked for is answered').to.be.below(500);
       this.reconcile();

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import pg from 'pg';
+import { SESSION_SETTINGS } from '../../src/repository/connect-database.js';
 
 /** A statement as a repository sent it. */
 export interface Sent {
@@ -40,7 +41,7 @@ export async function sentBy(db: Knex, work: () => Promise<unknown>): Promise<Se
   return sent;
 }
 
-/** Looks at what statements read, over one connection with the settings of a pool. Nothing that they write stays. */
+/** Looks at what statements read, over one connection with the settings that pools have. Nothing that they write stays. */
 export class Plans {
   private readonly client: pg.Client;
   private readonly names = new Map<string, string>();
@@ -49,10 +50,10 @@ export class Plans {
     this.client = new pg.Client({ connectionString: url, options });
   }
 
-  /** @param db a pool whose settings are taken */
-  static async connect(db: Knex): Promise<Plans> {
-    const { connectionString, options } = db.client.config.connection as { connectionString: string; options: string };
-    const plans = new Plans(connectionString, options);
+  /** @param url of the database, as pools are given it */
+  static async connect(url: string): Promise<Plans> {
+    const settings = Object.entries(SESSION_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
+    const plans = new Plans(url, settings.join(' '));
     await plans.client.connect();
     return plans;
   }

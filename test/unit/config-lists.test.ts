@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { ConfigError, loadConfig } from '../../src/config.js';
+import { ConfigError, loadConfig, portsOf } from '../../src/config.js';
 import { clientAddress } from '../../src/door/client-address.js';
 
 describe('lists in the configuration', () => {
@@ -32,5 +32,36 @@ describe('lists in the configuration', () => {
     expect(loadConfig({ ALLOWED_ORIGINS: 'https://a.example, http://localhost:3000' }).ALLOWED_ORIGINS).to.have.length(
       2,
     );
+  });
+});
+
+describe('ports in the configuration', () => {
+  it('follow each other when each worker has its own', () => {
+    expect(portsOf(loadConfig({ PORT: '9002', WORKERS: '3' }))).to.deep.equal([9002]);
+    expect(portsOf(loadConfig({ PORT: '9002', WORKERS: '3', LISTEN: 'workers' }))).to.deep.equal([9002, 9003, 9004]);
+  });
+
+  it('have room, and are no other port', () => {
+    const own = { LISTEN: 'workers', WORKERS: '3' };
+    for (const [variables, name] of [
+      [{ ...own, PORT: '0' }, 'PORT'],
+      [{ ...own, PORT: '65534' }, 'PORT'],
+      [{ ...own, PORT: '9000', REST_PORT: '9000' }, 'REST_PORT'],
+      [{ ...own, PORT: '9000', REST_PORT: '9002' }, 'REST_PORT'],
+      [{ PORT: '9000', REST_PORT: '9000' }, 'REST_PORT'],
+    ] as const) {
+      expect(() => loadConfig(variables), JSON.stringify(variables)).to.throw(
+        ConfigError,
+        new RegExp(`^${name}: got .* wants`),
+      );
+    }
+    for (const variables of [
+      { ...own, PORT: '65533' },
+      { ...own, PORT: '9000', REST_PORT: '9003' },
+      { ...own, PORT: '9000', REST_PORT: '8999' },
+      { PORT: '0', REST_PORT: '0' },
+    ]) {
+      loadConfig(variables);
+    }
   });
 });

@@ -6,7 +6,6 @@ import {
   type PositionsData,
   roomsOf,
   type SubscribeOutcome,
-  type SubscribeRequest,
   type SubscribeResult,
 } from './protocol.js';
 import { refusal } from './refusal.js';
@@ -42,8 +41,8 @@ export interface EngineOptions {
 const GOOD_MS = 5_000;
 /** How long a link may take to answer after the page was away, in milliseconds. */
 const RETURN_MS = 5_000;
-/** Characters of one SUBSCRIBE; the server takes 32,768 bytes. */
-const MAX_REQUEST = 16_000;
+/** Rooms of one SUBSCRIBE: with names of 160 characters it has 13 kB, and the server takes 32,768 bytes. */
+const MAX_ROOMS = 50;
 
 /**
  * Keeps one link up and all rooms on it. The state of the connection follows `CONNECTION`, that of each room `ROOM`; what
@@ -85,9 +84,10 @@ export function createEngine(options: EngineOptions): Engine {
   let heardAt = 0;
   /** When the PING went out that is not answered yet. */
   let pingedAt: number | undefined;
-  let patience = 0;
   let timer: unknown;
   let heldTimer: unknown;
+  let tokenTimer: unknown;
+  let credentialNow: Credential = {};
   let heldAttempt = 0;
   let retryAfterMs = 0;
 
@@ -105,8 +105,7 @@ export function createEngine(options: EngineOptions): Engine {
         leaveLink();
       }
     }
-    clearTimeout(timer);
-    clearTimeout(heldTimer);
+    [timer, heldTimer, tokenTimer].forEach(clearTimeout);
     heldTimer = nextTryAt = undefined;
     state = next;
     reason = end;
@@ -116,6 +115,7 @@ export function createEngine(options: EngineOptions): Engine {
       openedAt = heardAt = now();
       every((room) => room.opened());
       watch(silenceMs);
+      refreshLater();
       flush();
     } else if (next === 'waiting') {
       const ms = pause(backoff, attempt, random(), end?.retryAfterMs);
@@ -136,6 +136,7 @@ export function createEngine(options: EngineOptions): Engine {
     };
     const open = (shown: Credential): void => {
       if (mine === links) {
+        credentialNow = shown;
         try {
           link = transport(
             { url, credential: shown },
@@ -154,6 +155,22 @@ export function createEngine(options: EngineOptions): Engine {
     new Promise<Credential>((resolve) => resolve(credential())).then(open, (error) =>
       ended({ later: true, code: 'TOKEN_UNAVAILABLE', message: String(error) }),
     );
+  };
+
+  /** Brings a new token before the one of now ends. Where that fails the server ends the link, and the next one has a new one. */
+  const refreshLater = (): void => {
+    const ms = lifeOf(credentialNow.token) * 0.6;
+    if (ms > 1_000) {
+      const mine = links;
+      const renew = async (): Promise<void> => {
+        const fresh = await credential();
+        if (mine === links) {
+          credentialNow = fresh;
+          link!.send('AUTH', { token: fresh.token }, refreshLater);
+        }
+      };
+      tokenTimer = setTimeout(() => void renew().catch(() => {}), Math.min(ms, 2 ** 31 - 1));
+    }
   };
 
   /** What holds for every way out of a link. */
@@ -179,8 +196,8 @@ export function createEngine(options: EngineOptions): Engine {
         } else {
           probe(patienceMs);
         }
-      } else if (now() - due > patience) {
-        probe(patience);
+      } else if (now() - due > ms) {
+        probe(ms);
       } else {
         go('lost', NO_ANSWER);
       }
@@ -190,7 +207,6 @@ export function createEngine(options: EngineOptions): Engine {
   const probe = (ms: number): void => {
     const asked = now();
     pingedAt = asked;
-    patience = ms;
     watch(ms);
     link!.send('PING', {}, (answer) => {
       if ('data' in answer) {
@@ -234,32 +250,14 @@ export function createEngine(options: EngineOptions): Engine {
     if (state !== 'open') {
       return;
     }
-    let batch: Room[] = [];
-    let requests: SubscribeRequest[] = [];
-    let size = 0;
-    const send = (): void => {
-      if (size > 0) {
-        subscribe(batch, requests);
-        batch = [];
-        requests = [];
-        size = 0;
-      }
-    };
-    every((room) => {
-      if (room.state === 'off') {
-        const request = room.ask();
-        batch.push(room);
-        requests.push(request);
-        size += JSON.stringify(request).length;
-        if (size > MAX_REQUEST) {
-          send();
-        }
-      }
-    });
-    send();
+    const off = [...rooms.values()].filter((room) => room.state === 'off');
+    while (off.length > 0) {
+      subscribe(off.splice(0, MAX_ROOMS));
+    }
   };
 
-  const subscribe = (batch: readonly Room[], requests: readonly SubscribeRequest[]): void => {
+  const subscribe = (batch: readonly Room[]): void => {
+    const requests = batch.map((room) => room.ask());
     const times = batch.map(({ asked }) => asked);
     link!.send('SUBSCRIBE', { rooms: requests }, (answer) => {
       heard();
@@ -338,6 +336,16 @@ export function createEngine(options: EngineOptions): Engine {
     },
     hold,
   };
+}
+
+/** How long a JSON web token still lives, in milliseconds; not a number where it does not say. */
+function lifeOf(token = ''): number {
+  try {
+    const claims = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))) as { exp: number };
+    return claims.exp * 1_000 - Date.now();
+  } catch {
+    return Number.NaN;
+  }
 }
 
 const NO_ANSWER: LinkEnd = { later: true, code: 'NO_ANSWER', message: 'The server does not answer' };

@@ -178,7 +178,7 @@ export const isTaskEvent = (message: { readonly type: string; readonly data?: un
 
 /** Whether a message is a snapshot of a room. */
 export const isSnapshot = (message: { readonly type: string }): message is SnapshotMessage =>
-  /^(JOB_TASKS|TASK|USER_TASKS)_SNAPSHOT$/.test(message.type);
+  /_SNAPSHOT$/.test(message.type);
 
 /** The rooms that an event belongs to. */
 export const roomsOf = ({ data }: { readonly data: TaskIds }): [string, string, string] => [

@@ -202,4 +202,4 @@ export function createRoomStore(name: string, ports: RoomPorts, withRows = true)
   return store;
 }
 
-const CLOSED: ErrorBody = { code: 'CLOSED', message: 'The client was closed' };
+export const CLOSED: ErrorBody = { code: 'CLOSED', message: 'The client was closed' };

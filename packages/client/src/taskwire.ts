@@ -4,6 +4,7 @@ import type { ConnectionState } from './machine.js';
 import { watchPage } from './page.js';
 import type { ErrorBody, Position, TaskRow } from './protocol.js';
 import {
+  CLOSED,
   createRoomStore,
   type InitialData,
   type Listener,
@@ -30,7 +31,7 @@ export interface TaskwireOptions {
   /** A token, or what gets one: called before each connection, so that it is always fresh. */
   readonly token?: string | (() => string | Promise<string>);
   /** An API key instead, for programs. A page's visitor could read it there. */
-  readonly apiKey?: string;
+  readonly apiKey?: string | undefined;
   /** How to reach the server: `websocket()` unless something else is given. */
   readonly transport?: Transport;
   /** Keeps rows and positions over reloads, in `localStorage` or `sessionStorage`. */
@@ -120,9 +121,8 @@ export interface RoomOptions {
   readonly initialData?: InitialData | undefined;
 }
 
-/** How often the server is asked about a write that is not there yet, in milliseconds: from the first to the last. */
-const FIRST_LOOK_MS = 50;
-const LAST_LOOK_MS = 1_000;
+/** How often the server is asked about a write that is not there yet, in milliseconds. */
+const LOOK_MS = 100;
 
 const HERE: Surroundings = {
   now: () => performance.now(),
@@ -307,24 +307,20 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
     caughtUp: (write, { signal } = {}) =>
       settle(signal, (resolve, reject) => {
         let timer: unknown;
-        let pause = FIRST_LOOK_MS;
         const look = (): void => {
-          if (engine.state === 'closed') {
-            reject(new TaskwireClientError('CLOSED', 'The client was closed'));
-            return;
-          }
           const behind = [...stores.values()].some(({ room }) => {
             const there = room?.state === 'live' || room?.state === 'refused';
             return room !== undefined && (!there || isBehind(room.position, write));
           });
           if (!behind) {
             resolve();
-            return;
+          } else if (engine.state === 'closed') {
+            reject(new TaskwireClientError(CLOSED.code, CLOSED.message));
+          } else {
+            // Of a room in which nothing happens only the server knows how far it has come.
+            engine.ping();
+            timer = surroundings.setTimeout(look, LOOK_MS);
           }
-          // Of a room in which nothing happens only the server knows how far it has come.
-          engine.ping();
-          timer = surroundings.setTimeout(look, pause);
-          pause = Math.min(LAST_LOOK_MS, pause * 2);
         };
         look();
         return () => surroundings.clearTimeout(timer);
@@ -362,31 +358,21 @@ const isBehind = (position: Position | undefined, write: Position): boolean =>
   position?.epoch === write.epoch && position.seq < write.seq;
 
 /** A promise that ends with a signal. @param start gets both ways to settle it, returns how to clean up */
-function settle<T>(
+async function settle<T>(
   signal: AbortSignal | undefined,
   start: (resolve: (value: T) => void, reject: (error: unknown) => void) => () => void,
 ): Promise<T> {
-  let done = false;
-  let cleanUp = (): void => {};
+  signal?.throwIfAborted();
+  let stop = (): void => {};
   let abort = (): void => {};
-  return new Promise<T>((resolve, reject) => {
-    const end =
-      <V>(settled: (value: V) => void) =>
-      (value: V): void => {
-        done = true;
-        cleanUp();
-        settled(value);
-      };
-    abort = () => end(reject)(signal!.reason);
-    if (signal?.aborted) {
-      abort();
-      return;
-    }
-    signal?.addEventListener('abort', abort);
-    const stop = start(end(resolve as (value: T) => void), end(reject));
-    cleanUp = stop;
-    if (done) {
-      stop();
-    }
-  }).finally(() => signal?.removeEventListener('abort', abort));
+  try {
+    return await new Promise<T>((resolve, reject) => {
+      abort = () => reject(signal!.reason);
+      signal?.addEventListener('abort', abort);
+      stop = start(resolve, reject);
+    });
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    stop();
+  }
 }

@@ -37,9 +37,6 @@ export const websocket =
     const base = globalThis.location?.href;
     const address = new URL(url.replace(/\/$/, '') + PATH, base);
     address.protocol = address.protocol.replace('http', 'ws');
-    if (credential.apiKey !== undefined) {
-      address.searchParams.set('api_key', credential.apiKey);
-    }
     const waiting = new Map<string, (answer: Answer) => void>();
     let requests = 0;
     let refused: ErrorBody | undefined;
@@ -51,18 +48,13 @@ export const websocket =
       waiting.set(id, answered);
       socket.send(JSON.stringify({ type, data, request_id: id }));
     };
-    socket.onopen = () => {
-      if (credential.token === undefined) {
-        events.opened();
-      } else {
-        send('AUTH', { token: credential.token }, (answer) => {
-          // A refusal is followed by the close.
-          if (!('error' in answer)) {
-            events.opened();
-          }
-        });
-      }
-    };
+    // The credential is the first message, so that no address holds a secret. A refusal is followed by the close.
+    socket.onopen = () =>
+      send('AUTH', { token: credential.token, api_key: credential.apiKey }, (answer) => {
+        if ('data' in answer) {
+          events.opened();
+        }
+      });
     socket.onmessage = ({ data: text }) => {
       const message = JSON.parse(String(text)) as PlainMessage;
       const { type, data, request_id: id } = message;

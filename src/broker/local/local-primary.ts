@@ -1,12 +1,12 @@
 import { RateLimiterMemory } from 'rate-limiter-flexible';
+import type { PrimaryChannel, ToPrimary } from '../../base/process-messages.js';
 import type { RateLimitResult } from '../broker.js';
-import type { PrimaryLink, ToPrimary } from './local-link.js';
 
 const WINDOW_SECONDS = 60;
 
 /** One worker, as the primary sees it. */
 interface Peer {
-  readonly link: PrimaryLink;
+  readonly link: PrimaryChannel;
   nodeId: string | undefined;
   readonly channels: Set<string>;
   /** Connections by address; what a worker held is free when its channel ends. */
@@ -22,7 +22,7 @@ export class LocalPrimary {
   private readonly limiter = new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_SECONDS });
 
   /** Takes a worker in; it leaves when its link closes. */
-  attach(link: PrimaryLink): void {
+  attach(link: PrimaryChannel): void {
     const peer: Peer = { link, nodeId: undefined, channels: new Set(), held: new Map(), outgoing: [] };
     this.peers.add(peer);
     link.onMessage((message) => void this.handle(peer, message));
@@ -91,7 +91,8 @@ export class LocalPrimary {
       allowed: consumedPoints <= limit,
       limit,
       remaining: Math.max(0, limit - consumedPoints),
-      resetMs: Math.max(0, msBeforeNext),
+      // The library reckons with the time of day, which may have stepped since the window began.
+      resetMs: Math.min(WINDOW_SECONDS * 1_000, Math.max(0, msBeforeNext)),
     };
   }
 
@@ -136,7 +137,7 @@ export class LocalPrimary {
     this.send(peer, { type: 'taskwire:answer', call, result });
   }
 
-  private send(peer: Peer, message: Parameters<PrimaryLink['send']>[0]): void {
+  private send(peer: Peer, message: Parameters<PrimaryChannel['send']>[0]): void {
     try {
       peer.link.send(message);
     } catch {

@@ -1,5 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createTaskwire, type Position, type StreamItem, type TaskRow, type Taskwire } from '@taskwire/client';
+import {
+  createTaskwire,
+  type Position,
+  type StreamItem,
+  type TaskRow,
+  type Taskwire,
+  type TaskwireOptions,
+} from '@taskwire/client';
 import { expect } from 'chai';
 import { eventually } from '../../../../dist/test/support/eventually.js';
 import { Instance } from '../../../../dist/test/support/instance.js';
@@ -61,7 +68,7 @@ for (const [wire, transport] of Object.entries(WIRES)) {
     let writes: RestWrites;
     const clients: Taskwire[] = [];
 
-    const client = (options: Partial<Parameters<typeof createTaskwire>[0]> = {}): Taskwire => {
+    const client = (options: Partial<TaskwireOptions> = {}): Taskwire => {
       const tw = createTaskwire({ url: server.url, apiKey: key, transport, lingerMs: 0, ...options });
       clients.push(tw);
       return tw;
@@ -70,7 +77,7 @@ for (const [wire, transport] of Object.entries(WIRES)) {
     before(async () => {
       database = await embeddedForTest();
       scene = await Scene.make(database.url, { users: 2, jobsPerUser: 3 });
-      server = new InProcessServer(database.url);
+      server = new InProcessServer(database.url, { TOKEN_SECRET: 'of-a-test-and-long-enough-for-a-secret' });
       await server.start();
       key = scene.keys.get('user_1')!;
       writes = new RestWrites(() => [server.url], scene.serviceKey);
@@ -161,6 +168,58 @@ for (const [wire, transport] of Object.entries(WIRES)) {
       await eventually(() => expect(job.getSnapshot().status).to.equal('live'));
       expect(job.getSnapshot().tasks).to.deep.equal(await rowsOf(server.url, key, '1003'));
       await eventually(() => expect(events).to.deep.equal(['TASK_FEE_UPDATED']));
+      stop.abort();
+    });
+
+    /** What a page's own server does: it has a key, and makes tokens for its visitors. */
+    const tokenFor = async (expires_in: number): Promise<string> => {
+      const response = await fetch(`${server.url}/api/tokens`, {
+        method: 'POST',
+        headers: { 'x-api-key': key, 'content-type': 'application/json' },
+        body: JSON.stringify({ user: 'user_1', expires_in }),
+      });
+      expect(response.status).to.equal(201);
+      return ((await response.json()) as { token: string }).token;
+    };
+
+    it('brings a new token before the one of now ends, on the same connection', async () => {
+      let tokens = 0;
+      const states: string[] = [];
+      const tw = client({
+        apiKey: undefined,
+        token: () => {
+          tokens += 1;
+          return tokenFor(6);
+        },
+      });
+      tw.connection.subscribe(() => states.push(tw.connection.state));
+      const job = tw.job('1001');
+      job.subscribe(() => {});
+      await eventually(() => expect(tokens).to.equal(2));
+      expect(job.getSnapshot().status).to.equal('live');
+      expect(states).to.deep.equal(['connecting', 'open']);
+    });
+
+    it('comes back with a new token after the end of one, and misses nothing', async () => {
+      const { task_id } = await writes.createTaskData({ job_id: '1003', task_definition_id: 3, is_imua: false });
+      const reasons: unknown[] = [];
+      const tw = client({ apiKey: undefined, token: () => tokenFor(1), backoff: { baseMs: 100 } });
+      tw.connection.subscribe(() => reasons.push(tw.connection.reason?.code));
+      const fees: unknown[] = [];
+      const stop = new AbortController();
+      void (async () => {
+        for await (const item of tw.task(task_id).events({ signal: stop.signal })) {
+          fees.push(item.type === 'TASK_FEE_UPDATED' ? item.data.changes.new_fee : item.type);
+        }
+      })();
+      await eventually(() => expect(tw.task(task_id).getSnapshot().status).to.equal('live'));
+      let fee = 0;
+      while (reasons.filter((code) => code === 'TOKEN_EXPIRED').length < 2) {
+        fee += 1;
+        await writes.updateTaskFee(task_id, fee);
+        await sleep(20);
+      }
+      await eventually(() => expect(fees).to.deep.equal(Array.from({ length: fee }, (_, index) => index + 1)));
       stop.abort();
     });
 

@@ -18,6 +18,7 @@ async function sizeOf(contents: string): Promise<number> {
     format: 'esm',
     target: 'es2022',
     external: ['react'],
+    logLevel: 'error',
   });
   return gzipSync(outputFiles[0]!.contents, { level: 9 }).length;
 }

@@ -1,0 +1,74 @@
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from '../base/logger.js';
+import type { Releasers } from '../base/releasers.js';
+import type { Config } from '../config.js';
+import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
+import { tokenSecret } from '../embedded/token-secret.js';
+import { embeddedUrlFile } from '../embedded/url-file.js';
+import { toTaskwireError } from '../protocol/errors.js';
+import { connectDatabase } from '../repository/connect-database.js';
+import { migrate } from '../repository/migrate.js';
+
+/** How long the database may stay away at the start, in milliseconds. */
+const PATIENCE_MS = 60_000;
+const RETRY_MS = 500;
+
+export interface OpenDatabase {
+  /** The configuration, with what an embedded database adds to it: its URL and the secret of tokens. */
+  readonly config: Config;
+  readonly url: string;
+  readonly embedded: boolean;
+}
+
+/**
+ * The database of this instance, schema up to date: the one that DATABASE_URL names, or an embedded one, which is started.
+ */
+export async function openDatabase(options: {
+  config: Config;
+  logger: Logger;
+  releasers: Releasers;
+}): Promise<OpenDatabase> {
+  const { config, logger, releasers } = options;
+  if (config.DATABASE_URL !== undefined) {
+    await bringUpToDate(config.DATABASE_URL, config, logger);
+    return { config, url: config.DATABASE_URL, embedded: false };
+  }
+  const { url, stop } = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
+  releasers.push('embedded database', stop);
+  // The command line finds the database of a running service by this file.
+  const file = embeddedUrlFile(config.DATA_DIR);
+  releasers.push('embedded database: its address', () => rmSync(file, { force: true }));
+  writeFileSync(file, url, { mode: 0o600 });
+  chmodSync(file, 0o600);
+  await bringUpToDate(url, config, logger);
+  const secrets = config.TOKEN_SECRET.length > 0 ? config.TOKEN_SECRET : [tokenSecret(config.DATA_DIR)];
+  return { config: { ...config, DATABASE_URL: url, TOKEN_SECRET: secrets }, url, embedded: true };
+}
+
+/** Brings the schema up to date; a database that is only just starting gets its time. */
+async function bringUpToDate(url: string, { CAPTURE }: Config, logger: Logger): Promise<void> {
+  const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire migrate', statementMs: 600_000 });
+  const end = performance.now() + PATIENCE_MS;
+  try {
+    for (let told = false; ; told = true) {
+      try {
+        const steps = await migrate(db, { capture: CAPTURE });
+        if (steps.length > 0) {
+          logger.info('schema brought up to date', { steps });
+        }
+        return;
+      } catch (error) {
+        if (toTaskwireError(error).code !== 'DATABASE_UNAVAILABLE' || performance.now() > end) {
+          throw error;
+        }
+        if (!told) {
+          logger.warn('waiting for the database', { error });
+        }
+        await sleep(RETRY_MS);
+      }
+    }
+  } finally {
+    await db.destroy();
+  }
+}

@@ -1,0 +1,38 @@
+import { createServer, STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import { errorEntry, TaskwireError } from '../protocol/errors.js';
+
+/** How long a request that is turned away may take to arrive and its answer to be taken, in milliseconds. */
+const PATIENCE_MS = 10_000;
+
+/**
+ * Turns connections away that no worker can serve, with SERVER_DRAINING. A request is read to its end first: a proxy that gets an
+ * answer before it has sent everything may send the request to another instance as well, and put both answers together.
+ * @returns takes a connection, and the bytes that were read of it
+ */
+export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
+  const { body: error } = new TaskwireError('SERVER_DRAINING');
+  const { status } = errorEntry(error.code);
+  const body = JSON.stringify({ error });
+  // It listens nowhere. Without a listener for upgrades, these are answered like all requests.
+  const server = createServer((request, response) => {
+    request.resume();
+    request.once('end', () => {
+      response.writeHead(status, STATUS_CODES[status], {
+        'Content-Type': 'application/json; charset=utf-8',
+        'Content-Length': Buffer.byteLength(body),
+        'Retry-After': '1',
+        Connection: 'close',
+      });
+      response.end(body);
+    });
+  });
+  return (socket, bytes) => {
+    const timer = setTimeout(() => socket.destroy(), PATIENCE_MS).unref();
+    socket.once('close', () => clearTimeout(timer));
+    server.emit('connection', socket);
+    if (bytes !== undefined) {
+      socket.unshift(bytes);
+    }
+  };
+}

@@ -1,0 +1,49 @@
+import type { IncomingMessage, Server } from 'node:http';
+import type { Duplex } from 'node:stream';
+
+type Taker = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+
+/**
+ * Answers requests that offer another protocol than WebSockets (`Upgrade: h2c`, as curl --http2 and some HTTP libraries send
+ * by default) as if they did not: a server may ignore such an offer. To be called when all listeners for upgrades are there.
+ */
+export function ignoreOtherUpgrades(server: Server): void {
+  const takers = server.listeners('upgrade') as Taker[];
+  server.removeAllListeners('upgrade');
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (tokensOf(request.headers.upgrade).includes('websocket')) {
+      for (const take of takers) {
+        take.call(server, request, socket, head);
+      }
+    } else {
+      // Node.js has taken its parser off this connection. It gets a new one, and reads the request again without the offer.
+      server.emit('connection', socket);
+      socket.unshift(Buffer.concat([Buffer.from(headOf(request), 'latin1'), head]));
+    }
+  });
+}
+
+const tokensOf = (value: string | undefined): string[] =>
+  (value ?? '').split(',').map((token) => token.trim().toLowerCase());
+
+/** Names of headers that belong to an offer. */
+const OFFER = ['upgrade', 'http2-settings'];
+
+/** The head of a request as it came, without its offer of another protocol. */
+function headOf({ method, url, httpVersion, rawHeaders }: IncomingMessage): string {
+  const lines = [`${method} ${url} HTTP/${httpVersion}`];
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const [name, value] = [rawHeaders[index]!, rawHeaders[index + 1]!];
+    const kept =
+      name.toLowerCase() === 'connection'
+        ? value
+            .split(',')
+            .filter((token) => !OFFER.includes(token.trim().toLowerCase()))
+            .join(',')
+        : value;
+    if (!OFFER.includes(name.toLowerCase()) && (kept !== '' || value === '')) {
+      lines.push(`${name}: ${kept}`);
+    }
+  }
+  return `${lines.join('\r\n')}\r\n\r\n`;
+}

@@ -1,0 +1,171 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { expect } from 'chai';
+import WebSocket from 'ws';
+import { eventually } from '../support/eventually.js';
+import { Instance } from '../support/instance.js';
+import { freePort } from '../support/programs.js';
+
+const LOOPING = new URL('../support/looping-worker.js', import.meta.url).href;
+/** A worker that hangs is killed after 20 s. */
+const REPLACED_MS = 60_000;
+
+interface Answer {
+  /** All that came until the connection ended. */
+  text: string;
+  ended: boolean;
+}
+
+/** Asks for the health on a connection of its own. */
+function ask(port: number, sockets: Socket[]): Answer {
+  const answer: Answer = { text: '', ended: false };
+  const socket = connect(port, '127.0.0.1');
+  sockets.push(socket);
+  socket.setEncoding('latin1');
+  socket.on('data', (text) => {
+    answer.text += text;
+  });
+  socket.on('error', () => {});
+  socket.on('close', () => {
+    answer.ended = true;
+  });
+  socket.write('GET /api/ws/health HTTP/1.1\r\nHost: a\r\n\r\n');
+  return answer;
+}
+
+const isAnswered = ({ text }: Answer): boolean => text.startsWith('HTTP/1.1 200 ');
+
+describe('connections and workers', function () {
+  this.timeout(180_000);
+  let instance: Instance;
+  let sockets: Socket[];
+
+  beforeEach(() => {
+    sockets = [];
+  });
+
+  afterEach(async () => {
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    await instance?.kill();
+  });
+
+  const said = (message: string) => instance.log.filter((line) => line.message.startsWith(message));
+
+  for (const [how, signal] of [
+    ['is stopped', 'SIGSTOP'],
+    ['runs in an endless loop', 'SIGUSR2'],
+  ] as const) {
+    it(`a worker that ${how} gets no new connections, loses those that wait for it to another, and is replaced`, async () => {
+      instance = await Instance.start({ workers: 2, preload: LOOPING });
+      const [hung] = [...instance.workers] as [number];
+      process.kill(hung, signal);
+      const first = Array.from({ length: 40 }, () => ask(instance.port, sockets));
+      // All but the one that was on its way already.
+      await eventually(() => expect(first.filter(isAnswered)).to.have.length.at.least(39), { timeoutMs: 30_000 });
+      expect(said('worker does not answer: it gets no new connections').map(({ worker }) => worker)).to.deep.equal([
+        hung,
+      ]);
+      expect(said('worker does not answer: it is killed')).to.deep.equal([]);
+      const second = Array.from({ length: 40 }, () => ask(instance.port, sockets));
+      await eventually(() => expect(second.filter(isAnswered)).to.have.length(40));
+      await eventually(
+        () => {
+          expect(said('worker does not answer: it is killed').map(({ worker }) => worker)).to.deep.equal([hung]);
+          expect([...instance.workers])
+            .to.have.length(2)
+            .and.not.include(hung);
+        },
+        { timeoutMs: REPLACED_MS },
+      );
+      // Nobody waits for what will never come.
+      await eventually(() => expect(first.filter(({ ended }) => !ended)).to.deep.equal([]));
+    });
+  }
+
+  it('a worker that is held up for a while gets connections again afterwards', async () => {
+    instance = await Instance.start({ workers: 2 });
+    const [held, other] = [...instance.workers] as [number, number];
+    process.kill(held, 'SIGSTOP');
+    await eventually(() => expect(said('worker does not answer')).to.have.length(1), { timeoutMs: 30_000 });
+    process.kill(held, 'SIGCONT');
+    await eventually(() => expect(said('worker answers again').map(({ worker }) => worker)).to.deep.equal([held]));
+    process.kill(other, 'SIGSTOP');
+    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length.at.least(19), { timeoutMs: 30_000 });
+    process.kill(other, 'SIGCONT');
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20), { timeoutMs: 30_000 });
+    expect(instance.crashes).to.deep.equal([]);
+  });
+
+  it('an instance that was asleep as a whole kills nobody when it wakes up', async () => {
+    instance = await Instance.start({ workers: 2 });
+    const pids = [instance.pid, ...instance.workers];
+    const before = new Set(instance.workers);
+    for (const pid of pids) {
+      process.kill(pid, 'SIGSTOP');
+    }
+    await eventually(
+      () => {
+        throw new Error('asleep');
+      },
+      { timeoutMs: 6_000, intervalMs: 1_000 },
+    ).catch(() => {});
+    for (const pid of pids) {
+      process.kill(pid, 'SIGCONT');
+    }
+    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
+    expect(said('worker does not answer')).to.deep.equal([]);
+    expect(instance.workers).to.deep.equal(before);
+  });
+
+  it('1,000 connects at once are spread evenly over three workers', async () => {
+    instance = await Instance.start({ workers: 3, env: { LOG_LEVEL: 'debug' } });
+    await eventually(() => expect(instance.output).to.include('user key'), { timeoutMs: 30_000 });
+    const key = /user key +(tw_\S+)/.exec(instance.output)![1]!;
+    const clients = Array.from(
+      { length: 1_000 },
+      () => new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${key}`),
+    );
+    try {
+      await Promise.all(clients.map((client) => once(client, 'open')));
+      await eventually(() => expect(said('connected')).to.have.length(1_000));
+      const counts = [...instance.workers].map((pid) => said('connected').filter((line) => line['pid'] === pid).length);
+      expect(Math.max(...counts) / Math.min(...counts), counts.join()).to.be.at.most(1.2);
+      expect(counts).to.have.length(3);
+    } finally {
+      for (const client of clients) {
+        client.on('error', () => {}).terminate();
+      }
+    }
+  });
+
+  it('the port is closed until a worker can serve, and while none can', async () => {
+    const port = await freePort();
+    instance = await Instance.launch({ port, workers: 2 });
+    const answers: Answer[] = [];
+    const asking = async (until: () => boolean): Promise<void> => {
+      await eventually(
+        () => {
+          answers.push(ask(port, sockets));
+          expect(until()).to.equal(true);
+        },
+        { timeoutMs: 60_000, intervalMs: 5 },
+      );
+    };
+    await asking(() => answers.some(isAnswered));
+    await instance.ready(2);
+    instance.killWorker();
+    instance.killWorker();
+    await asking(() => said('port opened').length === 2);
+    const late = ask(port, sockets);
+    await eventually(() => expect(isAnswered(late)).to.equal(true));
+    await eventually(() => expect(answers.filter(({ ended }) => !ended)).to.deep.equal([]));
+    // Each was answered by a worker, or its connection was refused or cut off.
+    expect(
+      answers.map(({ text }) => text.slice(0, 13)).filter((text) => text !== '' && text !== 'HTTP/1.1 200 '),
+    ).to.deep.equal([]);
+  });
+});

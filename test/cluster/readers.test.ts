@@ -1,0 +1,112 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { eventually } from '../support/eventually.js';
+import { freePort } from '../support/programs.js';
+
+const ENTRY = fileURLToPath(new URL('../../cluster.js', import.meta.url));
+const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+describe('who started the service, and who reads what it says', function () {
+  this.timeout(120_000);
+  let dir: string;
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+  });
+  afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+  const environment = (port: number, more: Record<string, string> = {}): NodeJS.ProcessEnv => ({
+    PATH: process.env['PATH'],
+    NODE_ENV: 'test',
+    HOST: '127.0.0.1',
+    PORT: String(port),
+    WORKERS: '2',
+    DATA_DIR: join(dir, 'data'),
+    DRAIN_SECONDS: '0',
+    ...more,
+  });
+
+  const healthy = (port: number): Promise<unknown> =>
+    eventually(async () => expect((await fetch(`http://127.0.0.1:${port}/api/ws/health`)).status).to.equal(200), {
+      timeoutMs: 60_000,
+    });
+
+  for (const workers of [1, 2]) {
+    it(`readers of standard output and error may leave: the service goes on (WORKERS=${workers})`, async () => {
+      const port = await freePort();
+      // Each request is a line.
+      const env = environment(port, { LOG_LEVEL: 'debug', WORKERS: String(workers) });
+      const child = spawn(process.execPath, [ENTRY], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+      const exited = once(child, 'exit');
+      try {
+        child.stdout.destroy();
+        child.stderr.destroy();
+        await healthy(port);
+        for (let count = 0; count < 20; count += 1) {
+          await healthy(port);
+        }
+        expect(child.exitCode).to.equal(null);
+        child.kill('SIGTERM');
+        expect((await exited)[0]).to.equal(0);
+      } finally {
+        child.kill('SIGKILL');
+      }
+    });
+  }
+
+  it('readers of a command may leave: it ends as if they had stayed', async () => {
+    const child = spawn(process.execPath, [CLI, 'keys', 'create', '--owner', 'ada'], {
+      env: environment(1),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.destroy();
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      said += text;
+    });
+    expect((await once(child, 'exit'))[0], said).to.equal(0);
+    expect(said).to.equal('');
+  });
+
+  it('whoever started it by npm start may be ended alone: the service ends too', async () => {
+    const port = await freePort();
+    // What `npm start` is, without a build: npm, a shell, and the service.
+    const { scripts } = JSON.parse(readFileSync(join(ENTRY, '../../package.json'), 'utf8'));
+    const pidFile = join(dir, 'pid');
+    const start = String(scripts.start).replace('dist/cluster.js', ENTRY);
+    const noting = `import { writeFileSync } from 'node:fs'; import cluster from 'node:cluster'; cluster.isPrimary && writeFileSync(${JSON.stringify(pidFile)}, String(process.pid));`;
+    writeFileSync(join(dir, 'note.mjs'), noting);
+    writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'a', version: '1.0.0', scripts: { start } }));
+    const env = environment(port, { HOME: dir, NODE_OPTIONS: `--import=${join(dir, 'note.mjs')}` });
+    const npm = spawn('npm', ['start'], { cwd: dir, env, stdio: 'ignore' });
+    const exited = once(npm, 'exit');
+    let pid: number | undefined;
+    try {
+      await healthy(port);
+      // npm is a program of Node.js as well; the service wrote last.
+      pid = Number(readFileSync(pidFile, 'utf8'));
+      npm.kill('SIGTERM');
+      await exited;
+      await eventually(() => expect(isAlive(pid!)).to.equal(false), { timeoutMs: 30_000 });
+    } finally {
+      npm.kill('SIGKILL');
+      if (pid !== undefined && isAlive(pid)) {
+        process.kill(pid, 'SIGKILL');
+      }
+    }
+  });
+});
