@@ -20,6 +20,8 @@ export interface LineEnd {
   stall(): void;
 }
 
+/** Looks that find nothing taken before a client counts as stalled: a worker that was held up itself has not looked. */
+const LOOKS = 8;
 /** Milliseconds between two looks at a connection: the first, and the longest. */
 const FIRST_LOOK_MS = 5;
 const LONGEST_LOOK_MS = 80;
@@ -104,6 +106,7 @@ export class Line {
     const { clock, stallMs } = options;
     let before = waiting(connection);
     let takenAt = clock.now();
+    let idleLooks = 0;
     for (let wait = FIRST_LOOK_MS; connection.backlog > options.clearBytes && !this.ended; ) {
       await clock.sleep(wait);
       wait = Math.min(2 * wait, LONGEST_LOOK_MS);
@@ -111,7 +114,8 @@ export class Line {
       const rest = waiting(connection);
       if (rest < before) {
         takenAt = now;
-      } else if (now - takenAt > stallMs) {
+        idleLooks = 0;
+      } else if (++idleLooks >= LOOKS && now - takenAt > stallMs) {
         this.end.stall();
         return;
       }
@@ -133,10 +137,15 @@ export class Line {
       this.wake = resolve;
       // However large it was, a client that takes a little of it at a time has its time.
       const ms = options.stallMs * Math.ceil(bytes / LEAST_WINDOW);
-      patience = setTimeout(() => this.end.stall(), ms).unref();
+      let idleLooks = 0;
+      patience = setInterval(() => {
+        if (++idleLooks >= LOOKS) {
+          this.end.stall();
+        }
+      }, ms / LOOKS).unref();
       connection.confirm!(resolve);
     });
-    clearTimeout(patience);
+    clearInterval(patience);
     this.wake = undefined;
     const took = options.clock.now() - began;
     if (took < QUICK_MS) {

@@ -595,7 +595,7 @@ describe('gateways', function () {
       const small = new InProcessServer(database.url, {
         MAX_BUFFERED_BYTES: '100000',
         RECONCILE_IDLE_MS: '50',
-        SLOW_CONSUMER_MS: '300',
+        SLOW_CONSUMER_MS: '2000',
       });
       await small.start();
       try {
@@ -620,7 +620,7 @@ describe('gateways', function () {
 
         slow.pause();
         // More than the buffers on the way can hold; what comes then finds the connection behind.
-        await flood(60_000);
+        await flood(40_000);
         await eventually(() => expect(quick.seqs).to.have.length(FLOOD), { timeoutMs: PATIENCE_MS });
         await flood(100);
         await eventually(() => expect(quick.seqs).to.have.length(2 * FLOOD), { timeoutMs: PATIENCE_MS });
