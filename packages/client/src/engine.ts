@@ -233,7 +233,7 @@ export function createEngine(options: EngineOptions): Engine {
     } else if (message.type === 'POSITION') {
       positions(message.data as PositionsData);
     } else if (message.seq !== undefined && isTaskEvent(message)) {
-      for (const name of roomsOf(message)) {
+      for (const name of message.room ? [message.room] : roomsOf(message)) {
         rooms.get(name)?.event(message);
       }
     }
