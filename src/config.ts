@@ -1,7 +1,9 @@
+import { accessSync, constants } from 'node:fs';
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { parseDatabaseUrl } from './base/database-url.js';
+import { parseRedisUrl, redisUrlFault } from './base/redis-url.js';
 
 const port = z.coerce.number().int().min(0).max(65535);
 const count = z.coerce.number().int().min(1);
@@ -45,6 +47,18 @@ const urlOf = (...protocols: string[]) =>
     message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
   });
 
+/** `host:port`, comma-separated; an IPv6 address in brackets. */
+const hostPorts = list.refine(
+  (items) => items.length > 0 && items.every((item) => /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\]):[1-9]\d{0,4}$/i.test(item)),
+  { message: 'wants addresses such as redis-1:6379,redis-2:6379' },
+);
+const redisUrl = z.string().superRefine((text, context) => {
+  const message = redisUrlFault(text);
+  if (message !== undefined) {
+    context.addIssue({ code: 'custom', message });
+  }
+});
+
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -59,12 +73,34 @@ const schema = z.object({
   LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
+  /** Whether changes that other programs make to tasks become events. */
+  CAPTURE: z.enum(['on', 'off']).default('on'),
   /** Database connections per worker. */
   DATABASE_POOL: count.max(1000).default(10),
-  /** Redis; unset: workers of this host are joined through the primary. */
-  REDIS_URL: urlOf('redis:', 'rediss:').optional(),
+  /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
+  REDIS_URL: redisUrl.optional(),
+  /** Redis Sentinels, that know the master. */
+  REDIS_SENTINELS: hostPorts.optional(),
+  /** Name of the master among the Sentinels. */
+  REDIS_SENTINEL_MASTER: z.string().min(1).default('mymaster'),
+  /** What the Sentinels themselves want. */
+  REDIS_SENTINEL_USERNAME: z.string().min(1).optional(),
+  REDIS_SENTINEL_PASSWORD: z.string().min(1).optional(),
+  /** Some nodes of a Redis Cluster (Redis 7). */
+  REDIS_CLUSTER: hostPorts.optional(),
+  /** What the Redis servers want, where it does not stand in REDIS_URL. */
+  REDIS_USERNAME: z.string().min(1).optional(),
+  REDIS_PASSWORD: z.string().min(1).optional(),
+  /** TLS to Sentinels and to the servers that they or the cluster name. */
+  REDIS_TLS: flag.default(false),
+  /** Certificates (PEM) of a private authority that signs those of Redis. */
+  REDIS_CA_FILE: z.string().min(1).refine(canRead, { message: 'wants a file that can be read' }).optional(),
   /** Prefix of all keys and channels in Redis. */
-  REDIS_PREFIX: z.string().min(1).max(64).default('taskwire'),
+  REDIS_PREFIX: z
+    .string()
+    .max(64)
+    .regex(/^[^\s{}]+$/, { message: 'wants a word without spaces and braces' })
+    .default('taskwire'),
   DATA_DIR: z.string().min(1).default('.taskwire'),
   LOG_LEVEL: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
   LOG_FORMAT: z.enum(['json', 'pretty']).optional(),
@@ -124,9 +160,12 @@ const schema = z.object({
   RING_EVENTS: count.default(256),
   /** Bytes of all recent events together in a worker. */
   RING_BYTES: count.default(67_108_864),
-  /** How often a worker compares its streams with the log while the broker is down. */
+  /**
+   * How often a worker compares its streams with the log while the broker is down, or while nobody tells it of changes by
+   * other programs.
+   */
   RECONCILE_MS: milliseconds.default(1_000),
-  /** The same while the broker is up. */
+  /** The same otherwise. */
   RECONCILE_IDLE_MS: milliseconds.default(5_000),
   /** Events of one page of a replay. */
   REPLAY_PAGE: count.max(10_000).default(500),
@@ -144,6 +183,16 @@ const schema = z.object({
   /** Whether frames are written past Socket.IO where order cannot change. */
   DIRECT_FRAMES: flag.default(true),
 });
+
+/** Whether this process may read a file. */
+function canRead(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** How many ports follow PORT that are taken as well. */
 const furtherPorts = ({ LISTEN, WORKERS }: Pick<Environment, 'LISTEN' | 'WORKERS'>): number =>
@@ -173,7 +222,47 @@ const checked = schema
       path: ['TOKEN_ISSUER'],
       message: 'wants TOKEN_ISSUER, TOKEN_AUDIENCE and one of TOKEN_JWKS_URL and TOKEN_JWKS_FILE, or none of them',
     },
-  );
+  )
+  .superRefine((config, context) => {
+    for (const [variable, message] of redisFaults(config)) {
+      context.addIssue({ code: 'custom', path: [variable], message });
+    }
+  });
+
+/** Variables of Redis that contradict each other, or that would have no effect. */
+function* redisFaults(config: z.output<typeof schema>): Iterable<[variable: string, message: string]> {
+  const ways = (['REDIS_URL', 'REDIS_SENTINELS', 'REDIS_CLUSTER'] as const).filter((way) => config[way] !== undefined);
+  if (ways.length > 1) {
+    yield [ways[1]!, `cannot be set together with ${ways[0]}`];
+  }
+  if (config.REDIS_SENTINELS === undefined) {
+    for (const variable of ['REDIS_SENTINEL_USERNAME', 'REDIS_SENTINEL_PASSWORD'] as const) {
+      if (config[variable] !== undefined) {
+        yield [variable, 'has no effect without REDIS_SENTINELS'];
+      }
+    }
+  }
+  const url = config.REDIS_URL === undefined ? undefined : parseRedisUrl(config.REDIS_URL);
+  if (url !== undefined) {
+    const { protocol, username, password } = url;
+    if (config.REDIS_TLS) {
+      yield ['REDIS_TLS', 'has no effect on REDIS_URL: write rediss:// there'];
+    }
+    if (config.REDIS_CA_FILE !== undefined && protocol !== 'rediss:') {
+      yield ['REDIS_CA_FILE', 'has no effect without TLS: write rediss:// in REDIS_URL'];
+    }
+    for (const [variable, inUrl] of [
+      ['REDIS_USERNAME', username],
+      ['REDIS_PASSWORD', password],
+    ] as const) {
+      if (config[variable] !== undefined && inUrl !== '') {
+        yield [variable, 'stands in REDIS_URL too: set it in one place'];
+      }
+    }
+  } else if (config.REDIS_CA_FILE !== undefined && !config.REDIS_TLS && ways.length > 0) {
+    yield ['REDIS_CA_FILE', 'has no effect without REDIS_TLS=true'];
+  }
+}
 
 /** What the command line reads as a client of a service, wherever that runs. */
 const clientSchema = z.object({
@@ -241,7 +330,7 @@ function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
-      const secret = name.endsWith('_URL') || name.endsWith('_SECRET');
+      const secret = /_(?:URL|PASSWORD|SECRET)$/.test(name);
       return `${name}: got ${secret ? 'a value that is not shown' : JSON.stringify(given[name])}; ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));

@@ -8,7 +8,8 @@
  * ```
  */
 
-export { Publisher, type PublishTransport } from './broker/publisher.js';
+export type { Publishing as PublishTransport } from './broker/broker.js';
+export { Publisher } from './broker/publisher.js';
 export { connectTransport, type RedisTransport } from './broker/redis/redis-transport.js';
 export { ERRORS, type ErrorBody, type ErrorCode, TaskwireError } from './protocol/errors.js';
 export { EVENT_TYPES, type EventEnvelope, type EventType, type TaskEvent } from './protocol/events.js';

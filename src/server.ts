@@ -56,6 +56,10 @@ export interface TaskServer {
   readonly io: SocketioServer;
   /** A listener for REST alone, on HOST and REST_PORT; undefined when no port is configured. */
   readonly rest: Server | undefined;
+  /** Says whether `look` is called for events that nobody publishes; at first it is not. */
+  setListening(listening: boolean): void;
+  /** Looks into the log for events that nobody publishes; without `users` for those of everybody. */
+  look(users: readonly string[] | undefined): void;
   /** Resolves when it serves: the database has answered, the broker was tried, and the ports are open. */
   start(): Promise<void>;
   /** Lets requests in flight finish and sends connections away over `seconds`; nobody is let in any more. */
@@ -181,7 +185,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.raw('SELECT 1'),
-      brokerUp: () => broker.up,
+      brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
     }),
@@ -275,6 +279,14 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     http,
     io,
     rest,
+    setListening(listening) {
+      hub.listening = listening;
+    },
+    look(users) {
+      for (const user of users ?? [undefined]) {
+        void hub.look(user);
+      }
+    },
     async start() {
       await Promise.all([broker.start(), databaseAnswers()]);
       await Promise.all([bus.start(), stats.start()]);

@@ -23,6 +23,10 @@ export type ToPrimary =
 export type ToWorker =
   /** Send your connections away and exit. */
   | { readonly type: 'taskwire:drain' }
+  /** Events were committed that nobody publishes: of some users, or of whomever. */
+  | { readonly type: 'taskwire:changed'; readonly users: readonly string[] | undefined }
+  /** Whether you are told of such events. */
+  | { readonly type: 'taskwire:listening'; readonly listening: boolean }
   | { readonly type: 'taskwire:messages'; readonly items: Array<[channel: string, message: Uint8Array]> }
   | { readonly type: 'taskwire:answer'; readonly call: number; readonly result: unknown };
 

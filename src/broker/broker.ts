@@ -9,55 +9,87 @@ export interface RateLimitResult {
   readonly resetMs: number;
 }
 
-/**
- * What workers share: channels, connection leases, rate limits and the list of live workers.
- *
- * **Guarantee.** Channels are *at most once* and unordered between publishers: a message may be lost, late, or arrive
- * before an earlier one of another process. It is never altered. Who needs more reads the event log. A process
- * receives what it publishes itself.
- *
- * **Outages.** No method waits for a lost server to return: `publish` rejects, `subscribe` resolves and takes effect at
- * the reconnect, limits and leases fall back to this process's own memory. `onUp` listeners run after every reconnect,
- * when all subscriptions are in place again: whatever was published before may have been missed.
- */
-export interface Broker {
-  readonly kind: 'redis' | 'local';
-  /** This process among all that share the broker; unique per start. */
-  readonly nodeId: string;
+/** How a broker is, for the health. */
+export interface BrokerState {
+  /** `degraded`: a part of it works. */
+  readonly status: 'up' | 'degraded' | 'down';
+  /** What is lost meanwhile, in words for operators; empty when all is well. */
+  readonly lost: readonly string[];
+}
 
-  /** Whether the transport works, as far as is known now. */
+/** Whether the transport works, as far as is known now. */
+export interface Availability {
+  /** Whether channels bring everything that is published. */
   readonly up: boolean;
+  /**
+   * Adds a listener that runs whenever all subscriptions are in place again: what was published before may have been
+   * missed.
+   */
   onUp(listener: () => void): void;
   onDown(listener: () => void): void;
+}
 
-  /** @throws when the message could not be handed to the transport. */
+/** All that a publisher needs. */
+export interface Publishing {
+  /** @throws when the message could not be handed to the transport */
   publish(channel: string, message: Buffer): Promise<void>;
+}
+
+/**
+ * Channels are *at most once* and unordered between publishers: a message may be lost, late, or arrive before an earlier
+ * one of another process. It is never altered. Who needs more reads the event log. A process receives what it publishes
+ * itself.
+ */
+export interface PubSub extends Publishing, Subscribing {}
+
+/** The hearing half of `PubSub`. */
+export interface Subscribing {
   /** Resolves when everything published from now on arrives. One listener a channel. */
   subscribe(channel: string, listener: ChannelListener): Promise<void>;
   unsubscribe(channel: string): Promise<void>;
+}
 
-  /** The Socket.IO adapter that fits the transport, as `io.adapter()` takes it. */
-  socketAdapter(): unknown;
-
+/** Counts requests of API keys over all nodes. */
+export interface RateStore {
   /**
    * Counts one request of an API key in its window of 60 s.
    * @param key id of the API key
    * @param limit requests per minute
    */
   consume(key: string, limit: number): Promise<RateLimitResult>;
+}
 
+/** Counts connections of addresses over all live nodes. */
+export interface ConnectionPlaces {
   /**
-   * Takes one of `limit` connections of an address, counted over all live nodes.
+   * Takes one of `limit` connections of an address.
    * @returns a function that gives the place back (idempotent), or undefined when all are taken.
    */
   acquireConnection(address: string, limit: number): Promise<(() => void) | undefined>;
+}
 
+/** The processes that share a broker. */
+export interface Nodes {
+  /** This process among them; unique per start. */
+  readonly nodeId: string;
   /** Ids of the nodes whose lease has not run out; a killed one disappears within the lease time. */
   liveNodes(): Promise<string[]>;
+}
 
+/**
+ * What workers share. Its users ask for the role that they need: `PubSub`, `RateStore`, `ConnectionPlaces`, `Nodes`,
+ * `Availability`.
+ *
+ * **Outages.** No method waits for a lost server to return: `publish` rejects, `subscribe` resolves and takes effect at
+ * the reconnect, limits and places fall back to this process's own memory.
+ */
+export interface Broker extends Availability, PubSub, RateStore, ConnectionPlaces, Nodes {
+  readonly state: BrokerState;
+  /** The Socket.IO adapter that fits the transport, as `io.adapter()` takes it. */
+  socketAdapter(): unknown;
   /** Joins the live nodes; resolves even when the transport is down. */
   start(): Promise<void>;
-  /** Leaves the live nodes and gives back all leases. Idempotent. */
+  /** Leaves the live nodes and gives back all places. Idempotent. */
   stop(): Promise<void>;
 }
 

@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js';
 import type { ChannelListener } from './broker.js';
 
 /** Runs a listener. One that fails keeps nothing from the others: what it throws is logged, with `fields`. */
-function guarded(logger: Pick<Logger, 'error'>, listener: () => void, fields: Record<string, unknown>): void {
+export function guarded(logger: Pick<Logger, 'error'>, listener: () => void, fields: Record<string, unknown>): void {
   try {
     listener();
   } catch (error) {
@@ -50,32 +50,6 @@ export class Channels {
         const { batch } = state;
         state.batch = [];
         guarded(this.logger, () => state.listener(batch), { channel });
-      }
-    }
-  }
-}
-
-/** The two listeners lists of a broker, and whether it is up. */
-export class Availability {
-  up = false;
-  private readonly onUps: Array<() => void> = [];
-  private readonly onDowns: Array<() => void> = [];
-
-  constructor(private readonly logger: Pick<Logger, 'error'>) {}
-
-  onUp(listener: () => void): void {
-    this.onUps.push(listener);
-  }
-
-  onDown(listener: () => void): void {
-    this.onDowns.push(listener);
-  }
-
-  set(up: boolean): void {
-    if (up !== this.up) {
-      this.up = up;
-      for (const listener of up ? this.onUps : this.onDowns) {
-        guarded(this.logger, listener, { up });
       }
     }
   }

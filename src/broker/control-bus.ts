@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js';
-import { type Broker, CONTROL_CHANNEL } from './broker.js';
+import { CONTROL_CHANNEL, type Publishing, type PubSub } from './broker.js';
 
 /** What workers tell each other, by type. Fields beside those are ignored, and so are types that a worker does not know. */
 export interface ControlMessages {
@@ -22,7 +22,7 @@ type Handler = (message: Readonly<Record<string, unknown>>) => void | Promise<vo
 
 /** @throws when the message could not be handed to the transport */
 export function sendControl<Type extends ControlType>(
-  transport: Pick<Broker, 'publish'>,
+  transport: Publishing,
   type: Type,
   message: ControlMessages[Type],
 ): Promise<void> {
@@ -37,7 +37,7 @@ export class ControlBus {
   private readonly handlers = new Map<string, Handler[]>();
 
   constructor(
-    private readonly broker: Pick<Broker, 'publish' | 'subscribe' | 'unsubscribe'>,
+    private readonly broker: PubSub,
     private readonly logger: Logger,
   ) {}
 

@@ -1,10 +1,7 @@
 import { type Logger, silentLogger } from '../base/logger.js';
 import type { TaskEvent } from '../protocol/events.js';
 import { encodeStreamMessage } from '../protocol/stream-message.js';
-import { type Broker, streamChannel } from './broker.js';
-
-/** The one thing that a publisher asks of a broker. */
-export type PublishTransport = Pick<Broker, 'publish'>;
+import { type Publishing, streamChannel } from './broker.js';
 
 /** At most one line of the log in this time tells of failed publishes. */
 const COMPLAINT_MS = 5_000;
@@ -24,7 +21,7 @@ export class Publisher {
    * @param logger told about failures, at most every five seconds
    */
   constructor(
-    private readonly transport?: PublishTransport,
+    private readonly transport?: Publishing,
     private readonly logger: Pick<Logger, 'warn'> = silentLogger,
   ) {}
 

@@ -1,20 +1,18 @@
 import { sendControl } from '../broker/control-bus.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import { connectTransport } from '../broker/redis/redis-transport.js';
 import type { Config } from '../config.js';
 
 /**
- * Tells the workers that a key is no longer valid, or has changed. Without REDIS_URL there is no way to them.
+ * Tells the workers that a key is no longer valid, or has changed. Without Redis there is no way to them.
  * @throws when Redis does not take the message
  */
-export async function announceKey(
-  { REDIS_URL, REDIS_PREFIX }: Config,
-  type: 'key-revoked' | 'key-changed',
-  keyId: string,
-): Promise<void> {
-  if (REDIS_URL === undefined) {
+export async function announceKey(config: Config, type: 'key-revoked' | 'key-changed', keyId: string): Promise<void> {
+  const redis = redisSettings(config);
+  if (redis === undefined) {
     return;
   }
-  const transport = await connectTransport({ url: REDIS_URL, prefix: REDIS_PREFIX });
+  const transport = await connectTransport({ ...redis, prefix: config.REDIS_PREFIX });
   try {
     await sendControl(transport, type, { keyId });
   } finally {

@@ -145,7 +145,7 @@ function enableCommand(): Command {
 function disableCommand(): Command {
   return new Command('disable')
     .description(
-      'disable a key, or all of an owner; their connections are closed at once with REDIS_URL, otherwise within about API_KEY_CACHE_MS',
+      'disable a key, or all of an owner; their connections are closed at once with Redis, otherwise within about API_KEY_CACHE_MS',
     )
     .argument('[id]', 'from `taskwire keys list`')
     .option('--owner <id>', 'all keys of this user instead')

@@ -31,7 +31,7 @@ export async function openDatabase(options: {
 }): Promise<OpenDatabase> {
   const { config, logger, releasers } = options;
   if (config.DATABASE_URL !== undefined) {
-    await bringUpToDate(config.DATABASE_URL, logger);
+    await bringUpToDate(config.DATABASE_URL, config, logger);
     return { config, url: config.DATABASE_URL, embedded: false };
   }
   const { url, stop } = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
@@ -41,19 +41,19 @@ export async function openDatabase(options: {
   releasers.push('embedded database: its address', () => rmSync(file, { force: true }));
   writeFileSync(file, url, { mode: 0o600 });
   chmodSync(file, 0o600);
-  await bringUpToDate(url, logger);
+  await bringUpToDate(url, config, logger);
   const secrets = config.TOKEN_SECRET.length > 0 ? config.TOKEN_SECRET : [tokenSecret(config.DATA_DIR)];
   return { config: { ...config, DATABASE_URL: url, TOKEN_SECRET: secrets }, url, embedded: true };
 }
 
 /** Brings the schema up to date; a database that is only just starting gets its time. */
-async function bringUpToDate(url: string, logger: Logger): Promise<void> {
+async function bringUpToDate(url: string, { CAPTURE }: Config, logger: Logger): Promise<void> {
   const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire migrate', statementMs: 600_000 });
   const end = performance.now() + PATIENCE_MS;
   try {
     for (let told = false; ; told = true) {
       try {
-        const steps = await migrate(db);
+        const steps = await migrate(db, { capture: CAPTURE });
         if (steps.length > 0) {
           logger.info('schema brought up to date', { steps });
         }

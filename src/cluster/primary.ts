@@ -5,8 +5,10 @@ import { tryPort, urlAt, urlOf } from '../base/port.js';
 import { channelToWorker } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import { type Config, portsOf } from '../config.js';
 import { type OpenDatabase, openDatabase } from './database.js';
+import { DatabaseChanges } from './database-changes.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
 import { PublicPort } from './public-port.js';
@@ -31,9 +33,10 @@ export async function runPrimary({
   exec: string;
 }): Promise<void> {
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
-  const local = config.REDIS_URL === undefined ? new LocalPrimary() : undefined;
+  const local = redisSettings(config) === undefined ? new LocalPrimary() : undefined;
   const front = config.LISTEN === 'primary' ? openFront(config, logger, exitAtOnce) : undefined;
   let database: OpenDatabase | undefined;
+  let changes: DatabaseChanges | undefined;
 
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
@@ -56,7 +59,9 @@ export async function runPrimary({
         STATS_ACCESS,
         ...(front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {}),
       });
-      local?.attach(channelToWorker(worker));
+      const channel = channelToWorker(worker);
+      local?.attach(channel);
+      changes?.addWorker(channel);
       return worker;
     },
     handOverTo: front && ((worker) => front.listener.handOverTo(worker)),
@@ -98,6 +103,8 @@ export async function runPrimary({
   }
   try {
     database = await openDatabase({ config, logger, releasers });
+    changes = new DatabaseChanges(database.url, logger);
+    releasers.push('listening for changes', () => changes?.stop());
     await pool.start();
     await front?.port.settled();
     if (!draining) {

@@ -6,9 +6,11 @@ import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local/local-broker.js';
 import { LocalPrimary } from '../broker/local/local-primary.js';
 import { RedisBroker } from '../broker/redis/redis-broker.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer, type TaskServer } from '../server.js';
 import { openDatabase } from './database.js';
+import { DatabaseChanges } from './database-changes.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
 import { tidyAfterStorms } from './tidy.js';
@@ -48,6 +50,9 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
     releasers.push('server', server.stop);
     tidyAfterStorms(server.http);
     await server.start();
+    const changes = new DatabaseChanges(databaseUrl, logger);
+    releasers.push('listening for changes', () => changes.stop());
+    changes.add(server);
     if (!draining) {
       logger.info('worker ready', { worker: process.pid });
       await welcome({ databaseUrl, embedded, url: urlOf(server.http) });
@@ -59,8 +64,9 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
 }
 
 function createBroker(config: Config, logger: Logger): Broker {
-  if (config.REDIS_URL !== undefined) {
-    return new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+  const redis = redisSettings(config);
+  if (redis !== undefined) {
+    return new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
   }
   const channel = channelWithin();
   new LocalPrimary().attach(channel.primary);

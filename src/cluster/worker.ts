@@ -6,6 +6,7 @@ import { TurnBatch } from '../base/turn-batch.js';
 import type { Broker } from '../broker/broker.js';
 import { LocalBroker } from '../broker/local/local-broker.js';
 import { RedisBroker } from '../broker/redis/redis-broker.js';
+import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer } from '../server.js';
 import { BEAT_MS } from './heartbeat.js';
@@ -26,10 +27,11 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     }
   };
   setInterval(() => tell({ type: 'taskwire:alive' }), BEAT_MS).unref();
+  const redis = redisSettings(config);
   const broker: Broker =
-    config.REDIS_URL === undefined
+    redis === undefined
       ? new LocalBroker(channel, createAdapter, logger)
-      : new RedisBroker({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, logger });
+      : new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
   const listens = config.LISTEN === 'workers';
   const server = createServer({ config, databaseUrl: config.DATABASE_URL!, broker, logger, listens });
   if (!listens) {
@@ -52,6 +54,10 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
   channel.onMessage((message) => {
     if (message.type === 'taskwire:drain') {
       void drain();
+    } else if (message.type === 'taskwire:changed') {
+      server.look(message.users);
+    } else if (message.type === 'taskwire:listening') {
+      server.setListening(message.listening);
     }
   });
   process.on('SIGTERM', () => void drain());

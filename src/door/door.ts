@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Broker } from '../broker/broker.js';
+import type { ConnectionPlaces } from '../broker/broker.js';
 import type { AuthData } from '../protocol/auth.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo } from '../protocol/tasks.js';
@@ -20,7 +20,7 @@ export interface DoorOptions {
   readonly keys: Authenticate;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
-  readonly connections: Pick<Broker, 'acquireConnection'>;
+  readonly connections: ConnectionPlaces;
   /** Connections of one address over the whole cluster. */
   readonly maxConnectionsPerIp: number;
 }

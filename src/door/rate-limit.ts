@@ -1,14 +1,14 @@
-import type { Broker, RateLimitResult } from '../broker/broker.js';
+import type { RateLimitResult, RateStore } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 
 /** Requests and new connections of each API key per minute, counted over all workers. */
 export class RateLimiter {
-  constructor(private readonly broker: Pick<Broker, 'consume'>) {}
+  constructor(private readonly store: RateStore) {}
 
   /** Counts one request; whether it is allowed stands in the result. */
   count({ keyId, rateLimit }: Identity): Promise<RateLimitResult> {
-    return this.broker.consume(keyId, rateLimit);
+    return this.store.consume(keyId, rateLimit);
   }
 
   /**

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js';
-import { type Broker, streamChannel } from '../broker/broker.js';
+import { type Availability, type Subscribing, streamChannel } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Connection } from './connection.js';
@@ -29,7 +29,7 @@ const DRAIN_PATIENCE_MS = 30_000;
  * what the broker lost. Knows no transport and no SQL.
  */
 export class Hub {
-  readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0 };
+  readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, captured: 0, resets: 0 };
   private readonly clients = new Set<HubClient>();
   private readonly streams = new Map<string, Stream>();
   private readonly log: LogReader;
@@ -40,9 +40,10 @@ export class Hub {
   private running = false;
   private reconciling = false;
   private reconcileAgain = false;
+  private hears = false;
 
   constructor(
-    private readonly broker: Pick<Broker, 'subscribe' | 'unsubscribe' | 'up' | 'onUp' | 'onDown'>,
+    private readonly broker: Subscribing & Availability,
     log: HubLog,
     private readonly options: HubOptions,
     private readonly logger: Logger,
@@ -110,8 +111,40 @@ export class Hub {
       lastThen.set(userId, stream.last);
     }
     await this.log.heads.readMany([...lastThen.keys()], (userId, head) => {
-      this.streams.get(userId)?.observeHead(head, lastThen.get(userId)!);
+      this.streams.get(userId)?.observeHead(head, lastThen.get(userId)!, this.broker.up);
     });
+  }
+
+  /** Whether somebody tells of events that nobody publishes (`look`); otherwise they are looked for more often. */
+  set listening(listening: boolean) {
+    if (listening !== this.hears) {
+      this.hears = listening;
+      this.scheduleReconcile();
+    }
+  }
+
+  /**
+   * Looks into the log for events that nobody publishes.
+   * @param userId whose; undefined: those of all followed streams
+   */
+  async look(userId: string | undefined): Promise<void> {
+    if (userId === undefined) {
+      this.scheduleReconcile(0);
+      return;
+    }
+    const stream = this.streams.get(userId);
+    if (stream === undefined) {
+      return;
+    }
+    const lastThen = stream.last;
+    try {
+      const head = await this.log.heads.read(userId);
+      if (head !== undefined && this.streams.get(userId) === stream) {
+        stream.observeHead(head, lastThen, this.broker.up);
+      }
+    } catch (error) {
+      this.logger.warn('the log could not be looked at', { user: userId, error });
+    }
   }
 
   private scheduleReconcile(delay?: number): void {
@@ -123,7 +156,8 @@ export class Hub {
       return;
     }
     clearTimeout(this.reconcileTimer);
-    const interval = this.broker.up ? this.options.RECONCILE_IDLE_MS : this.options.RECONCILE_MS;
+    const { RECONCILE_MS, RECONCILE_IDLE_MS } = this.options;
+    const interval = this.broker.up && this.hears ? RECONCILE_IDLE_MS : RECONCILE_MS;
     // Workers that started together must not ask together.
     const jittered = interval * (0.8 + Math.random() * 0.2);
     this.reconcileTimer = setTimeout(() => void this.reconcileInTurn(), delay ?? jittered);

@@ -1,11 +1,12 @@
 import { FairQueue } from '../base/fair-queue.js';
 import { TurnReader } from '../base/turn-reader.js';
 import { TaskwireError } from '../protocol/errors.js';
+import type { TaskEvent } from '../protocol/events.js';
 import { type Position, snapshotText } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor, Snapshot } from '../repository/log.js';
-import type { EventPage, RoomSnapshot } from './message.js';
+import type { EventPage, HubEvent, RoomSnapshot } from './message.js';
 
 /** What the hub asks of the event log; a database that is away shows as a rejection. */
 export interface HubLog {
@@ -92,7 +93,7 @@ export class LogReader {
 
   private async readPage(query: ReplayQuery): Promise<EventPage> {
     const page = await this.log.read(query);
-    return { ...page, events: page.events.map(streamMessageOf) };
+    return { ...page, events: page.events.map(hubEventOf) };
   }
 
   private async readSnapshot(room: Room): Promise<RoomSnapshot> {
@@ -115,4 +116,9 @@ export class LogReader {
     );
     return { seq, epoch, message: { type, payload } };
   }
+}
+
+function hubEventOf(event: TaskEvent): HubEvent {
+  const message = streamMessageOf(event);
+  return event.unpublished === true ? { ...message, unpublished: true } : message;
 }

@@ -3,7 +3,11 @@ import type { ReplayPage } from '../repository/log.js';
 import type { Outgoing } from './connection.js';
 
 /** An event of a stream on its way to connections. */
-export type HubEvent = StreamMessage & Outgoing;
+export type HubEvent = StreamMessage &
+  Outgoing & {
+    /** The broker does not bring it. */
+    readonly unpublished?: boolean | undefined;
+  };
 
 /** A page of the log as it is sent: whoever asks for the same at the same time shares its events and their frames. */
 export type EventPage = Omit<ReplayPage, 'events'> & { readonly events: readonly HubEvent[] };

@@ -40,6 +40,8 @@ export interface StreamCounters {
   duplicates: number;
   /** Gaps that the broker did not close by itself. */
   repairs: number;
+  /** Events that nobody publishes, so that they were looked for in the log. */
+  captured: number;
   resets: number;
 }
 
@@ -48,6 +50,8 @@ const MAX_EARLY = 1_000;
 
 /** How long a gap may close by itself: publishers of one stream race each other by about a round trip. */
 const GAP_PATIENCE_MS = 10;
+/** How long the broker may be behind the log before what it has not brought counts as lost. */
+const LOG_PATIENCE_MS = 50;
 
 /**
  * The events of one user, in order, on their way to the members of its rooms on this worker.
@@ -127,8 +131,11 @@ export class Stream {
     this.accept(events);
   }
 
-  /** Takes note of the log's head as it was read some time after `lastThen` was this stream's position. */
-  observeHead(head: Position, lastThen: number): void {
+  /**
+   * Takes note of the log's head as it was read some time after `lastThen` was this stream's position.
+   * @param broker whether what was published may still arrive
+   */
+  observeHead(head: Position, lastThen: number, broker = true): void {
     if (!this.started) {
       return;
     }
@@ -136,7 +143,7 @@ export class Stream {
       this.reset(head);
     } else if (head.seq > this.last) {
       this.highest = Math.max(this.highest, head.seq);
-      void this.repair();
+      void this.repair(broker ? 0 : Number.POSITIVE_INFINITY);
     }
   }
 
@@ -226,11 +233,21 @@ export class Stream {
         this.keepEarly(event);
       }
     }
-    if (this.started && this.highest > this.last && !this.repairing && this.patience === undefined) {
+    if (this.started && this.highest > this.last && !this.repairing) {
+      this.waitThenRepair(GAP_PATIENCE_MS);
+    }
+  }
+
+  private waitThenRepair(ms: number): void {
+    if (this.patience === undefined) {
+      const late = this.highest;
       this.patience = setTimeout(() => {
-        this.patience = undefined;
-        void this.repair();
-      }, GAP_PATIENCE_MS);
+        // What came while this process was held up is taken first.
+        setImmediate(() => {
+          this.patience = undefined;
+          void this.repair(late);
+        });
+      }, ms);
     }
   }
 
@@ -260,6 +277,9 @@ export class Stream {
     this.ring.push(event);
     const { counters } = this.ports;
     counters.events += 1;
+    if (event.unpublished === true) {
+      counters.captured += 1;
+    }
     this.deliveryNumber += 1;
     const number = this.deliveryNumber;
     let deliveries = 0;
@@ -276,14 +296,18 @@ export class Stream {
     counters.deliveries += deliveries;
   }
 
-  /** Reads the log from `last` on until nothing that is known to exist is missing. */
-  private async repair(): Promise<void> {
+  /**
+   * Reads the log from `last` on until nothing that is known to exist is missing, or is only on its way.
+   * @param late up to where an event that the broker has not brought is lost; a later one gets its time
+   */
+  private async repair(late: number): Promise<void> {
     if (this.repairing || this.stopped) {
       return;
     }
     this.repairing = true;
+    let awaits = false;
     try {
-      while (this.highest > this.last && !this.stopped) {
+      while (this.highest > this.last && !this.stopped && !awaits) {
         const before = this.last;
         const page = await this.ports.read(this.userId, before);
         if (this.stopped) {
@@ -295,9 +319,8 @@ export class Stream {
           this.reset(page);
           return;
         }
-        this.ports.counters.repairs += 1;
-        this.accept(page.events);
-        if (this.last === before && page.complete) {
+        awaits = this.take(page.events, late);
+        if (!awaits && this.last === before && page.complete) {
           // What was said to exist does not: a head of another database.
           this.highest = this.last;
         }
@@ -307,6 +330,26 @@ export class Stream {
     } finally {
       this.repairing = false;
     }
+    if (awaits && this.highest > this.last && !this.stopped) {
+      this.waitThenRepair(LOG_PATIENCE_MS);
+    }
+  }
+
+  /**
+   * Takes events of the log up to one that the broker may still bring.
+   * @returns whether there is one
+   */
+  private take(events: readonly HubEvent[], late: number): boolean {
+    const missed = (event: HubEvent): boolean =>
+      event.seq > this.last && event.unpublished !== true && !this.early.has(event.seq);
+    const end = events.findIndex((event) => event.seq > late && missed(event));
+    const taken = end < 0 ? events : events.slice(0, end);
+    if (taken.some(missed)) {
+      this.ports.counters.repairs += 1;
+    }
+    this.accept(taken);
+    this.highest = Math.max(this.highest, events.at(-1)?.seq ?? 0);
+    return end >= 0;
   }
 
   private reset(head: Position): void {

@@ -24,6 +24,8 @@ export interface TaskEvent {
   readonly changes: string;
   /** Commit-ordered time of the write, ISO 8601 in UTC. */
   readonly timestamp: string;
+  /** Nobody publishes it: another program made the change, and it is found in the log. */
+  readonly unpublished?: boolean;
 }
 
 /**

@@ -10,6 +10,7 @@ export interface EventRow {
   type: EventType;
   changes: string;
   timestamp: string;
+  published: boolean;
 }
 
 /** A stream's state as `STATE` selects it. */
@@ -24,7 +25,7 @@ export const STATE = `s.epoch, s.seq AS head,
   (SELECT e.seq - 1 FROM task_events e WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1) AS floor`;
 
 /** What is selected of a row `e` of the log. */
-export const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes,
+export const EVENT = `e.seq, e.job_id::text AS job_id, e.task_id, e.type, e.changes::text AS changes, e.published,
   ${isoText('e.created_at')} AS timestamp`;
 
 export function stateOf({ epoch, head, floor }: StateRow): ReplayState {
@@ -36,5 +37,6 @@ export function stateOf({ epoch, head, floor }: StateRow): ReplayState {
 export function eventOf(userId: string, epoch: string, row: EventRow): TaskEvent {
   const { type, seq, job_id: jobId, task_id: taskId, changes, timestamp } = row;
   const ids = { userId, jobId, taskId: Number(taskId) };
-  return { type, seq: Number(seq), epoch, ...ids, changes: changesText(ids, changes), timestamp };
+  const event = { type, seq: Number(seq), epoch, ...ids, changes: changesText(ids, changes), timestamp };
+  return row.published ? event : { ...event, unpublished: true };
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../base/logger.js';
 import { SingleFlight } from '../base/single-flight.js';
-import type { Broker } from '../broker/broker.js';
+import type { Availability, Nodes, PubSub } from '../broker/broker.js';
 import { type ControlBus, parseObject } from '../broker/control-bus.js';
 import { RoomSketch } from './room-sketch.js';
 
@@ -11,6 +11,7 @@ export const MESSAGE_COUNTS = [
   'deliveries',
   'duplicates',
   'repairs',
+  'captured',
   'resets',
   'published',
   'failed',
@@ -52,7 +53,7 @@ export interface ReportQuery {
 }
 
 export interface ClusterStatsOptions {
-  readonly broker: Pick<Broker, 'nodeId' | 'up' | 'publish' | 'subscribe' | 'unsubscribe' | 'liveNodes'>;
+  readonly broker: PubSub & Nodes & Pick<Availability, 'up'>;
   readonly bus: Pick<ControlBus, 'on' | 'send'>;
   readonly report: () => LocalReport;
   readonly logger: Logger;

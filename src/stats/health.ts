@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SingleFlight } from '../base/single-flight.js';
+import type { BrokerState } from '../broker/broker.js';
 import type { ClusterReport } from './cluster-stats.js';
 
 /** Whether this worker takes work. */
@@ -11,7 +12,7 @@ type Totals = Pick<ClusterReport, 'clients' | 'totalRooms' | 'partial'>;
 export interface HealthOptions {
   /** Any quick query; rejects when the database does not serve. */
   readonly probeDatabase: () => Promise<unknown>;
-  readonly brokerUp: () => boolean;
+  readonly brokerState: () => BrokerState;
   readonly readiness: () => Readiness;
   readonly collect: () => Promise<Totals>;
   /** A probe that takes longer, in milliseconds, counts as failed (1,000). */
@@ -27,7 +28,9 @@ export interface HealthReport {
   /** Seconds since 1970. */
   readonly timestamp: number;
   readonly websocket: { readonly active_connections: number; readonly active_rooms: number };
-  readonly components: { readonly database: State; readonly broker: State };
+  readonly components: { readonly database: State; readonly broker: BrokerState['status'] };
+  /** What does not work meanwhile, in words; absent when all is well. */
+  readonly lost?: readonly string[];
   /** Whether a worker is missing in the numbers. */
   readonly partial: boolean;
 }
@@ -58,13 +61,14 @@ export class Health {
     // As it was when it was asked: whoever asks a worker that is then replaced is not told that there is no service.
     const readiness = this.options.readiness();
     const { database, report } = await this.find();
-    const broker = this.options.brokerUp() ? 'up' : 'down';
+    const { status: broker, lost } = this.options.brokerState();
     const whole = database === 'up' && broker === 'up';
     return {
       status: readiness === 'ready' ? (whole ? 'healthy' : 'degraded') : readiness,
       timestamp: Math.floor(Date.now() / 1_000),
       websocket: { active_connections: report.clients, active_rooms: report.totalRooms },
       components: { database, broker },
+      ...(lost.length === 0 ? {} : { lost }),
       partial: report.partial,
     };
   }

@@ -8,6 +8,7 @@ const COUNTERS: Readonly<Record<MessageCount, readonly [name: string, help: stri
   deliveries: ['deliveries', 'Live events handed to connections, once for each event and connection.'],
   duplicates: ['duplicates', 'Events that reached a worker again and were dropped.'],
   repairs: ['repairs', 'Pages of the log that were read because the broker had lost events.'],
+  captured: ['captured', 'Events of changes that nobody publishes, found in the log: those that other programs make.'],
   resets: ['resets', 'Streams that did not go on where they were, so that their clients had to begin anew.'],
   published: ['published', "Events of the workers' own writes that were handed to the broker."],
   failed: ['publish_failures', "Events of the workers' own writes that the broker did not take."],

@@ -9,10 +9,11 @@ import type { Broker } from '../../src/broker/broker.js';
 import { LocalBroker } from '../../src/broker/local/local-broker.js';
 import { LocalPrimary } from '../../src/broker/local/local-primary.js';
 import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
-import { commandClient, MAX_WAITING } from '../../src/broker/redis/redis-client.js';
+import { MAX_WAITING, redisClient, writeOnceATurn } from '../../src/broker/redis/redis-client.js';
 import { eventually } from '../support/eventually.js';
 import { describeWith } from '../support/programs.js';
 import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
+import { crash, keepingLogger, type LogLine } from '../support/redis-broker.js';
 import { type BrokerVariant, brokerContract } from './broker.suite.js';
 
 /** Both ends of a way between a worker and the primary, with copies on the way as over a process channel. */
@@ -123,19 +124,7 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
     const prefix = `contract-${prefixes}`;
     return {
       node: () => new RedisBroker(options(prefix)),
-      async kill(broker) {
-        // Without its heart it is as good as dead: nothing is given back.
-        const { leases, commands, subscriber, heartbeat } = broker as unknown as {
-          leases: { stop(): Promise<void>; timer?: NodeJS.Timeout };
-          commands: { disconnect(): void };
-          subscriber: { disconnect(): void };
-          heartbeat: NodeJS.Timeout;
-        };
-        clearInterval(heartbeat);
-        commands.disconnect();
-        subscriber.disconnect();
-        await leases.stop().catch(() => {});
-      },
+      kill: (broker) => crash(broker as RedisBroker),
       async close() {},
     };
   }
@@ -241,7 +230,8 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
     }
 
     it('has a bounded number of commands wait while it is silent', async () => {
-      const client = commandClient({ url: redis.url, logger: silentLogger });
+      const client = redisClient({ host: '127.0.0.1', port: redis.port });
+      writeOnceATurn(client);
       await client.connect();
       let waiting = 0;
       let most = 0;
@@ -410,7 +400,7 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
     this.timeout(30_000);
     const ALLOWED = ['~*', 'allchannels', '+@all'];
     let admin: Redis;
-    let log: Array<readonly [message: string, fields: Record<string, unknown>]>;
+    let log: LogLine[];
     let refused: RedisBroker;
     let heard: string[];
     let states: string[];
@@ -426,20 +416,16 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
 
     beforeEach(() => {
       admin = new Redis(redis.url);
-      log = [];
       heard = [];
       states = [];
-      const note = (message: string, fields: Record<string, unknown> = {}): void => {
-        if (!message.includes('Socket.IO')) {
-          log.push([message, fields]);
-        }
-      };
+      const { logger, lines } = keepingLogger();
+      log = lines;
       refused = new RedisBroker({
         ...options('refused'),
         url: redis.url.replace('//', '//limited:secret@'),
         heartbeatMs: 500,
         refusedMs: 20,
-        logger: { ...silentLogger, warn: note, info: note },
+        logger,
       });
       refused.onUp(() => states.push('up'));
       refused.onDown(() => states.push('down'));
@@ -451,22 +437,29 @@ describeWith(REDIS_PROGRAMS, 'redis broker', () => {
       admin.disconnect();
     });
 
-    /** Waits until the server has refused so many times; it must have been asked more and more rarely. */
+    const late = (): LogLine[] => log.filter(({ message }) => message === 'broker: events between instances come late');
+
+    /** Waits until the server has refused so many times: it must be asked more and more rarely, and say so once. */
     async function refusals(count: number, permission: RegExp): Promise<void> {
-      await eventually(() => expect(log).to.have.length.at.least(count));
-      for (const [index, [message, { error, retryMs }]] of log.slice(0, count).entries()) {
-        expect(message).to.contain('redis refuses what the broker needs');
-        expect(error).to.match(permission);
-        expect(retryMs).to.equal(20 * 2 ** index);
+      const attempts = (): LogLine[] => log.filter(({ message }) => message === 'redis refuses, and is asked again');
+      await eventually(() => expect(attempts()).to.have.length.at.least(count));
+      for (const [index, { fields }] of attempts().slice(0, count).entries()) {
+        expect(fields['reason']).to.match(permission);
+        expect(fields['retryMs']).to.equal(20 * 2 ** index);
       }
       expect(refused.up).to.equal(false);
+      expect(refused.state.lost).to.include('events between instances come late');
+      expect(late()).to.have.length(1);
+      expect(late()[0]!.fields).to.include({ code: 'NOPERM' });
+      expect(late()[0]!.fields['hint']).to.contain('deploy/README.md');
     }
 
     async function hears(): Promise<void> {
       await eventually(() => expect(refused.up).to.equal(true));
       await refused.publish('a', Buffer.from('one'));
       await eventually(() => expect(heard).to.include('one'));
-      expect(log.at(-1)![0]).to.equal('redis allows what the broker needs');
+      expect(log.at(-1)!.message).to.equal('broker: events between instances come at once');
+      expect(refused.state).to.deep.equal({ status: 'up', lost: [] });
     }
 
     const refusedRules: Array<[string, string[], RegExp]> = [

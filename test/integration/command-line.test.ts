@@ -133,7 +133,7 @@ describe('command line', function () {
 
     before(async () => {
       database = await embeddedForTest();
-      server = new InProcessServer(database.url, { API_KEY_CACHE_MS: '300' });
+      server = new InProcessServer(database.url, { API_KEY_CACHE_MS: '300', TOKEN_SECRET: 's'.repeat(32) });
       await server.start();
     });
 
@@ -149,7 +149,16 @@ describe('command line', function () {
         total_clients: 0,
         total_rooms: 0,
         rooms: {},
-        messages: { events: 0, deliveries: 0, duplicates: 0, repairs: 0, resets: 0, published: 0, failed: 0 },
+        messages: {
+          events: 0,
+          deliveries: 0,
+          duplicates: 0,
+          repairs: 0,
+          captured: 0,
+          resets: 0,
+          published: 0,
+          failed: 0,
+        },
         nodes: 1,
         partial: false,
       });
@@ -170,6 +179,59 @@ describe('command line', function () {
       expect(outcome).to.include({ code: 0, out: `Disabled ${keyId}.\n` });
       expect(outcome.err).to.contain('Redis');
       expect((await closed)[0]).to.equal(errorEntry('INACTIVE_API_KEY').close);
+    });
+
+    it('enables, limits and rotates keys, ends them by owner and by time', async () => {
+      const own = { DATABASE_URL: database.url };
+      const run = async (...args: string[]): Promise<string> => {
+        const { code, out, err } = await taskwire(['keys', ...args], own);
+        expect(code, err).to.equal(0);
+        return out;
+      };
+      const records = async () =>
+        (JSON.parse(await run('list', '--json')) as Array<Record<string, unknown>>).filter(
+          ({ owner }) => owner === 'alice',
+        );
+      const create = [
+        'create',
+        '--owner',
+        'alice',
+        '--role',
+        'reader',
+        '--scopes',
+        'read',
+        '--expires-in',
+        '30d',
+        '--json',
+      ];
+      const made = JSON.parse(await run(...create)) as { key: string; key_id: string; expires_at: string };
+      expect(made).to.include({ role: 'reader' }).and.to.have.deep.property('scopes', ['read']);
+      expect(Date.parse(made.expires_at)).to.be.closeTo(Date.now() + 30 * 86_400_000, 60_000);
+      await run('disable', made.key_id);
+      expect(await run('enable', made.key_id)).to.equal(`Enabled ${made.key_id}.\n`);
+      expect(await run('limit', made.key_id, '7')).to.contain('7 requests per minute');
+      const next = JSON.parse(await run('rotate', made.key_id, '--overlap', '15m', '--json')) as Record<
+        string,
+        unknown
+      >;
+      expect(next).to.include({ owner: 'alice', rate_limit: 7, replaces: made.key_id, expires_at: made.expires_at });
+      const [old] = await records();
+      expect(Date.parse(String(old!['expires_at']))).to.be.closeTo(Date.now() + 900_000, 60_000);
+      expect(await run('disable', '--owner', 'alice')).to.match(/^Disabled \w+\.\nDisabled \w+\.\n$/);
+      expect((await records()).map(({ active }) => active)).to.deep.equal([false, false]);
+      for (const args of [['disable'], ['rotate', made.key_id]]) {
+        expect((await taskwire(['keys', ...args], own)).code, args.join(' ')).to.equal(1);
+      }
+      const { key } = JSON.parse(await run('create', '--owner', 'alice', '--json')) as { key: string };
+      const create2 = ['tokens', 'create', '--user', 'alice', '--expires-in', '15m', '--url', server.url];
+      const token = await taskwire(create2, { TASKWIRE_API_KEY: key });
+      expect(token.out, token.err).to.match(/^[\w-]+\.[\w-]+\.[\w-]+\n$/);
+      const refused = await taskwire(
+        ['tokens', 'create', '--rooms', 'job:1,job:2', '--url', server.url, '--api-key', key],
+        {},
+      );
+      expect(refused).to.include({ code: 1, out: '' });
+      expect(refused.err).to.contain('ACCESS_DENIED');
     });
 
     it('tells in its exit code whether the service serves', async () => {

@@ -54,8 +54,7 @@ export class Account {
         `SELECT ${taskJson('t')} AS task FROM tasks t WHERE ${COLUMN[kind]} = ?::${TYPE[kind]} ORDER BY task_id`,
         [id],
       )) as { rows: Array<{ task: TaskRow }> };
-      // Only snapshots have the other name of is_successful.
-      return rows.map(({ task: { is_accepted, ...row } }) => row as unknown as Row);
+      return rows.map(({ task }) => task as unknown as Row);
     });
   }
 

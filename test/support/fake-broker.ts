@@ -1,4 +1,4 @@
-import type { Broker, ChannelListener, RateLimitResult } from '../../src/broker/broker.js';
+import type { Broker, BrokerState, ChannelListener, RateLimitResult } from '../../src/broker/broker.js';
 
 /** Brokers of several nodes in one process, for parts that only need channels, limits and places. */
 export class FakeBrokers {
@@ -14,7 +14,6 @@ export class FakeBrokers {
 }
 
 export class FakeBroker implements Broker {
-  readonly kind = 'local';
   up = true;
   /** Whether the node is gone although its lease still runs. */
   deaf = false;
@@ -24,6 +23,10 @@ export class FakeBroker implements Broker {
     readonly nodeId: string,
     private readonly all: FakeBrokers,
   ) {}
+
+  get state(): BrokerState {
+    return this.up ? { status: 'up', lost: [] } : { status: 'down', lost: ['everything'] };
+  }
 
   onUp(): void {}
   onDown(): void {}

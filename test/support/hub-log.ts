@@ -17,7 +17,8 @@ export class ReferenceLog {
   floor = 0;
   private readonly before = new Map<string, readonly TaskEvent[]>();
 
-  write(taskId: number): TaskEvent {
+  /** @param unpublished whether it is the change of another program */
+  write(taskId: number, unpublished = false): TaskEvent {
     const event: TaskEvent = {
       type: 'TASK_UPDATED',
       userId: USER,
@@ -27,6 +28,7 @@ export class ReferenceLog {
       taskId,
       changes: `{"epoch":"${this.epoch}"}`,
       timestamp: '2024-01-01T00:00:00.000Z',
+      ...(unpublished ? { unpublished } : {}),
     };
     this.events.push(event);
     return event;

@@ -10,7 +10,7 @@ import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
 import { LetterClient } from './letter-client.js';
 
 export type Step =
-  | { do: 'write'; task: number }
+  | { do: 'write' | 'capture'; task: number }
   | { do: 'publish' | 'duplicate' | 'drop' | 'answer' | 'fail'; pick: number }
   | {
       do: 'subscribe';
@@ -25,7 +25,7 @@ export type Step =
   | { do: 'quit'; letter: number; rooms: readonly number[]; keep: boolean }
   | { do: 'up' | 'down'; letter: number; messages: number }
   | { do: 'ping' | 'cut' | 'goOn'; letter: number }
-  | { do: 'reconcile' | 'turn' }
+  | { do: 'reconcile' | 'look' | 'turn' }
   | { do: 'trim' | 'restore'; keep: number };
 
 export const CLIENTS = 3;
@@ -47,6 +47,8 @@ export class World {
   private readonly everyone: FreeClient[] = [];
   private listener: ChannelListener | undefined;
   private onTheWay: Buffer[] = [];
+  /** The broker brings nothing more. */
+  private settling = false;
 
   /**
    * @param repairs whether the log can be read
@@ -54,9 +56,12 @@ export class World {
    */
   constructor({ repairs = true, eager = false } = {}) {
     const { log, gate } = this;
+    const broker = () => ({ up: !this.settling });
     this.hub = new Hub(
       {
-        up: true,
+        get up() {
+          return broker().up;
+        },
         onUp() {},
         onDown() {},
         subscribe: async (_channel, listener) => {
@@ -102,6 +107,12 @@ export class World {
     switch (action.do) {
       case 'write':
         this.onTheWay.push(encodeStreamMessage(this.log.write(action.task)));
+        break;
+      case 'capture':
+        this.log.write(action.task, true);
+        break;
+      case 'look':
+        void this.hub.look(USER);
         break;
       case 'publish': {
         const [message] = this.onTheWay.splice(action.pick % Math.max(1, this.onTheWay.length), 1);
@@ -191,6 +202,7 @@ export class World {
   /** Lets everything that is under way come to its end, without any further help from the broker. */
   async settle(): Promise<void> {
     this.onTheWay = [];
+    this.settling = true;
     for (let round = 0; round < 6 || this.unsettled(); round += 1) {
       expect(round, 'everything that is asked for is answered').to.be.below(500);
       this.reconcile();

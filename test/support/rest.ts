@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Knex } from 'knex';
-import { silentLogger } from '../../src/base/logger.js';
+import { type Logger, silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
 import { Authenticator } from '../../src/door/authenticator.js';
@@ -44,13 +44,26 @@ export class RestServer {
   readonly apiKeys: ApiKeyRepository;
   readonly auth: ApiKeyAuth;
   readonly rooms = new Map<string, number>();
-  readonly messages = { events: 7, deliveries: 21, duplicates: 1, repairs: 2, resets: 0, published: 9, failed: 3 };
+  readonly messages = {
+    events: 7,
+    deliveries: 21,
+    duplicates: 1,
+    repairs: 2,
+    captured: 4,
+    resets: 0,
+    published: 9,
+    failed: 3,
+  };
   readonly revoked: string[] = [];
+  readonly changed: string[] = [];
   readiness: Readiness = 'ready';
   readonly tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 600 });
   private readonly server: Server;
 
-  constructor(private readonly db: Knex) {
+  constructor(
+    private readonly db: Knex,
+    logger: Logger = silentLogger,
+  ) {
     const { broker } = this;
     this.apiKeys = new ApiKeyRepository(db);
     this.auth = new ApiKeyAuth({ find: (hash) => this.apiKeys.findByHash(hash), cacheMs: 60_000 });
@@ -77,18 +90,21 @@ export class RestServer {
       stats,
       health: new Health({
         probeDatabase: async () => db.raw('SELECT 1'),
-        brokerUp: () => broker.up,
+        brokerState: () => broker.state,
         readiness: () => this.readiness,
         collect: () => stats.collect({ rooms: false }),
       }),
-      announceChanged: async (keyId) => this.auth.forget(keyId),
+      announceChanged: async (keyId) => {
+        this.changed.push(keyId);
+        this.auth.forget(keyId);
+      },
       announceRevoked: async (keyId) => {
         this.revoked.push(keyId);
         this.auth.forget(keyId);
       },
       defaultRateLimit: 120,
       maxBodyBytes: 200_000,
-      logger: silentLogger,
+      logger,
     });
     this.server = createServer(app);
   }

@@ -185,6 +185,8 @@ export class Subscriber {
       this.violations.push(`${type} ${id} of a room that was not asked for`);
     } else if (!news) {
       this.violations.push(`${type} ${id} out of order or seen before`);
+    } else if (type === 'TASK_DELETED') {
+      this.state.delete(data.task_id);
     } else {
       this.state.set(data.task_id, { ...this.state.get(data.task_id), ...(data.changes as object) });
     }

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { Availability, Channels } from '../../src/broker/channels.js';
+import { Channels } from '../../src/broker/channels.js';
 
 const bytes = (...texts: string[]): Buffer[] => texts.map((text) => Buffer.from(text));
 
@@ -39,21 +39,6 @@ describe('listeners of a broker', () => {
     expect(failures).to.deep.equal([
       { channel: 'b', error: failure },
       { channel: 'b', error: failure },
-    ]);
-  });
-
-  it('hear that it is up or down when one of them throws', () => {
-    const availability = new Availability(logger);
-    availability.onUp(fail);
-    availability.onUp(() => heard.push('up'));
-    availability.onDown(fail);
-    availability.onDown(() => heard.push('down'));
-    availability.set(true);
-    availability.set(false);
-    expect(heard).to.deep.equal(['up', 'down']);
-    expect(failures).to.deep.equal([
-      { up: true, error: failure },
-      { up: false, error: failure },
     ]);
   });
 });

@@ -111,7 +111,7 @@ describe('health', () => {
       probeDatabase: async () => {
         probes += 1;
       },
-      brokerUp: () => true,
+      brokerState: () => ({ status: 'up', lost: [] }),
       readiness: () => 'ready',
       collect: async () => report,
       now: () => time,

@@ -20,6 +20,8 @@ const ask = fc.record({
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: fc.record({ do: only('write'), task: fc.integer({ min: 1, max: 3 }) }) },
+  { weight: 3, arbitrary: fc.record({ do: only('capture'), task: fc.integer({ min: 1, max: 3 }) }) },
+  { weight: 2, arbitrary: fc.record({ do: only('look') }) },
   { weight: 10, arbitrary: fc.record({ do: only('publish'), pick: natural }) },
   { weight: 2, arbitrary: fc.record({ do: only('duplicate', 'drop'), pick: natural }) },
   { weight: 10, arbitrary: fc.record({ do: only('answer'), pick: natural }) },
@@ -82,6 +84,42 @@ describe('hub against a reference', () => {
     await eventually(() => expect(world.clients[0]!.events).to.deep.equal([1, 2]));
     await world.settle();
     world.check();
+    await world.stop();
+  });
+
+  it('finds what nobody publishes in the log, waits for what is on its way, and repairs only what is lost', async () => {
+    const world = new World();
+    const { counters } = world.hub;
+    const [client] = world.clients as [(typeof world.clients)[number]];
+    client.subscribe('user:u', undefined, undefined);
+    await world.run({ do: 'turn' });
+    await eventually(() => {
+      world.gate.release(0);
+      expect(client.waits).to.equal(false);
+    });
+    const gets = (seqs: readonly number[]): Promise<void> =>
+      eventually(() => {
+        world.gate.release(0);
+        expect(client.events).to.deep.equal(seqs);
+      });
+    await world.run({ do: 'capture', task: 1 });
+    await world.run({ do: 'look' });
+    await gets([1]);
+    // Both are in the log when it is read; the second is published, late.
+    await world.run({ do: 'capture', task: 1 });
+    await world.run({ do: 'write', task: 1 });
+    await world.run({ do: 'capture', task: 1 });
+    await world.run({ do: 'look' });
+    await gets([1, 2]);
+    expect(counters).to.include({ captured: 2, repairs: 0 });
+    await world.run({ do: 'publish', pick: 0 });
+    await gets([1, 2, 3, 4]);
+    expect(counters).to.include({ captured: 3, repairs: 0, duplicates: 0 });
+    await world.run({ do: 'write', task: 1 });
+    await world.run({ do: 'drop', pick: 0 });
+    await world.run({ do: 'look' });
+    await gets([1, 2, 3, 4, 5]);
+    expect(counters).to.include({ captured: 3, repairs: 1 });
     await world.stop();
   });
 

@@ -112,9 +112,10 @@ describe('statistics of the cluster', () => {
         deliveries: 212,
         duplicates: 214,
         repairs: 216,
-        resets: 218,
-        published: 220,
-        failed: 222,
+        captured: 218,
+        resets: 220,
+        published: 222,
+        failed: 224,
       });
       expect(Object.fromEntries(messagesByNode)).to.deep.equal({ a: counts(10), b: counts(200) });
     }

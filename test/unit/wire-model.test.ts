@@ -14,6 +14,8 @@ const only = <Word extends string>(...words: Word[]) => fc.constantFrom(...words
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: fc.record({ do: only('write'), task: fc.integer({ min: 1, max: 3 }) }) },
+  { weight: 3, arbitrary: fc.record({ do: only('capture'), task: fc.integer({ min: 1, max: 3 }) }) },
+  { weight: 2, arbitrary: fc.record({ do: only('look') }) },
   { weight: 12, arbitrary: fc.record({ do: only('publish'), pick: mostlyFirst }) },
   { weight: 1, arbitrary: fc.record({ do: only('drop'), pick: natural }) },
   { weight: 10, arbitrary: fc.record({ do: only('answer'), pick: natural }) },

@@ -2,18 +2,18 @@ import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../base/logger.js';
 import type { ToPrimary, WorkerChannel } from '../../base/process-messages.js';
 import { TurnBatch } from '../../base/turn-batch.js';
-import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
-import { Availability, Channels } from '../channels.js';
+import type { Broker, BrokerState, ChannelListener, RateLimitResult } from '../broker.js';
+import { Channels } from '../channels.js';
+import { Condition } from '../condition.js';
 
 type Call = Extract<ToPrimary, { call: number }>;
 type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
 
 /** The broker of one host without Redis: workers are joined through the primary (`LocalPrimary`). */
 export class LocalBroker implements Broker {
-  readonly kind = 'local';
   readonly nodeId = randomUUID();
   private readonly channels: Channels;
-  private readonly availability: Availability;
+  private readonly condition: Condition;
   private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
   private lastCall = 0;
   /** Without the primary the hubs find these events in the log. */
@@ -28,10 +28,10 @@ export class LocalBroker implements Broker {
   constructor(
     private readonly link: WorkerChannel,
     private readonly adapter: () => unknown,
-    logger: Pick<Logger, 'error'>,
+    logger: Pick<Logger, 'error' | 'warn' | 'info'>,
   ) {
     this.channels = new Channels(logger);
-    this.availability = new Availability(logger);
+    this.condition = new Condition(logger);
     link.onMessage((message) => {
       if (message.type === 'taskwire:messages') {
         for (const [channel, bytes] of message.items) {
@@ -43,7 +43,7 @@ export class LocalBroker implements Broker {
       }
     });
     link.onClose(() => {
-      this.availability.set(false);
+      this.condition.loseAll({ code: 'PRIMARY_GONE', reason: 'the primary is gone' });
       for (const { reject } of this.calls.values()) {
         reject(new Error('the primary is gone'));
       }
@@ -52,19 +52,23 @@ export class LocalBroker implements Broker {
   }
 
   get up(): boolean {
-    return this.availability.up;
+    return this.condition.up;
+  }
+
+  get state(): BrokerState {
+    return this.condition.state;
   }
 
   onUp(listener: () => void): void {
-    this.availability.onUp(listener);
+    this.condition.onUp(listener);
   }
 
   onDown(listener: () => void): void {
-    this.availability.onDown(listener);
+    this.condition.onDown(listener);
   }
 
   async publish(channel: string, message: Buffer): Promise<void> {
-    if (!this.availability.up) {
+    if (!this.condition.up) {
       throw new Error('the broker is down');
     }
     this.outgoing.add([channel, message]);
@@ -107,12 +111,12 @@ export class LocalBroker implements Broker {
 
   async start(): Promise<void> {
     this.tell({ type: 'taskwire:hello', nodeId: this.nodeId });
-    this.availability.set(true);
+    this.condition.regainAll();
   }
 
   async stop(): Promise<void> {
     this.tell({ type: 'taskwire:bye' });
-    this.availability.set(false);
+    this.condition.end();
   }
 
   private tell(message: ToPrimary): void {

@@ -1,15 +1,20 @@
 import { randomUUID } from 'node:crypto';
-import { type Redis, ReplyError } from 'ioredis';
-import { RateLimiterMemory, RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Logger } from '../../base/logger.js';
-import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
-import { Availability, Channels } from '../channels.js';
-import { commandClient, connectOnce, publishLater, redisClient } from './redis-client.js';
+import type { Broker, BrokerState, ChannelListener, RateLimitResult } from '../broker.js';
+import { Channels } from '../channels.js';
+import { Condition, type Fault } from '../condition.js';
+import { ClusterSubscriptions } from './cluster-subscriptions.js';
+import { redisClient } from './redis-client.js';
+import { RedisCommands } from './redis-commands.js';
+import { helpsToReconnect } from './redis-faults.js';
 import { RedisLeases } from './redis-leases.js';
+import { RedisRates } from './redis-rates.js';
+import { describeSettings, type RedisSettings, type Target, targetOf } from './redis-settings.js';
 import { RedisSocketAdapter } from './redis-socket-adapter.js';
+import { RedisSubscriber } from './redis-subscriber.js';
+import { ShardedSocketAdapter } from './sharded-socket-adapter.js';
 
-export interface RedisBrokerOptions {
-  readonly url: string;
+export interface RedisBrokerOptions extends RedisSettings {
   /** Stands before every key and channel, so that deployments can share a server. */
   readonly prefix: string;
   readonly logger: Logger;
@@ -21,131 +26,105 @@ export interface RedisBrokerOptions {
   readonly refusedMs?: number;
 }
 
-/** Channels of one SUBSCRIBE after a reconnect. */
-const SUBSCRIBE_CHUNK = 1_000;
-const WINDOW_SECONDS = 60;
-/** A connection on which so many beats in a row are not heard is silent. */
-const UNHEARD_BEATS = 3;
-/** A server that goes on refusing is asked again so often, in milliseconds. */
-const MAX_REFUSED_MS = 30_000;
+/** What the channels of one server and those of a cluster have in common. */
+type Subscriptions = Pick<RedisSubscriber, 'fault' | 'start' | 'add' | 'remove' | 'beat' | 'reconnect' | 'stop'>;
+
+/** The longest time until a server that does not help is left again, in milliseconds. */
+const MAX_RECONNECT_MS = 30_000;
 
 /** The broker on Redis pub/sub: any number of hosts. */
 export class RedisBroker implements Broker {
-  readonly kind = 'redis';
   readonly nodeId = randomUUID();
-  private readonly commands: Redis;
-  private readonly publishing: (channel: string, message: Buffer) => Promise<unknown>;
-  private readonly subscriber: Redis;
+  private readonly target: Target;
+  private readonly commands: RedisCommands;
+  private readonly subscriptions: Subscriptions;
   private readonly socketAdapters: RedisSocketAdapter[] = [];
+  private readonly shardedAdapters: ShardedSocketAdapter[] = [];
   private readonly channels: Channels;
-  private readonly availability: Availability;
+  private readonly condition: Condition;
   private readonly leases: RedisLeases;
-  private readonly limiter: RateLimiterRedis;
-  private readonly heartbeatChannel: string;
+  private readonly rates: RedisRates;
   private readonly heartbeatMs: number;
+  private readonly refusedMs: number;
   private heartbeat: NodeJS.Timeout | undefined;
-  /** Beats in a row that were not heard. */
-  private unheard = 0;
-  /** All subscriptions are in place on the present connection. */
-  private subscribed = false;
-  /** Times in a row that the server has answered, and refused what this needs. */
-  private refusals = 0;
-  /** Until it is asked again. */
-  private pardon: NodeJS.Timeout | undefined;
+  /** Times in a row that another connection was tried because this one leads to a server that does not help. */
+  private reconnects = 0;
+  private reconnecting: NodeJS.Timeout | undefined;
   private stopping: Promise<void> | undefined;
 
   constructor(private readonly options: RedisBrokerOptions) {
     const { prefix, logger } = options;
     this.channels = new Channels(logger);
-    this.availability = new Availability(logger);
+    this.condition = new Condition(logger);
     this.heartbeatMs = options.heartbeatMs ?? 500;
-    this.heartbeatChannel = `${prefix}:heartbeat:${this.nodeId}`;
-    this.commands = commandClient(options);
-    this.publishing = publishLater(this.commands);
-    // Subscriptions are this class's to restore, so that it knows when they are.
-    this.subscriber = redisClient(options, { autoResubscribe: false });
-    this.leases = new RedisLeases(this.commands, {
+    this.refusedMs = options.refusedMs ?? 1_000;
+    this.target = targetOf(options);
+    this.commands = new RedisCommands(this.target);
+    this.subscriptions = this.subscribeTo(this.target);
+    this.leases = new RedisLeases(this.commands.client, {
       prefix,
       nodeId: this.nodeId,
       leaseMs: options.leaseMs ?? 15_000,
-      logger,
+      onFailed: (error) => this.limitsFailed(error),
+      onRenewed: () => this.limitsWork(),
     });
-    this.limiter = new RateLimiterRedis({
-      storeClient: this.commands,
-      keyPrefix: `${prefix}:rate`,
-      // Keys differ in their limits, so the counts are compared here.
-      points: Number.MAX_SAFE_INTEGER,
-      duration: WINDOW_SECONDS,
-      insuranceLimiter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_SECONDS }),
-    });
-    this.subscriber.on('ready', () => void this.restore());
-    this.subscriber.on('close', () => {
-      this.subscribed = false;
-      this.availability.set(false);
-      // The next connection asks by itself.
-      this.endPardon();
-    });
-    this.subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
-      const name = channel.toString('latin1');
-      if (name === this.heartbeatChannel) {
-        this.unheard = 0;
+    this.rates = new RedisRates(this.commands.client, { prefix, onFailed: (error) => this.leases.failed(error) });
+    this.commands.onChange(() => {
+      if (this.commands.fault === undefined) {
+        void this.leases.announce();
       } else {
-        this.channels.take(name, message);
+        this.condition.lose('limits', this.commands.fault);
       }
-    });
-    this.commands.on('ready', () => {
-      void this.leases.announce();
-      this.settle();
+      this.judgeEvents();
     });
   }
 
   get up(): boolean {
-    return this.availability.up;
+    return this.condition.up;
+  }
+
+  get state(): BrokerState {
+    return this.condition.state;
   }
 
   onUp(listener: () => void): void {
-    this.availability.onUp(listener);
+    this.condition.onUp(listener);
   }
 
   onDown(listener: () => void): void {
-    this.availability.onDown(listener);
+    this.condition.onDown(listener);
   }
 
   async publish(channel: string, message: Buffer): Promise<void> {
-    await this.publishing(this.name(channel), message);
+    await this.commands.publish(this.name(channel), message);
   }
 
   async subscribe(channel: string, listener: ChannelListener): Promise<void> {
     const name = this.name(channel);
     this.channels.set(name, listener);
-    if (this.subscriber.status === 'ready') {
-      // When this fails, all subscriptions are put in place again: by the reconnect, or when the server is asked anew.
-      await this.subscriber.subscribe(name).catch((error: unknown) => this.failed(error));
-    }
+    await this.subscriptions.add(name);
   }
 
   async unsubscribe(channel: string): Promise<void> {
     const name = this.name(channel);
     this.channels.delete(name);
-    if (this.subscriber.status === 'ready') {
-      await this.subscriber.unsubscribe(name).catch((error: unknown) => this.failed(error));
-    }
+    await this.subscriptions.remove(name);
   }
 
   socketAdapter(): unknown {
-    const adapter = new RedisSocketAdapter(this.options);
+    const { prefix, logger } = this.options;
+    if (this.commands.cluster !== undefined) {
+      const adapter = new ShardedSocketAdapter(this.commands, this.subscriptions, `${prefix}:socket.io`);
+      this.shardedAdapters.push(adapter);
+      return adapter.adapter;
+    }
+    const adapter = new RedisSocketAdapter({ connection: this.target.options, prefix, logger });
     this.socketAdapters.push(adapter);
     return adapter.adapter;
   }
 
-  async consume(key: string, limit: number): Promise<RateLimitResult> {
-    const result: RateLimiterRes = await this.limiter.consume(key, 1);
-    return {
-      allowed: result.consumedPoints <= limit,
-      limit,
-      remaining: Math.max(0, limit - result.consumedPoints),
-      resetMs: Math.max(0, result.msBeforeNext),
-    };
+  consume(key: string, limit: number): Promise<RateLimitResult> {
+    return this.rates.consume(key, limit);
   }
 
   acquireConnection(address: string, limit: number): Promise<(() => void) | undefined> {
@@ -157,12 +136,15 @@ export class RedisBroker implements Broker {
   }
 
   async start(): Promise<void> {
+    this.options.logger.debug('broker', { redis: describeSettings(this.options) });
     this.leases.start();
-    this.heartbeat = setInterval(() => this.beat(), this.heartbeatMs);
-    await Promise.all([this.connect(this.commands), this.connect(this.subscriber)]);
-    if (this.subscriber.status === 'ready') {
-      await this.restore();
-    }
+    this.heartbeat = setInterval(() => this.subscriptions.beat(), this.heartbeatMs);
+    const connected = this.commands.connect();
+    // The channels of a cluster go to the nodes that it has named.
+    await (this.commands.cluster === undefined
+      ? Promise.all([connected, this.subscriptions.start()])
+      : connected.then(() => this.subscriptions.start()));
+    await this.leases.announce();
   }
 
   stop(): Promise<void> {
@@ -171,11 +153,12 @@ export class RedisBroker implements Broker {
   }
 
   private async end(): Promise<void> {
+    this.condition.end();
     clearInterval(this.heartbeat);
-    this.endPardon();
+    clearTimeout(this.reconnecting);
     await this.leases.stop();
     this.commands.disconnect();
-    this.subscriber.disconnect();
+    this.subscriptions.stop();
     for (const adapter of this.socketAdapters) {
       adapter.stop();
     }
@@ -185,110 +168,113 @@ export class RedisBroker implements Broker {
     return `${this.options.prefix}:${channel}`;
   }
 
-  private connect(client: Redis): Promise<void> {
-    return connectOnce(client, this.options.logger);
+  private subscribeTo(target: Target): Subscriptions {
+    const { prefix, logger } = this.options;
+    const heartbeat = `${prefix}:heartbeat:${this.nodeId}`;
+    const options = {
+      refusedMs: this.refusedMs,
+      publish: (channel: string) => this.commands.publishNow(channel, ''),
+      explain: (error: unknown) => this.commands.explain(error),
+      onMessage: (channel: string, message: Buffer) => this.take(channel, message),
+      onChange: () => this.judgeEvents(),
+      onSilent: () => this.reconnectAll(),
+      logger,
+    };
+    if (target.kind === 'cluster') {
+      return new ClusterSubscriptions(this.commands.cluster!, {
+        ...options,
+        node: target.options,
+        heartbeatPrefix: heartbeat,
+        refresh: () => this.commands.refresh(),
+      });
+    }
+    // Subscriptions are this project's to restore, so that it knows when they are.
+    const client = redisClient(target.options, { autoResubscribe: false });
+    return new RedisSubscriber(client, heartbeat, { ...options, sharded: false });
   }
 
-  /** Puts all subscriptions in place on a new connection. */
-  private async restore(): Promise<void> {
-    if (this.subscribed) {
-      return;
-    }
-    try {
-      const names = [this.heartbeatChannel, ...this.channels.names];
-      for (let start = 0; start < names.length; start += SUBSCRIBE_CHUNK) {
-        await this.subscriber.subscribe(...names.slice(start, start + SUBSCRIBE_CHUNK));
-      }
-      if (this.refusals > 0) {
-        await this.askToPublish();
-        this.forgive();
-      }
-      this.subscribed = true;
-      this.settle();
-    } catch (error) {
-      this.failed(error);
+  private take(channel: string, message: Buffer): void {
+    this.channels.take(channel, message);
+    for (const adapter of this.shardedAdapters) {
+      adapter.take(channel, message);
     }
   }
 
   /** Up is who hears everything and can be heard. */
-  private settle(): void {
-    if (this.subscribed && this.commands.status === 'ready' && !this.availability.up) {
-      this.unheard = 0;
-      this.availability.set(true);
-    }
-  }
-
-  /** Hears itself: a connection that is open and silent looks well from everywhere else. */
-  private beat(): void {
-    this.askToPublish().catch((error: unknown) => this.failed(error));
-    // Beats are counted, not time: a process that was held up has not heard its beats yet.
-    this.unheard += 1;
-    if (this.availability.up && this.unheard > UNHEARD_BEATS) {
-      this.options.logger.warn('redis does not answer');
-      this.suspect();
-      // Commands on a silent connection would each wait for their time; without one they fail at once.
-      this.commands.disconnect(true);
-      for (const adapter of this.socketAdapters) {
-        adapter.reconnect();
-      }
-    }
-  }
-
-  /** What this needs was not done: the connection is not to be trusted, or the server does not want to. */
-  private failed(error: unknown): void {
-    if (!(error instanceof ReplyError)) {
-      this.suspect();
+  private judgeEvents(): void {
+    if (this.stopping !== undefined) {
       return;
     }
-    // Another connection would be refused as well.
-    this.subscribed = false;
-    this.availability.set(false);
-    if (this.pardon === undefined && this.stopping === undefined) {
-      const retryMs = Math.min(MAX_REFUSED_MS, (this.options.refusedMs ?? 1_000) * 2 ** this.refusals);
-      this.refusals += 1;
-      this.options.logger.warn('redis refuses what the broker needs; until it allows that the broker is down', {
-        error: (error as Error).message,
-        retryMs,
-      });
-      this.pardon = setTimeout(() => {
-        this.pardon = undefined;
-        if (this.subscriber.status === 'ready') {
-          void this.restore();
-        }
-      }, retryMs);
-    }
-  }
-
-  /** @throws the server's answer, when it does not allow this user to publish; other failures show by themselves */
-  private async askToPublish(): Promise<void> {
-    try {
-      await this.commands.publish(this.heartbeatChannel, '');
-    } catch (error) {
-      if (error instanceof ReplyError && (error as Error).message.startsWith('NOPERM')) {
-        throw error;
+    const fault = this.commands.fault ?? this.subscriptions.fault;
+    if (fault !== undefined) {
+      this.condition.lose('events', fault);
+    } else if (!this.condition.up) {
+      this.condition.regain('events');
+      // Their channels may have been refused or silent too, and are asked for by a new connection only.
+      for (const adapter of this.socketAdapters) {
+        adapter.restore();
       }
     }
   }
 
-  /** Everything is allowed that was not. */
-  private forgive(): void {
-    this.refusals = 0;
-    this.options.logger.info('redis allows what the broker needs');
-    // Their channels may have been refused too, and are asked for by a new connection only.
-    for (const adapter of this.socketAdapters) {
-      adapter.reconnect();
+  private limitsFailed(error: unknown): void {
+    if (this.stopping !== undefined) {
+      return;
+    }
+    const fault = this.commands.explain(error);
+    this.condition.lose('limits', fault);
+    if (helpsToReconnect(fault)) {
+      this.goElsewhere(fault);
     }
   }
 
-  private endPardon(): void {
-    clearTimeout(this.pardon);
-    this.pardon = undefined;
+  private limitsWork(): void {
+    this.reconnects = 0;
+    if (this.stopping === undefined && this.commands.fault === undefined) {
+      this.condition.regain('limits');
+    }
   }
 
-  private suspect(): void {
-    this.availability.set(false);
-    if (this.stopping === undefined) {
-      this.subscriber.disconnect(true);
+  /**
+   * Leaves a server that is not the master any more. Where its name leads to the same one again, events come from that one
+   * too; then others are tried beside it, ever more rarely, and it is left when one of them takes writes.
+   */
+  private goElsewhere(fault: Fault): void {
+    if (this.reconnecting !== undefined) {
+      return;
+    }
+    const tries = this.reconnects;
+    const delayMs = tries === 0 ? 0 : Math.min(MAX_RECONNECT_MS, this.refusedMs * 2 ** tries);
+    this.reconnects += 1;
+    this.options.logger.debug('redis: another connection is tried', { ...fault, delayMs });
+    this.reconnecting = setTimeout(async () => {
+      if (tries === 0 || (await this.takesWrites())) {
+        this.subscriptions.reconnect();
+        this.reconnectAll();
+      }
+      this.reconnecting = undefined;
+    }, delayMs);
+  }
+
+  /** Whether a new connection leads to a server that takes writes. */
+  private async takesWrites(): Promise<boolean> {
+    const client = redisClient(this.target.options);
+    try {
+      await client.connect();
+      await client.set(`{${this.options.prefix}}:probe`, '', 'PX', 1_000);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      client.disconnect();
+    }
+  }
+
+  /** Commands on a silent connection would each wait for their time; without one they fail at once. */
+  private reconnectAll(): void {
+    this.commands.reconnect();
+    for (const adapter of this.socketAdapters) {
+      adapter.reconnect();
     }
   }
 }

@@ -1,5 +1,5 @@
-import { Redis, type RedisOptions } from 'ioredis';
-import type { Logger } from '../../base/logger.js';
+import { Redis } from 'ioredis';
+import type { ConnectionOptions } from './redis-settings.js';
 
 /**
  * A connection on which commands wait and nothing is heard is given up after so many looks: a server that was stopped keeps
@@ -13,37 +13,63 @@ const CONNECT_MS = 2_000;
 export const MAX_WAITING = 20_000;
 const RECONNECT_MAX_MS = 1_000;
 
-const reconnectDelay = (attempt: number): number =>
+export const reconnectDelay = (attempt: number): number =>
   Math.min(RECONNECT_MAX_MS, 50 * 2 ** Math.min(attempt, 6)) * (0.75 + Math.random() * 0.25);
+
+/** What every connection is made with. */
+export const CONNECTION_OPTIONS = {
+  lazyConnect: true,
+  connectTimeout: CONNECT_MS,
+  keepAlive: 10_000,
+  // Commands fail at once while there is no server.
+  enableOfflineQueue: false,
+  maxRetriesPerRequest: 0,
+  // A server that loads its data, or a replica, says so in its answers; publishing and listening work meanwhile.
+  enableReadyCheck: false,
+  sentinelRetryStrategy: reconnectDelay,
+  sentinelCommandTimeout: CONNECT_MS,
+} satisfies ConnectionOptions;
 
 /** Commands that were sent and have no answer yet. */
 const waitingOf = (client: Redis): number =>
   (client as unknown as { readonly commandQueue: { readonly length: number } }).commandQueue.length;
 
 /** A connection that comes back by itself and lets nobody wait for long; not connected yet. */
-export function redisClient(
-  { url, logger }: { url: string; logger: Pick<Logger, 'debug'> },
-  options: RedisOptions = {},
-): Redis {
-  const client = new Redis(url, {
-    lazyConnect: true,
-    connectTimeout: CONNECT_MS,
-    keepAlive: 10_000,
-    retryStrategy: reconnectDelay,
-    // Commands fail at once while there is no server.
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    ...options,
-    // The driver's types want it said: an option that is absent may not stand for it.
-    replyMapping: 'legacy',
-  });
-  client.on('error', (error) => logger.debug('redis', { error: error.message }));
+export function redisClient(target: ConnectionOptions, options: ConnectionOptions = {}): Redis {
+  const all: ConnectionOptions = { ...CONNECTION_OPTIONS, retryStrategy: reconnectDelay, ...target, ...options };
+  const client = new Redis(all);
+  // An error without a listener would be printed by the client; its users look at the end of the connection too.
+  client.on('error', () => {});
+  if (target.sentinels !== undefined) {
+    hearSentinels(client);
+  }
   leaveWhenSilent(client);
   return client;
 }
 
+/** Has a client tell why it could not reach a Sentinel (`sentinelCause`): it says only that a connection was closed. */
+function hearSentinels(client: Redis): void {
+  const { connector } = client as unknown as { connector: { connectToSentinel(...args: unknown[]): Redis } };
+  const connect = connector.connectToSentinel.bind(connector);
+  connector.connectToSentinel = (...args) => {
+    const sentinel = connect(...args);
+    sentinel.on('error', (error: unknown) => client.emit('sentinelCause', error));
+    return sentinel;
+  };
+}
+
+/**
+ * Leaves a connection for a new one. One that is being made is left alone: the client would give up for good when it is
+ * ended while it asks for the server's address.
+ */
+export function leave(client: Redis): void {
+  if (client.status === 'ready' || client.status === 'connect') {
+    client.disconnect(true);
+  }
+}
+
 /** Gives a silent connection up as a whole: commands that only their callers gave up would stay in the client's queue. */
-function leaveWhenSilent(client: Redis): void {
+export function leaveWhenSilent(client: Redis): void {
   const send = client.sendCommand.bind(client);
   let watched: Redis['stream'] | undefined;
   let heard = 0;
@@ -83,11 +109,10 @@ function leaveWhenSilent(client: Redis): void {
 }
 
 /**
- * A connection for commands: those of one turn of the event loop are one write. The client's own automatic pipelines would
- * have them wait for the answers to the ones before.
+ * Makes the commands of one turn of the event loop one write, and bounds how many wait. The client's own automatic
+ * pipelines would have them wait for the answers to the ones before.
  */
-export function commandClient(options: { url: string; logger: Pick<Logger, 'debug'> }): Redis {
-  const client = redisClient(options);
+export function writeOnceATurn(client: Redis): void {
   const send = client.sendCommand.bind(client);
   let corked: Redis['stream'] | undefined;
   client.sendCommand = (command, stream) => {
@@ -107,38 +132,4 @@ export function commandClient(options: { url: string; logger: Pick<Logger, 'debu
     }
     return send(command, stream);
   };
-  return client;
-}
-
-/**
- * Publishes by a `commandClient`, at the end of the turn: a writer goes on with its next write before this process does
- * what the last one is followed by.
- * @returns publishes one message; the promise is that of the command
- */
-export function publishLater(client: Redis): (channel: string, message: Buffer) => Promise<unknown> {
-  let waiting: Array<() => void> = [];
-  const send = (): void => {
-    const all = waiting;
-    waiting = [];
-    for (const publish of all) {
-      publish();
-    }
-    // What else would be written in this turn is on its way with it.
-    client.stream?.uncork();
-  };
-  return (channel, message) =>
-    new Promise((resolve) => {
-      if (waiting.push(() => resolve(client.publish(channel, message))) === 1) {
-        setImmediate(send);
-      }
-    });
-}
-
-/** Resolves when the first attempt has come to an end; later ones are the client's own. */
-export async function connectOnce(client: Redis, logger: Pick<Logger, 'warn'>): Promise<void> {
-  try {
-    await client.connect();
-  } catch (error) {
-    logger.warn('redis is not reachable yet', { error: (error as Error).message });
-  }
 }

@@ -1,5 +1,4 @@
-import type { Redis } from 'ioredis';
-import type { Logger } from '../../base/logger.js';
+import type { Cluster, Redis } from 'ioredis';
 
 /** Sums the places that live nodes hold of an address, forgets the dead ones, and takes one more if there is room. */
 const ACQUIRE = `
@@ -38,6 +37,9 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')`;
 const COUNT_MS = 3_600_000;
 const ANNOUNCE_MS = COUNT_MS / 6;
 
+/** A lease that was not renewed is tried again so soon, in milliseconds. */
+const RETRY_MS = 1_000;
+
 /** Addresses that are remembered through an outage. */
 const MAX_UNWRITTEN = 100_000;
 
@@ -58,7 +60,10 @@ interface LeaseOptions {
   readonly prefix: string;
   readonly nodeId: string;
   readonly leaseMs: number;
-  readonly logger: Logger;
+  /** The server did not do what was asked, and this node goes on alone. */
+  readonly onFailed: (error: unknown) => void;
+  /** The server has taken the lease, and has refused nothing since the last time it was asked. */
+  readonly onRenewed: () => void;
 }
 
 /**
@@ -75,21 +80,32 @@ export class RedisLeases {
   private renewal: NodeJS.Timeout | undefined;
   /** When all counts were written, as far as is known. */
   private announcedAt = Number.NEGATIVE_INFINITY;
+  /** Something was refused since the lease was renewed last. */
+  private refused = false;
   private stopped = false;
 
   constructor(
-    redis: Redis,
+    redis: Redis | Cluster,
     private readonly options: LeaseOptions,
   ) {
     // By their hash: the texts are sent once.
     redis.defineCommand('acquireLease', { numberOfKeys: 2, lua: ACQUIRE });
     redis.defineCommand('renewLease', { numberOfKeys: 1, lua: RENEW });
     redis.defineCommand('liveLeases', { numberOfKeys: 1, lua: LIVE });
-    this.redis = redis as ScriptedRedis;
+    this.redis = redis as unknown as ScriptedRedis;
   }
 
   start(): void {
-    this.renewal = setInterval(() => void this.renew(), this.options.leaseMs / 3);
+    this.schedule(this.options.leaseMs / 3);
+  }
+
+  /** The server has refused something of these or of the requests: whether it still does is found out soon. */
+  failed(error: unknown): void {
+    if (!this.refused && !this.stopped) {
+      this.refused = true;
+      this.schedule(RETRY_MS);
+    }
+    this.options.onFailed(error);
   }
 
   async acquire(address: string, limit: number): Promise<(() => void) | undefined> {
@@ -106,8 +122,9 @@ export class RedisLeases {
         COUNT_MS,
       );
       taken = answer === 1;
-    } catch {
+    } catch (error) {
       // Without the server each node counts for itself.
+      this.failed(error);
       taken = mine <= limit;
     }
     if (!taken) {
@@ -135,7 +152,7 @@ export class RedisLeases {
 
   async stop(): Promise<void> {
     this.stopped = true;
-    clearInterval(this.renewal);
+    clearTimeout(this.renewal);
     const pipeline = this.redis.pipeline().zrem(this.nodesKey, this.options.nodeId);
     for (const address of this.counts.keys()) {
       pipeline.hdel(this.addressKey(address), this.options.nodeId);
@@ -143,28 +160,40 @@ export class RedisLeases {
     await pipeline.exec().catch(() => {});
   }
 
+  private schedule(ms: number): void {
+    clearTimeout(this.renewal);
+    this.renewal = setTimeout(() => void this.renew(), ms);
+  }
+
   private async renew(): Promise<void> {
-    const { nodeId, leaseMs, logger } = this.options;
-    let forgotten: boolean;
+    const { nodeId, leaseMs } = this.options;
+    const { refused } = this;
+    this.refused = false;
     try {
-      forgotten = (await this.redis.renewLease(this.nodesKey, nodeId, leaseMs)) === 1;
+      const forgotten = (await this.redis.renewLease(this.nodesKey, nodeId, leaseMs)) === 1;
+      // With the lease went the counts: others drop those of a node that has none.
+      if (forgotten || performance.now() - this.announcedAt > ANNOUNCE_MS) {
+        await this.writeAll();
+      }
     } catch (error) {
-      logger.debug('lease not renewed', { error: (error as Error).message });
+      this.failed(error);
       return;
     }
-    // With the lease went the counts: others drop those of a node that has none.
-    if (forgotten || performance.now() - this.announcedAt > ANNOUNCE_MS) {
-      this.writeAll();
+    if (!this.stopped) {
+      this.schedule(this.refused || refused ? Math.min(RETRY_MS, leaseMs / 3) : leaseMs / 3);
+      if (!this.refused) {
+        this.options.onRenewed();
+      }
     }
   }
 
-  private writeAll(): void {
+  private async writeAll(): Promise<void> {
     this.announcedAt = performance.now();
     for (const address of [...this.counts.keys(), ...this.unwritten]) {
       this.dirty.add(address);
     }
     this.unwritten.clear();
-    this.flush();
+    await this.flush();
   }
 
   private lower(address: string): void {
@@ -175,12 +204,13 @@ export class RedisLeases {
       this.counts.set(address, count);
     }
     if (this.dirty.size === 0) {
-      setImmediate(() => this.flush());
+      setImmediate(() => void this.flush());
     }
     this.dirty.add(address);
   }
 
-  private flush(): void {
+  /** Writes the counts that have changed. Never rejects. */
+  private async flush(): Promise<void> {
     if (this.stopped || this.dirty.size === 0) {
       return;
     }
@@ -196,18 +226,20 @@ export class RedisLeases {
     }
     const addresses = [...this.dirty];
     this.dirty.clear();
-    const remember = (): void => {
+    try {
+      const results = (await pipeline.exec()) ?? [];
+      const refusal = results.find(([error]) => error !== null)?.[0];
+      if (refusal) {
+        throw refusal;
+      }
+    } catch (error) {
       // Written again with the next lease, those that have no connection any more too.
       this.announcedAt = Number.NEGATIVE_INFINITY;
       for (const address of addresses.slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
         this.unwritten.add(address);
       }
-    };
-    pipeline.exec().then((results) => {
-      if (results === null || results.some(([error]) => error !== null)) {
-        remember();
-      }
-    }, remember);
+      this.failed(error);
+    }
   }
 
   private addressKey(address: string): string {

@@ -1,10 +1,12 @@
 import { createAdapter } from '@socket.io/redis-adapter';
 import { type Redis, ReplyError } from 'ioredis';
 import type { Logger } from '../../base/logger.js';
-import { connectOnce, redisClient } from './redis-client.js';
+import { leave, redisClient } from './redis-client.js';
+import type { ConnectionOptions } from './redis-settings.js';
 
 interface SocketAdapterOptions {
-  readonly url: string;
+  /** Of the server. */
+  readonly connection: ConnectionOptions;
   readonly prefix: string;
   readonly logger: Logger;
 }
@@ -22,10 +24,12 @@ export class RedisSocketAdapter {
   private readonly subscriber: Redis;
   private readonly send: Record<Kind, (...names: string[]) => Promise<unknown>>;
   private readonly names: Record<Kind, Set<string>> = { subscribe: new Set(), psubscribe: new Set() };
+  /** The server has refused channels. */
+  private refused = false;
   private stopped = false;
 
   constructor(private readonly options: SocketAdapterOptions) {
-    this.publisher = redisClient(options);
+    this.publisher = redisClient(options.connection);
     const publish = this.publisher.publish.bind(this.publisher) as (
       channel: string,
       message: string | Buffer,
@@ -35,7 +39,7 @@ export class RedisSocketAdapter {
     });
 
     // The client's own queue and its own way to restore subscriptions would reject as well.
-    this.subscriber = redisClient(options, { autoResubscribe: false });
+    this.subscriber = redisClient(options.connection, { autoResubscribe: false });
     this.send = {
       subscribe: this.subscriber.subscribe.bind(this.subscriber),
       psubscribe: this.subscriber.psubscribe.bind(this.subscriber),
@@ -53,15 +57,24 @@ export class RedisSocketAdapter {
       key: `${options.prefix}:socket.io`,
       publishOnSpecificResponseChannel: true,
     });
-    void connectOnce(this.publisher, options.logger);
-    void connectOnce(this.subscriber, options.logger);
+    // Later attempts are the clients' own; the broker's connections tell why they fail.
+    this.publisher.connect().catch(() => {});
+    this.subscriber.connect().catch(() => {});
   }
 
   /** Leaves connections on which the server does not answer. */
   reconnect(): void {
     if (!this.stopped) {
-      this.publisher.disconnect(true);
-      this.subscriber.disconnect(true);
+      leave(this.publisher);
+      leave(this.subscriber);
+    }
+  }
+
+  /** Asks for channels anew that the server has refused. */
+  restore(): void {
+    if (this.refused && !this.stopped) {
+      this.refused = false;
+      leave(this.subscriber);
     }
   }
 
@@ -86,7 +99,10 @@ export class RedisSocketAdapter {
         await this.send[kind](...names);
       } catch (error) {
         if (error instanceof ReplyError) {
-          this.options.logger.warn('redis refuses channels of Socket.IO', { error: (error as Error).message });
+          if (!this.refused) {
+            this.refused = true;
+            this.options.logger.warn('redis refuses channels of Socket.IO', { reason: (error as Error).message });
+          }
         } else {
           // The connection fails too, and the next one has them all.
           this.reconnect();

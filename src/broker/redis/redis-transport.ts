@@ -1,9 +1,11 @@
 import { type Logger, silentLogger } from '../../base/logger.js';
-import type { Broker } from '../broker.js';
-import { commandClient, connectOnce, publishLater } from './redis-client.js';
+import type { Publishing } from '../broker.js';
+import { CONNECTING } from '../condition.js';
+import { RedisCommands } from './redis-commands.js';
+import { type RedisSettings, targetOf } from './redis-settings.js';
 
 /** The sending half of the Redis broker, for programs that write tasks and serve nobody. */
-export interface RedisTransport extends Pick<Broker, 'publish'> {
+export interface RedisTransport extends Publishing {
   /** Waits for what is on its way, then closes the connection. */
   close(): Promise<void>;
 }
@@ -12,21 +14,29 @@ export interface RedisTransport extends Pick<Broker, 'publish'> {
  * Connects a Publisher of another program with the workers' Redis. Resolves when the first attempt to connect has come to an
  * end, be it a failure: while Redis is away publishing fails, writes go on, and the workers find the events in the log.
  *
- * @param options `url` and `prefix`: the same as the workers' REDIS_URL and REDIS_PREFIX (`taskwire`)
+ * @param options where Redis is (`url`, `sentinels` or `cluster`) and `prefix`, the same as the workers' REDIS_PREFIX
+ *   (`taskwire`); `logger` is told once in an outage why there is no connection
  */
-export async function connectTransport(options: {
-  url: string;
-  prefix?: string;
-  logger?: Logger;
-}): Promise<RedisTransport> {
-  const { url, prefix = 'taskwire', logger = silentLogger } = options;
-  const client = commandClient({ url, logger });
-  const publish = publishLater(client);
-  await connectOnce(client, logger);
+export async function connectTransport(
+  options: RedisSettings & { readonly prefix?: string; readonly logger?: Logger },
+): Promise<RedisTransport> {
+  const { prefix = 'taskwire', logger = silentLogger } = options;
+  const commands = new RedisCommands(targetOf(options));
+  const told = new Set<string>();
+  commands.onChange(() => {
+    const { fault } = commands;
+    if (fault === undefined) {
+      told.clear();
+    } else if (fault !== CONNECTING && !told.has(fault.code)) {
+      told.add(fault.code);
+      logger.warn('events are not published; workers will find them in the log', { ...fault });
+    }
+  });
+  await commands.connect();
   const underWay = new Set<Promise<unknown>>();
   return {
     async publish(channel, message) {
-      const sent = publish(`${prefix}:${channel}`, message);
+      const sent = commands.publish(`${prefix}:${channel}`, message);
       underWay.add(sent);
       try {
         await sent;
@@ -36,7 +46,8 @@ export async function connectTransport(options: {
     },
     async close() {
       await Promise.allSettled(underWay);
-      client.disconnect();
+      told.clear();
+      commands.disconnect();
     },
   };
 }

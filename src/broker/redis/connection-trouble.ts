@@ -1,0 +1,82 @@
+import type { Redis } from 'ioredis';
+import { CONNECTING, type Fault } from '../condition.js';
+import { CLOSED, faultOf } from './redis-faults.js';
+
+/** What a client says when it has asked all Sentinels and goes on asking; what one of them said tells more. */
+const SENTINELS_ASKED = /^All sentinels are unreachable/;
+
+/** Follows why a client has no connection: what it says at the end of an attempt is always "Connection is closed.". */
+export class ConnectionTrouble {
+  /** Undefined while there is a connection. */
+  fault: Fault | undefined = CONNECTING;
+  private last: unknown;
+
+  /**
+   * @param client of one server, or of a cluster: both have these events
+   * @param onChange told of each attempt that has failed
+   */
+  constructor(
+    private readonly client: Pick<Redis, 'on' | 'once' | 'status'> & { readonly stream?: Redis['stream'] },
+    onChange: () => void,
+  ) {
+    const failed = (): void => {
+      this.fault = this.last === undefined ? CLOSED : faultOf(this.last);
+      onChange();
+    };
+    client.on('connecting', () => {
+      this.last = undefined;
+    });
+    let cause: Error | undefined;
+    client.on('sentinelCause', (error: Error) => {
+      cause = error;
+    });
+    client.on('sentinelError', ({ message }: Error) => {
+      this.last = new Error(cause === undefined ? message : message.replace('Connection is closed.', cause.message));
+      cause = undefined;
+    });
+    client.on('error', (error: unknown) => {
+      this.note(error);
+      if (client.status !== 'ready') {
+        failed();
+      }
+    });
+    client.on('connect', () => this.hearRefusal());
+    client.on('ready', () => {
+      this.fault = undefined;
+    });
+    client.on('close', failed);
+  }
+
+  /** A server that has no place says so and closes at once; its words would be lost with the connection. */
+  private hearRefusal(): void {
+    this.client.stream?.once('data', (bytes: Buffer) => {
+      const line = bytes.toString('latin1').split('\r\n', 1)[0]!;
+      if (line.startsWith('-')) {
+        this.note(new Error(line.slice(1)));
+      }
+    });
+  }
+
+  /** Takes an error that tells why the present connection does not work. */
+  note(error: unknown): void {
+    if (this.last === undefined || !SENTINELS_ASKED.test((error as Error).message)) {
+      this.last = error;
+    }
+  }
+
+  /** The cause of a failed command, which may say no more than that there is no connection. */
+  explain(error: unknown): Fault {
+    if (this.fault !== undefined) {
+      return this.fault;
+    }
+    const fault = faultOf(error);
+    return (fault === CLOSED || fault.code === 'OTHER') && this.last !== undefined ? faultOf(this.last) : fault;
+  }
+
+  /** Resolves when the first attempt to connect has come to an end; later ones are the client's own. */
+  async attempt(connect: () => Promise<unknown>): Promise<void> {
+    const failed = new Promise<void>((resolve) => this.client.once('error', () => resolve()));
+    // Why it has failed stands in `fault`.
+    await Promise.race([connect().catch(() => {}), failed]);
+  }
+}

@@ -1,0 +1,150 @@
+import { Cluster, type Redis } from 'ioredis';
+import type { Fault } from '../condition.js';
+import { ConnectionTrouble } from './connection-trouble.js';
+import {
+  CONNECTION_OPTIONS,
+  leave,
+  leaveWhenSilent,
+  reconnectDelay,
+  redisClient,
+  writeOnceATurn,
+} from './redis-client.js';
+import type { Target } from './redis-settings.js';
+
+/** The connection, or on a cluster the connections, by which this process publishes and runs scripts. */
+export class RedisCommands {
+  /** For scripts. On a cluster it finds the node of their keys, and follows keys that move. */
+  readonly client: Redis | Cluster;
+  /** The same when there are several servers. */
+  readonly cluster: Cluster | undefined;
+  private readonly send: (channel: string, message: Buffer | string) => Promise<unknown>;
+  private waiting: Array<() => void> = [];
+  /** Resolves when the masters of a cluster are connected. */
+  private warm: Promise<unknown> = Promise.resolve();
+  private readonly trouble: ConnectionTrouble;
+  private readonly listeners: Array<() => void> = [];
+
+  constructor(target: Target) {
+    if (target.kind === 'cluster') {
+      const cluster = clusterClient(target);
+      this.client = cluster;
+      this.cluster = cluster;
+      this.send = (channel, message) => cluster.spublish(channel, message);
+    } else {
+      const client = redisClient(target.options);
+      writeOnceATurn(client);
+      this.client = client;
+      this.send = (channel, message) => client.publish(channel, message);
+    }
+    // Both kinds of clients have the same events.
+    const client = this.client as Redis;
+    const changed = (): void => {
+      for (const listener of this.listeners) {
+        listener();
+      }
+    };
+    this.trouble = new ConnectionTrouble(client, changed);
+    client.on('ready', () => (this.cluster === undefined ? changed() : void this.warm.then(changed)));
+    this.cluster?.on('node error', (error: unknown) => this.trouble.note(error));
+    this.cluster?.on('refresh', () => {
+      this.warm = this.connectMasters();
+    });
+  }
+
+  /** Why no command can be sent; undefined when one can. */
+  get fault(): Fault | undefined {
+    return this.trouble.fault;
+  }
+
+  /** The cause of a failed command. */
+  explain(error: unknown): Fault {
+    return this.trouble.explain(error);
+  }
+
+  /** Adds a listener that runs whenever the connection comes, goes, or fails anew. */
+  onChange(listener: () => void): void {
+    this.listeners.push(listener);
+  }
+
+  /**
+   * Publishes at the end of the turn: a writer goes on with its next write before this process does what the last one is
+   * followed by.
+   */
+  publish(channel: string, message: Buffer | string): Promise<unknown> {
+    return new Promise((resolve) => {
+      if (this.waiting.push(() => resolve(this.send(channel, message))) === 1) {
+        setImmediate(() => this.sendWaiting());
+      }
+    });
+  }
+
+  /** Publishes at once. */
+  publishNow(channel: string, message: Buffer | string): Promise<unknown> {
+    return this.send(channel, message);
+  }
+
+  /** Resolves when the first attempt has come to an end; later ones are the client's own. */
+  async connect(): Promise<void> {
+    await this.trouble.attempt(() => this.client.connect());
+    await this.warm;
+  }
+
+  /** Leaves a connection that leads to the wrong server, or on which it does not answer. A cluster's leave by themselves. */
+  reconnect(): void {
+    if (this.cluster === undefined) {
+      leave(this.client as Redis);
+    } else {
+      this.refresh();
+    }
+  }
+
+  /** Asks the cluster who has which slots. */
+  refresh(): void {
+    this.cluster?.refreshSlotsCache(() => {});
+  }
+
+  disconnect(): void {
+    this.client.disconnect();
+  }
+
+  /** The client connects to a node by the first command for it; others of the same turn would fail. */
+  private connectMasters(): Promise<unknown> {
+    const nodes = this.cluster?.nodes('master') ?? [];
+    return Promise.allSettled(nodes.filter(({ status }) => status === 'wait').map((node) => node.connect()));
+  }
+
+  private sendWaiting(): void {
+    const all = this.waiting;
+    this.waiting = [];
+    for (const publish of all) {
+      publish();
+    }
+    // What else would be written in this turn is on its way with it.
+    for (const { stream } of this.cluster?.nodes() ?? [this.client as Redis]) {
+      stream?.uncork();
+    }
+  }
+}
+
+function clusterClient({ nodes, options }: Extract<Target, { kind: 'cluster' }>): Cluster {
+  const cluster = new Cluster([...nodes], {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    // A cluster that has lost a master serves the slots of the others.
+    enableReadyCheck: false,
+    clusterRetryStrategy: reconnectDelay,
+    slotsRefreshTimeout: CONNECTION_OPTIONS.connectTimeout,
+    // Nobody waits for a failover.
+    retryDelayOnFailover: 0,
+    retryDelayOnClusterDown: 0,
+    // Names stay names: certificates are made out to them, and they may lead elsewhere the next time.
+    dnsLookup: (address, callback) => callback(null, address),
+    redisOptions: { ...CONNECTION_OPTIONS, ...options },
+  });
+  cluster.on('error', () => {});
+  cluster.on('+node', (node: Redis) => {
+    leaveWhenSilent(node);
+    writeOnceATurn(node);
+  });
+  return cluster;
+}

@@ -1,0 +1,227 @@
+import { type Redis, ReplyError } from 'ioredis';
+import type { Logger } from '../../base/logger.js';
+import { CONNECTING, type Fault } from '../condition.js';
+import { ConnectionTrouble } from './connection-trouble.js';
+import { leave } from './redis-client.js';
+import { SILENT } from './redis-faults.js';
+
+export interface SubscriberOptions {
+  /** Channels of the cluster's node alone (SSUBSCRIBE), in place of channels of the whole server. */
+  readonly sharded: boolean;
+  /** How long a server that has refused something is not asked again at first, in milliseconds; it doubles each time. */
+  readonly refusedMs: number;
+  readonly publish: (channel: string) => Promise<unknown>;
+  /** The cause of a failed publish, when there is more to know than its error says. */
+  readonly explain: (error: unknown) => Fault;
+  readonly onMessage: (channel: string, message: Buffer) => void;
+  /** Told whenever `fault` changes. */
+  readonly onChange: () => void;
+  /** The server does not answer on a connection that looks well. */
+  readonly onSilent: () => void;
+  readonly logger: Pick<Logger, 'debug'>;
+}
+
+/** Channels of one SUBSCRIBE after a reconnect. */
+const CHUNK = 1_000;
+/** A connection on which so many beats in a row are not heard is silent. */
+const UNHEARD_BEATS = 3;
+/** A server that goes on refusing is asked again so often, in milliseconds. */
+const MAX_REFUSED_MS = 30_000;
+/** Redis has ended subscriptions of slots that another node has now. */
+const MOVED: Fault = { code: 'SLOTS_MOVED', reason: 'slots of the cluster have moved to another node' };
+
+/**
+ * One connection that listens on channels. It puts them all in place again when it is new, hears itself, and asks a server
+ * that refuses ever more rarely.
+ */
+export class RedisSubscriber {
+  /** Why it does not hear everything; undefined when it does. */
+  fault: Fault | undefined = CONNECTING;
+  private names = new Set<string>();
+  private readonly trouble: ConnectionTrouble;
+  /** Beats in a row that were not heard. */
+  private unheard = 0;
+  private publishError: unknown;
+  /** Times in a row that the server has answered, and refused what this needs. */
+  private refusals = 0;
+  /** Until it is asked again. */
+  private pardon: NodeJS.Timeout | undefined;
+  /** Counts attempts to put the channels in place: a later one makes those before it worthless. */
+  private attempt = 0;
+  private stopped = false;
+
+  constructor(
+    private readonly client: Redis,
+    /** A channel of its own, on which it hears itself. */
+    public heartbeat: string,
+    private readonly options: SubscriberOptions,
+  ) {
+    this.trouble = new ConnectionTrouble(client, () => {
+      // The next connection asks by itself.
+      this.endPardon();
+      this.attempt += 1;
+      this.change(this.trouble.fault);
+    });
+    client.on('ready', () => void this.restore());
+    client.on('moved', () => this.change(MOVED));
+    client.on(options.sharded ? 'smessageBuffer' : 'messageBuffer', (channel: Buffer, message: Buffer) => {
+      const name = channel.toString('latin1');
+      if (name === this.heartbeat) {
+        this.unheard = 0;
+      } else {
+        options.onMessage(name, message);
+      }
+    });
+  }
+
+  /** Resolves when the first attempt to connect has come to an end and, if it was good, all channels are in place. */
+  async start(): Promise<void> {
+    await this.trouble.attempt(() => this.client.connect());
+    if (this.client.status === 'ready') {
+      await this.restore();
+    }
+  }
+
+  /** Resolves when the channel is in place; without a connection at once, and the next one has it. */
+  async add(name: string): Promise<void> {
+    this.names.add(name);
+    if (this.client.status === 'ready') {
+      // When this fails, all channels are put in place again: by the reconnect, or when the server is asked anew.
+      await this.listen([name]).catch((error: unknown) => this.failed(error));
+    }
+  }
+
+  async remove(name: string): Promise<void> {
+    this.names.delete(name);
+    if (this.client.status === 'ready') {
+      const { client } = this;
+      const left = this.options.sharded ? client.sunsubscribe(name) : client.unsubscribe(name);
+      await left.catch((error: unknown) => this.failed(error));
+    }
+  }
+
+  /** Listens to these channels and no others, with this one to hear itself; what it no longer has to hear is not left. */
+  async assign(names: Set<string>, heartbeat: string): Promise<void> {
+    this.names = names;
+    this.heartbeat = heartbeat;
+    if (this.client.status === 'ready') {
+      this.endPardon();
+      this.change(MOVED);
+      await this.restore();
+    }
+  }
+
+  /** Whether it listens to exactly these. */
+  hears(names: ReadonlySet<string>, heartbeat: string): boolean {
+    return (
+      this.heartbeat === heartbeat && names.size === this.names.size && [...names].every((name) => this.names.has(name))
+    );
+  }
+
+  /** Puts all channels in place on a new connection, or once more on the present one. */
+  async restore(): Promise<void> {
+    this.attempt += 1;
+    const { attempt } = this;
+    try {
+      await this.listen([this.heartbeat, ...this.names]);
+      if (this.refusals > 0) {
+        await this.options.publish(this.heartbeat).catch((error: unknown) => {
+          if (error instanceof ReplyError) {
+            throw error;
+          }
+        });
+        this.refusals = 0;
+      }
+      if (attempt === this.attempt) {
+        this.unheard = 0;
+        this.change(undefined);
+      }
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  /** Hears itself: a connection that is open and silent looks well from everywhere else. */
+  beat(): void {
+    this.options.publish(this.heartbeat).then(
+      () => {
+        this.publishError = undefined;
+      },
+      (error: unknown) => {
+        this.publishError = error;
+        if (error instanceof ReplyError) {
+          this.failed(error);
+        }
+      },
+    );
+    // Beats are counted, not time: a process that was held up has not heard its beats yet.
+    this.unheard += 1;
+    if (this.fault === undefined && this.unheard > UNHEARD_BEATS) {
+      this.change(this.publishError === undefined ? SILENT : this.options.explain(this.publishError));
+      leave(this.client);
+      this.options.onSilent();
+    }
+  }
+
+  reconnect(): void {
+    if (!this.stopped) {
+      leave(this.client);
+    }
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.endPardon();
+    this.client.disconnect();
+  }
+
+  private async listen(names: readonly string[]): Promise<void> {
+    const { client } = this;
+    if (this.options.sharded) {
+      // One command has channels of one slot only.
+      await Promise.all(names.map((name) => client.ssubscribe(name)));
+      return;
+    }
+    for (let start = 0; start < names.length; start += CHUNK) {
+      await client.subscribe(...names.slice(start, start + CHUNK));
+    }
+  }
+
+  /** What this needs was not done: the connection is not to be trusted, or the server does not want to. */
+  private failed(error: unknown): void {
+    if (this.stopped) {
+      return;
+    }
+    const fault = this.options.explain(error);
+    this.attempt += 1;
+    this.change(fault);
+    if (!(error instanceof ReplyError)) {
+      leave(this.client);
+      return;
+    }
+    // Another connection would be refused as well.
+    if (this.pardon === undefined) {
+      const retryMs = Math.min(MAX_REFUSED_MS, this.options.refusedMs * 2 ** this.refusals);
+      this.refusals += 1;
+      this.options.logger.debug('redis refuses, and is asked again', { ...fault, retryMs });
+      this.pardon = setTimeout(() => {
+        this.pardon = undefined;
+        if (this.client.status === 'ready') {
+          void this.restore();
+        }
+      }, retryMs);
+    }
+  }
+
+  private change(fault: Fault | undefined): void {
+    if (!this.stopped) {
+      this.fault = fault;
+      this.options.onChange();
+    }
+  }
+
+  private endPardon(): void {
+    clearTimeout(this.pardon);
+    this.pardon = undefined;
+  }
+}

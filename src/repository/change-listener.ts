@@ -1,0 +1,127 @@
+import type { Knex } from 'knex';
+import type { Logger } from '../base/logger.js';
+import { connectDatabase, prepares } from './connect-database.js';
+
+/** How often the connection is tried, in milliseconds: one that is gone without a word is noticed so. */
+const CHECK_MS = 5_000;
+const RETRY_MS = 1_000;
+
+type Rows = ReadonlyArray<Record<string, string>>;
+
+/** What is used of the driver's connection. */
+interface ListeningConnection {
+  query(sql: string, done: (error: Error | null, result: { readonly rows: Rows }) => void): unknown;
+  on(event: 'notification', listener: (message: { readonly payload?: string }) => void): unknown;
+  once(event: 'error' | 'end', listener: () => void): unknown;
+  removeAllListeners(event: 'notification'): unknown;
+}
+
+export interface ChangeListenerOptions {
+  readonly url: string;
+  readonly logger: Pick<Logger, 'info' | 'warn'>;
+  /**
+   * Events were committed that nobody publishes: the log has them.
+   * @param userId whose; undefined: of whomever
+   */
+  readonly onChange: (userId: string | undefined) => void;
+  /** Whether changes are heard, whenever that changes. */
+  readonly onState: (listening: boolean) => void;
+}
+
+/**
+ * Hears of events that were committed without a publisher: changes by other programs, and writes within their
+ * transactions. It only makes them quick: whoever does not listen finds them in the log at the next reconcile.
+ */
+export class ChangeListener {
+  private readonly db: Knex;
+  private stopped = false;
+  private wake: (() => void) | undefined;
+  private running: Promise<void> | undefined;
+
+  constructor(private readonly options: ChangeListenerOptions) {
+    this.db = connectDatabase({ url: options.url, pool: 1, applicationName: 'taskwire listen' });
+  }
+
+  /** Begins to listen, and does so again whenever the connection is lost. Does nothing behind a transaction pooler. */
+  start(): void {
+    if (prepares(this.db)) {
+      this.running ??= this.run();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.wake?.();
+    await this.running;
+    await this.db.destroy();
+  }
+
+  private async run(): Promise<void> {
+    const { logger, onState } = this.options;
+    for (let told = false; !this.stopped; ) {
+      try {
+        await this.listen();
+        told = false;
+      } catch (error) {
+        if (!told && !this.stopped) {
+          logger.warn('not listening for changes by other programs; they are found in the log, later', { error });
+          told = true;
+        }
+      }
+      onState(false);
+      await this.pause(RETRY_MS);
+    }
+  }
+
+  /** Listens until the connection is lost. */
+  private async listen(): Promise<void> {
+    const { onChange, onState } = this.options;
+    const client = this.db.client as {
+      acquireConnection(): Promise<ListeningConnection>;
+      releaseConnection(connection: ListeningConnection): Promise<void>;
+    };
+    const connection = await client.acquireConnection();
+    let lost = false;
+    const lose = (): void => {
+      lost = true;
+      this.wake?.();
+    };
+    connection.once('error', lose);
+    connection.once('end', lose);
+    try {
+      connection.on('notification', ({ payload }) => onChange(payload === '' ? undefined : payload));
+      const [row] = await run(connection, 'SELECT taskwire_channel() AS channel');
+      await run(connection, `LISTEN "${row?.['channel']}"`);
+      onState(true);
+      // Nobody knows what was committed before.
+      onChange(undefined);
+      while (!lost && !this.stopped) {
+        await this.pause(CHECK_MS);
+        await run(connection, 'SELECT 1');
+      }
+    } finally {
+      connection.removeAllListeners('notification');
+      await run(connection, 'UNLISTEN *').catch(() => {
+        // It is gone, and the pool makes another one.
+      });
+      await client.releaseConnection(connection);
+    }
+  }
+
+  private pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+const run = (connection: ListeningConnection, sql: string): Promise<Rows> =>
+  new Promise((resolve, reject) => {
+    connection.query(sql, (error, result) =>
+      error === null || error === undefined ? resolve(result.rows) : reject(error),
+    );
+  });

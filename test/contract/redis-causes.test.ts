@@ -1,0 +1,389 @@
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { Redis } from 'ioredis';
+import { RedisBroker, type RedisBrokerOptions } from '../../src/broker/redis/redis-broker.js';
+import { eventually } from '../support/eventually.js';
+import { describeWith, findProgram, freePort } from '../support/programs.js';
+import { REDIS_PROGRAMS, type RedisOptions, type RedisServer, startRedis } from '../support/redis.js';
+import { keepingLogger, type LogLine } from '../support/redis-broker.js';
+import { RedisCluster } from '../support/redis-cluster.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
+
+const LATE = 'events between instances come late';
+const PER_WORKER = 'limits are counted by each worker';
+const PREFIX = 'causes';
+
+describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
+  this.timeout(60_000);
+  let lines: LogLine[];
+  let endings: Array<() => Promise<unknown> | unknown>;
+
+  beforeEach(() => {
+    endings = [];
+  });
+
+  afterEach(async () => {
+    for (const end of endings.reverse()) {
+      await end();
+    }
+  });
+
+  async function server(options: RedisOptions = {}): Promise<RedisServer> {
+    const redis = await startRedis(options);
+    endings.push(() => redis.stop());
+    return redis;
+  }
+
+  function adminOf(redis: RedisServer, password?: string): Redis {
+    const admin = new Redis(redis.url, { enableReadyCheck: false, ...(password === undefined ? {} : { password }) });
+    admin.on('error', () => {});
+    endings.push(() => admin.disconnect());
+    return admin;
+  }
+
+  async function start(where: Partial<RedisBrokerOptions>): Promise<RedisBroker> {
+    const kept = keepingLogger();
+    lines = kept.lines;
+    const options = { prefix: PREFIX, logger: kept.logger, leaseMs: 900, heartbeatMs: 100, refusedMs: 20 };
+    const broker = new RedisBroker({ ...where, ...options });
+    endings.push(() => broker.stop());
+    await broker.start();
+    return broker;
+  }
+
+  /** Lines that tell of a lost part. */
+  const told = (lost: string): LogLine[] => lines.filter(({ message }) => message === `broker: ${lost}`);
+
+  async function expectState(broker: RedisBroker, status: string, lost: readonly string[]): Promise<void> {
+    await eventually(() => expect(broker.state).to.deep.equal({ status, lost }), { timeoutMs: 20_000 });
+  }
+
+  /** There is no way to the server: told once for each part, whatever is tried meanwhile. */
+  async function expectDown(broker: RedisBroker, code: RegExp, reason: RegExp): Promise<void> {
+    await expectState(broker, 'down', [LATE, PER_WORKER]);
+    // Several attempts to connect have failed by then.
+    const { trouble } = (broker as unknown as { commands: { trouble: { client: Redis } } }).commands;
+    let attempts = 0;
+    trouble.client.on('close', () => {
+      attempts += 1;
+    });
+    await eventually(() => expect(attempts).to.be.at.least(3));
+    for (const lost of [LATE, PER_WORKER]) {
+      expect(told(lost), JSON.stringify(lines)).to.have.length(1);
+      expect(told(lost)[0]!.level).to.equal('warn');
+      expect(told(lost)[0]!.fields['code']).to.match(code);
+      expect(told(lost)[0]!.fields['reason']).to.match(reason);
+      expect(told(lost)[0]!.fields['hint']).to.be.a('string');
+    }
+  }
+
+  it('a wrong password', async () => {
+    const redis = await server({ args: ['--requirepass', 'right'] });
+    const broker = await start({ url: redis.url.replace('//', '//:wrong@') });
+    await expectDown(broker, /^WRONGPASS$/, /^WRONGPASS/);
+    await adminOf(redis, 'right').config('SET', 'requirepass', 'wrong');
+    await expectState(broker, 'up', []);
+    expect(lines.map(({ message }) => message)).to.include.members([
+      'broker: events between instances come at once',
+      'broker: limits are counted over all workers',
+    ]);
+    expect(JSON.stringify(lines)).to.not.contain(':wrong@');
+  });
+
+  it('no password where one is wanted', async () => {
+    const redis = await server({ args: ['--requirepass', 'right'] });
+    await expectDown(await start({ url: redis.url }), /^NOAUTH$/, /^NOAUTH/);
+  });
+
+  it('a host that nobody knows', async () => {
+    await expectDown(
+      await start({ url: 'redis://no-such-host.invalid:6379' }),
+      /^(?:ENOTFOUND|EAI_AGAIN)$/,
+      /no-such-host/,
+    );
+  });
+
+  it('a port on which nobody listens, and a socket that is not there', async () => {
+    const port = await freePort();
+    await expectDown(await start({ url: `redis://127.0.0.1:${port}` }), /^ECONNREFUSED$/, new RegExp(`${port}`));
+    await expectDown(await start({ url: 'unix:///no/such/redis.sock' }), /^ENOENT$/, /redis\.sock/);
+  });
+
+  it('too many clients', async () => {
+    const redis = await server({ args: ['--maxclients', '3'] });
+    const guests = [adminOf(redis), adminOf(redis), adminOf(redis)];
+    await Promise.all(guests.map((guest) => guest.ping()));
+    const broker = await start({ url: redis.url });
+    await expectDown(broker, /^MAX_CLIENTS$/, /max number of clients/);
+    await guests[0]!.config('SET', 'maxclients', '100');
+    await expectState(broker, 'up', []);
+  });
+
+  it('TLS where the server has none', async () => {
+    const redis = await server();
+    await expectDown(
+      await start({ url: redis.url.replace('redis:', 'rediss:') }),
+      /^ETIMEDOUT$|^EPROTO$|^ERR_SSL/,
+      /./,
+    );
+  });
+
+  (findProgram('openssl') === undefined ? it.skip : it)(
+    'a certificate of a private authority, until it is named',
+    async () => {
+      const port = await freePort();
+      const redis = await server();
+      const file = (name: string): string => join(redis.dir, name);
+      const openssl = (...args: string[]): unknown =>
+        execFileSync('openssl', args, { cwd: redis.dir, stdio: 'ignore' });
+      openssl(
+        'req',
+        '-x509',
+        '-newkey',
+        'rsa:2048',
+        '-nodes',
+        '-keyout',
+        'ca.key',
+        '-out',
+        'ca.pem',
+        '-days',
+        '2',
+        '-subj',
+        '/CN=ca',
+      );
+      openssl(
+        'req',
+        '-newkey',
+        'rsa:2048',
+        '-nodes',
+        '-keyout',
+        'redis.key',
+        '-out',
+        'redis.csr',
+        '-subj',
+        '/CN=redis',
+        '-addext',
+        'subjectAltName=IP:127.0.0.1',
+      );
+      openssl(
+        'x509',
+        '-req',
+        '-in',
+        'redis.csr',
+        '-CA',
+        'ca.pem',
+        '-CAkey',
+        'ca.key',
+        '-CAcreateserial',
+        '-days',
+        '2',
+        '-copy_extensions',
+        'copy',
+        '-out',
+        'redis.pem',
+      );
+      await server({
+        args: [
+          ...['--tls-port', String(port), '--tls-cert-file', file('redis.pem'), '--tls-key-file', file('redis.key')],
+          ...['--tls-ca-cert-file', file('ca.pem'), '--tls-auth-clients', 'no'],
+        ],
+      });
+      const url = `rediss://127.0.0.1:${port}`;
+      await expectDown(await start({ url }), /^UNABLE_TO_VERIFY_LEAF_SIGNATURE$|SELF_SIGNED/, /certificate/);
+      expect(told(LATE)[0]!.fields['hint']).to.contain('REDIS_CA_FILE');
+      await expectState(await start({ url, caFile: file('ca.pem') }), 'up', []);
+    },
+  );
+
+  it('a node of a cluster that REDIS_URL names', async () => {
+    const cluster = await RedisCluster.start();
+    endings.push(() => cluster.stop());
+    const master = await cluster.masterOf(`{${PREFIX}}`);
+    const other = cluster.nodes.find((node) => node !== master)!;
+    const broker = await start({ url: other.url });
+    await expectState(broker, 'degraded', [PER_WORKER]);
+    expect(told(PER_WORKER).map(({ fields }) => fields['code'])).to.deep.equal(['MOVED']);
+    expect(told(PER_WORKER)[0]!.fields['hint']).to.contain('REDIS_CLUSTER');
+    expect(broker.up).to.equal(true);
+  });
+
+  /** What makes a server refuse to count, and what ends that. */
+  const refusals: Array<{
+    readonly name: string;
+    readonly code: string;
+    readonly reason: RegExp;
+    readonly begin: (admin: Redis) => Promise<unknown>;
+    readonly end: (admin: Redis) => Promise<unknown>;
+  }> = [
+    {
+      name: 'maxmemory that is reached',
+      code: 'OOM',
+      reason: /^OOM command not allowed/,
+      begin: (admin) => admin.config('SET', 'maxmemory', '1'),
+      end: (admin) => admin.config('SET', 'maxmemory', '0'),
+    },
+    {
+      name: 'a demoted master',
+      code: 'READONLY',
+      reason: /^READONLY/,
+      begin: (admin) => admin.replicaof('127.0.0.1', 1),
+      end: (admin) => admin.replicaof('NO', 'ONE'),
+    },
+    {
+      name: 'a replica without its master',
+      code: 'MASTERDOWN',
+      reason: /^MASTERDOWN/,
+      begin: async (admin) => {
+        await admin.config('SET', 'replica-serve-stale-data', 'no');
+        await admin.replicaof('127.0.0.1', 1);
+      },
+      end: (admin) => admin.replicaof('NO', 'ONE'),
+    },
+    {
+      name: 'a master without its replicas',
+      code: 'NOREPLICAS',
+      reason: /^NOREPLICAS/,
+      begin: (admin) => admin.config('SET', 'min-replicas-to-write', '1'),
+      end: (admin) => admin.config('SET', 'min-replicas-to-write', '0'),
+    },
+    {
+      name: 'scripts that are not allowed',
+      code: 'NOPERM',
+      reason: /^NOPERM.*eval/,
+      begin: (admin) => admin.call('ACL', 'SETUSER', 'default', '-@scripting'),
+      end: (admin) => admin.call('ACL', 'SETUSER', 'default', '+@scripting'),
+    },
+    {
+      name: 'keys that are not allowed',
+      code: 'NOPERM',
+      reason: /^NOPERM/,
+      begin: (admin) => admin.call('ACL', 'SETUSER', 'default', 'resetkeys', '~else:*'),
+      end: (admin) => admin.call('ACL', 'SETUSER', 'default', 'allkeys'),
+    },
+    {
+      name: 'a list of nodes that is another type of key',
+      code: 'WRONGTYPE',
+      reason: /^WRONGTYPE/,
+      begin: (admin) => admin.set(`{${PREFIX}}:nodes`, 'text'),
+      end: (admin) => admin.del(`{${PREFIX}}:nodes`),
+    },
+    {
+      name: 'a counter that is another type of key',
+      code: 'WRONGTYPE',
+      reason: /^WRONGTYPE/,
+      begin: (admin) => admin.lpush(`{${PREFIX}}:rate:key`, 'text'),
+      end: (admin) => admin.del(`{${PREFIX}}:rate:key`),
+    },
+  ];
+  for (const { name, code, reason, begin, end } of refusals) {
+    it(`${name}: limits are counted by each worker, events come`, async () => {
+      const redis = await server();
+      const admin = adminOf(redis);
+      const broker = await start({ url: redis.url });
+      await expectState(broker, 'up', []);
+      const heard: string[] = [];
+      await broker.subscribe('a', (batch) => heard.push(...batch.map(String)));
+      await begin(admin);
+      expect(await broker.consume('key', 2)).to.include({ allowed: true });
+      expect(await broker.consume('key', 2)).to.include({ allowed: true });
+      expect(await broker.consume('key', 2)).to.include({ allowed: false });
+      const place = await broker.acquireConnection('10.0.0.1', 1);
+      expect(place).to.be.a('function');
+      expect(await broker.acquireConnection('10.0.0.1', 1)).to.equal(undefined);
+      await eventually(() => expect(broker.state.lost).to.include(PER_WORKER));
+      await eventually(async () => {
+        await broker.publish('a', Buffer.from('one'));
+        expect(heard).to.include('one');
+      });
+      await eventually(async () => {
+        await broker.consume('key', 2);
+        expect(broker.state).to.deep.equal({ status: 'degraded', lost: [PER_WORKER] });
+      });
+      expect(told(PER_WORKER).map(({ fields }) => fields['code'])).to.include(code);
+      expect(told(PER_WORKER).find(({ fields }) => fields['code'] === code)!.fields['reason']).to.match(reason);
+      place!();
+      await end(admin);
+      await expectState(broker, 'up', []);
+      expect(lines.some(({ message }) => message === 'broker: limits are counted over all workers')).to.equal(true);
+      // What was counted alone is not lost: it is written when it can be.
+      expect(await broker.consume('another', 1)).to.include({ allowed: true });
+      expect(Number(await admin.get(`{${PREFIX}}:rate:another`))).to.equal(1);
+    });
+  }
+
+  it('a server that reads its data from the disk', async () => {
+    const redis = await server({
+      args: ['--enable-debug-command', 'yes', '--loading-process-events-interval-bytes', '1024'],
+    });
+    const admin = adminOf(redis);
+    const broker = await start({ url: redis.url });
+    await admin.mset(
+      Object.fromEntries(Array.from({ length: 2_000 }, (_, index) => [`key-${index}`, 'x'.repeat(100)])),
+    );
+    await admin.config('SET', 'key-load-delay', '20000');
+    const reload = admin.call('DEBUG', 'RELOAD').catch(() => {});
+    await eventually(async () => {
+      await broker.consume('key', 2);
+      expect(told(PER_WORKER).map(({ fields }) => fields['code'])).to.include('LOADING');
+    });
+    await eventually(() => adminOf(redis).config('SET', 'key-load-delay', '0'));
+    await reload;
+    await expectState(broker, 'up', []);
+  });
+
+  it('scripts that the server has forgotten: they are sent again, and nothing is lost', async () => {
+    const redis = await server();
+    const broker = await start({ url: redis.url });
+    expect(await broker.consume('key', 2)).to.include({ remaining: 1 });
+    await adminOf(redis).script('FLUSH');
+    expect(await broker.consume('key', 2)).to.include({ remaining: 0 });
+    expect(told(PER_WORKER)).to.deep.equal([]);
+  });
+
+  it('a master that becomes a replica while its address goes to another: the connections go too', async () => {
+    const [old, successor] = [await server(), await server()];
+    const target = { port: old.port };
+    const proxy = await startTcpProxy(target);
+    endings.push(() => proxy.stop());
+    const url = `redis://127.0.0.1:${proxy.port}`;
+    const brokers = [await start({ url }), await start({ url })] as const;
+    const heard: string[] = [];
+    await brokers[1].subscribe('a', (batch) => heard.push(...batch.map(String)));
+    await adminOf(old).replicaof('127.0.0.1', successor.port);
+    target.port = successor.port;
+    await eventually(
+      async () => {
+        const clients = String(await adminOf(successor).client('LIST'));
+        // Commands and subscriptions of both.
+        expect([...clients.matchAll(/ cmd=(?:subscribe|publish|evalsha|eval|zrem)/g)].length).to.be.at.least(4);
+      },
+      { timeoutMs: 20_000, intervalMs: 100 },
+    );
+    await Promise.all(brokers.map((broker) => expectState(broker, 'up', [])));
+    expect(await brokers[0].consume('moved', 1)).to.include({ allowed: true });
+    expect(await brokers[1].consume('moved', 1)).to.include({ allowed: false });
+    await eventually(async () => {
+      await brokers[0].publish('a', Buffer.from('one'));
+      expect(heard).to.include('one');
+    });
+  });
+
+  it('a replica for good: it is left ever more rarely', async () => {
+    const master = await server();
+    const replica = await server({ args: ['--replicaof', '127.0.0.1', String(master.port)] });
+    const broker = await start({ url: replica.url });
+    await expectState(broker, 'degraded', [PER_WORKER]);
+    const attempts = (): LogLine[] => lines.filter(({ message }) => message === 'redis: another connection is tried');
+    await eventually(() => expect(attempts().length).to.be.at.least(4), { timeoutMs: 30_000 });
+    expect(
+      attempts()
+        .slice(0, 4)
+        .map(({ fields }) => fields['delayMs']),
+    ).to.deep.equal([0, 40, 80, 160]);
+    await eventually(() => expect(broker.state.lost).to.deep.equal([PER_WORKER]));
+    expect(told(PER_WORKER).filter(({ fields }) => fields['code'] === 'READONLY')).to.have.length(1);
+    // It was left once. After that events come from it all the time.
+    expect(told(LATE).length).to.be.at.most(1);
+  });
+});
