@@ -54,7 +54,9 @@ export const sse =
         if (shown.apiKey !== undefined) {
           headers['x-api-key'] = shown.apiKey;
         }
-        void stream.read((signal) => (options.fetch ?? fetch)(addressOf(url, request), { headers, signal, cache: 'no-store' }));
+        void stream.read((signal) =>
+          (options.fetch ?? fetch)(addressOf(url, request), { headers, signal, cache: 'no-store' }),
+        );
       });
     };
 
@@ -88,6 +90,7 @@ function addressOf(url: string, { room, since, epoch }: SubscribeRequest): strin
 
 /** The answer of one room. */
 class RoomStream {
+  #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #stop = new AbortController();
   readonly #room: string;
   readonly #joined: (outcome: SubscribeOutcome) => void;
@@ -109,16 +112,12 @@ class RoomStream {
   }
 
   close(): void {
+    clearTimeout(this.#timer);
     this.#stop.abort();
   }
 
   async read(open: (signal: AbortSignal) => Promise<Response>): Promise<void> {
     const { signal } = this.#stop;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const alive = (): void => {
-      clearTimeout(timer);
-      timer = setTimeout(() => this.#lost('NO_ANSWER'), SILENCE_MS);
-    };
     try {
       const answer = await open(signal);
       if (answer.status !== 200) {
@@ -127,10 +126,11 @@ class RoomStream {
       }
       const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
       let rest = '';
-      for (;;) {
-        alive();
+      while (!signal.aborted) {
+        clearTimeout(this.#timer);
+        this.#timer = setTimeout(() => this.#lost('NO_ANSWER'), SILENCE_MS);
         const { done, value } = await reader.read();
-        if (done || signal.aborted) {
+        if (done) {
           break;
         }
         const blocks = (rest + value).split('\n\n');
@@ -143,7 +143,7 @@ class RoomStream {
     } catch (error) {
       this.#lost('CONNECTION_LOST', String(error));
     } finally {
-      clearTimeout(timer);
+      clearTimeout(this.#timer);
     }
   }
 

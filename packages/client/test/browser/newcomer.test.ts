@@ -14,6 +14,7 @@ import { PageServer } from '../support/page-server.js';
 const TRANSPORTS: Readonly<Record<string, string | undefined>> = {
   'a plain WebSocket': undefined,
   'Socket.IO': `import { socketio } from '@taskwire/client/socketio'; import { io } from 'socket.io-client';\nsocketio(io)`,
+  'Server-Sent Events': `import { sse } from '@taskwire/client/sse';\nsse()`,
 };
 const PATIENCE = { timeoutMs: 90_000, intervalMs: 200 };
 
@@ -173,12 +174,15 @@ for (const [title, transport] of Object.entries(TRANSPORTS)) {
         await isRight(page);
       });
 
-      it('is right when it comes back from elsewhere', async () => {
+      it('is right when it comes back out of the back-forward cache', async () => {
+        await page.evaluate(() => Object.assign(globalThis, { mark: 'kept' }));
         await page.goto(`${pages.url}/elsewhere`);
         const goal = written + 10;
         await eventually(() => expect(written).to.be.at.least(goal), PATIENCE);
-        await page.goBack();
+        await page.goBack({ waitUntil: 'commit' });
         await isRight(page);
+        // It was the same page, out of the back-forward cache.
+        expect(await page.evaluate(() => Reflect.get(globalThis, 'mark'))).to.equal('kept');
       });
 
       it('is right while its tokens end', async () => {
