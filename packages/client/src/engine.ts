@@ -230,7 +230,7 @@ export function createEngine(options: EngineOptions): Engine {
     const { room } = message;
     heard();
     if (isSnapshot(message)) {
-      rooms.get(roomOfSnapshot(message))?.replace(message);
+      rooms.get(room ?? roomOfSnapshot(message))?.replace(message);
     } else if (message.type === 'POSITION') {
       positions(message.data as PositionsData);
     } else if (message.seq !== undefined && isTaskEvent(message)) {
