@@ -1,8 +1,9 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
+import type { JobInput } from './inputs.js';
 import { preparedQuery, query } from './query.js';
-import { type JobInput, jobIdInput, jobInput, parseInput } from './task-input.js';
+import { jobIdInput, jobInput, parseInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
 

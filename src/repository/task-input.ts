@@ -97,11 +97,6 @@ export const statusInput = z.object({
   task_submission_tx_hash: hash.nullish(),
 });
 
-export type JobInput = z.input<typeof jobInput>;
-export type CreateTaskInput = z.input<typeof createTaskInput>;
-export type ExecutionInput = z.input<typeof executionInput>;
-export type AttestationInput = z.input<typeof attestationInput>;
-
 /**
  * Checks a value against a schema.
  * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details`

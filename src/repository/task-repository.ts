@@ -1,16 +1,10 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import { isConflict } from './database-errors.js';
+import type { AttestationInput, CreateTaskInput, ExecutionInput } from './inputs.js';
 import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { insertTasks, updateTasks } from './task-batch.js';
-import {
-  type AttestationInput,
-  type CreateTaskInput,
-  createTaskInput,
-  type ExecutionInput,
-  parseInput,
-  taskIdInput,
-} from './task-input.js';
+import { createTaskInput, parseInput, taskIdInput } from './task-input.js';
 import { patchOf, type TaskUpdate } from './task-patch.js';
 import { TaskReader } from './task-reader.js';
 import { type Announcement, deleteTask, insertTask, type Statement, updateTask, type WriteRow } from './task-writes.js';
