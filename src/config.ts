@@ -73,9 +73,11 @@ const schema = z.object({
   LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
+  /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
+  DATABASE_READ_URL: databaseUrl.optional(),
   /** Whether changes that other programs make to tasks become events. */
   CAPTURE: z.enum(['on', 'off']).default('on'),
-  /** Database connections per worker. */
+  /** Database connections per worker: half for writes, a fifth for quick questions, the rest for reads; at least three are used. */
   DATABASE_POOL: count.max(1000).default(10),
   /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
   REDIS_URL: redisUrl.optional(),
