@@ -6,9 +6,9 @@ import type { Identity } from '../protocol/tasks.js';
 export class RateLimiter {
   constructor(private readonly store: RateStore) {}
 
-  /** Counts one request; whether it is allowed stands in the result. */
-  count({ keyId, rateLimit }: Identity): Promise<RateLimitResult> {
-    return this.store.consume(keyId, rateLimit);
+  /** Counts one request, or several; whether they are allowed stands in the result. */
+  count({ keyId, rateLimit }: Identity, requests = 1): Promise<RateLimitResult> {
+    return this.store.consume(keyId, rateLimit, requests);
   }
 
   /**

@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import { queryOf } from '../door/credentials.js';
 import type { Position } from '../protocol/messages.js';
 import type { Identity, Scope } from '../protocol/tasks.js';
-import { type Authenticate, assertMayDo } from './authenticate.js';
+import { type Authenticate, assertMayDo, type CountMore } from './authenticate.js';
 import type { ReadJson } from './json-body.js';
 
 /** A request whose maker is known and has a request left. */
@@ -13,6 +13,11 @@ export interface Call {
   readonly query: URLSearchParams;
   /** JSON of the body; undefined when there is none. */
   readonly body: unknown;
+  /**
+   * Counts further requests of the caller, beside the one that this is.
+   * @throws TaskwireError RATE_LIMIT_EXCEEDED, INVALID_REQUEST
+   */
+  readonly countMore: (requests: number) => Promise<void>;
 }
 
 export interface Answer {
@@ -34,13 +39,19 @@ export const POSITION_HEADERS = { seq: 'X-Stream-Seq', epoch: 'X-Stream-Epoch' }
 export type Endpoint = (handle: (call: Call) => Promise<Answer>, scope?: Scope) => RequestHandler;
 
 /** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
-export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): Endpoint {
+export function createEndpoint(authenticate: Authenticate, readJson: ReadJson, countMore: CountMore): Endpoint {
   return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);
     assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
-    const answer = await handle({ identity, params, query: queryOf(request), body });
+    const answer = await handle({
+      identity,
+      params,
+      query: queryOf(request),
+      body,
+      countMore: (requests) => countMore(identity, response, requests),
+    });
     const { status = 200, position } = answer;
     if (position !== undefined) {
       response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });
