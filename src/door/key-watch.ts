@@ -55,9 +55,9 @@ export class Maintenance {
   private async trim(): Promise<void> {
     const { log, retentionHours, logger } = this.options;
     try {
-      const removed = await log.trim(retentionHours);
-      if (removed > 0) {
-        logger.info('expired events removed', { events: removed });
+      const dropped = await log.trim(retentionHours);
+      if (dropped > 0) {
+        logger.info('expired events removed', { tables: dropped });
       }
     } catch (error) {
       logger.warn('expired events not removed yet', { error });
