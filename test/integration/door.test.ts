@@ -16,6 +16,7 @@ describe('the door', function () {
   this.timeout(60_000);
   let database: Awaited<ReturnType<typeof embeddedForTest>>;
   let key: string;
+  let other: string;
   const servers: InProcessServer[] = [];
   const sockets: Array<{ disconnect(): unknown }> = [];
   const hostile: HostileClient[] = [];
@@ -23,7 +24,9 @@ describe('the door', function () {
   before(async () => {
     database = await embeddedForTest();
     const db = connectDatabase({ url: database.url, pool: 1 });
-    ({ key } = await new ApiKeyRepository(db).create({ owner: 'ada', rate_limit: 1_000_000 }));
+    const keys = new ApiKeyRepository(db);
+    ({ key } = await keys.create({ owner: 'ada', rate_limit: 1_000_000 }));
+    ({ key: other } = await keys.create({ owner: 'ada', rate_limit: 1_000_000 }));
     await db.destroy();
   });
 
@@ -103,6 +106,49 @@ describe('the door', function () {
     clients[2]!.write(clientFrame(`40${NAMESPACE},{"api_key":"${key}"}`));
     await eventually(() => expect(clients[2]!.received).to.contain(`40${NAMESPACE},{"sid"`));
   });
+
+  for (const [wire, target] of [
+    ['plain', (given: string) => `${NAMESPACE}?api_key=${given}`],
+    ['Socket.IO', () => ENGINE],
+  ] as const) {
+    it(`gives a client that comes back the place of its silent predecessor, and nobody else's: ${wire}`, async () => {
+      const server = await serverWith({ MAX_CONNECTIONS_PER_IP: '1' });
+      const silent = await upgrade(server, target(key));
+      if (wire === 'Socket.IO') {
+        silent.write(clientFrame(`40${NAMESPACE},{"api_key":"${key}"}`));
+      }
+      await eventually(() => expect(server.broker.places()).to.deep.equal([1]));
+      const connect = async (given: string): Promise<number | undefined> => {
+        const client = new PlainClient(`${server.url}${NAMESPACE}?api_key=${given}`);
+        client.socket.on('open', () => client.send({ type: 'PING' }));
+        await eventually(() => expect(client.messages).to.not.have.length(0));
+        if (client.messages[0].type === 'ERROR') {
+          return (await client.ended()).code;
+        }
+        hold.push(client);
+        return undefined;
+      };
+      const hold: PlainClient[] = [];
+      expect(await connect(other)).to.equal(4029);
+      expect(silent.gone).to.equal(false);
+      await eventually(async () => expect(await connect(key)).to.equal(undefined), { timeoutMs: 20_000 });
+      expect(silent.gone).to.equal(true);
+      // The one that is there now answers, and stays.
+      let pings = 0;
+      hold[0]!.socket.on('ping', () => {
+        pings += 1;
+      });
+      await eventually(
+        async () => {
+          expect(await connect(key)).to.equal(4029);
+          expect(pings).to.be.above(1);
+        },
+        { timeoutMs: 20_000, intervalMs: 200 },
+      );
+      expect(hold[0]!.closed).to.equal(undefined);
+      hold[0]!.socket.terminate();
+    });
+  }
 
   for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
     it(`lets a client without any handler come back when there is room again: ${transports.join(', ')}`, async () => {
