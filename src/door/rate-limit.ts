@@ -2,6 +2,8 @@ import type { RateLimitResult, RateStore } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 
+export type { RateLimitResult };
+
 /** Requests and new connections of each API key per minute, counted over all workers. */
 export class RateLimiter {
   constructor(private readonly store: RateStore) {}

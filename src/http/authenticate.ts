@@ -1,9 +1,8 @@
 import type { Request, Response } from 'express';
-import type { RateLimitResult } from '../broker/broker.js';
 import { type AddressOf, addressGroup } from '../door/client-address.js';
 import { credentialsOf, type QueryCredentials } from '../door/credentials.js';
 import type { KeyGuard } from '../door/key-guard.js';
-import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
+import { assertAllowed, type RateLimiter, type RateLimitResult, rateLimitHeaders } from '../door/rate-limit.js';
 import type { RefusalLog } from '../door/refusal-log.js';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo, type Scope } from '../protocol/tasks.js';
