@@ -174,6 +174,19 @@ describe('streams over HTTP', function () {
     }
   });
 
+  it('may be asked for by pages of other sites, with the last id', async () => {
+    const origin = 'https://app.example.com';
+    const asked = await fetch(`${server.url}${pathOf(`job:${job}`)}`, {
+      method: 'OPTIONS',
+      headers: { origin, 'access-control-request-method': 'GET', 'access-control-request-headers': 'last-event-id' },
+    });
+    expect(asked.headers.get('access-control-allow-headers')).to.include('Last-Event-ID');
+    const client = stream('', { headers: { origin } });
+    await client.live();
+    expect(client.headers['access-control-allow-origin']).to.equal(origin);
+    expect(client.headers.vary).to.include('Origin').and.include('Accept');
+  });
+
   it('say what cannot be recovered, and bring a snapshot instead', async () => {
     const { epoch } = await stream().live();
     for (const query of [`?since=999999&epoch=${epoch}`, '?since=0&epoch=another']) {
