@@ -62,8 +62,8 @@ const redisUrl = z.string().superRefine((text, context) => {
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
-  /** Address and port of the public listener. */
-  HOST: z.string().min(1).default('0.0.0.0'),
+  /** Address and port of the public listener; unset: this machine only on the embedded database, else every address. */
+  HOST: z.string().min(1).optional(),
   PORT: port.default(9002),
   /** Port of a second listener for REST and metrics that does not pass through the sticky primary; unset: none. */
   REST_PORT: port.optional(),
@@ -73,9 +73,11 @@ const schema = z.object({
   LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
+  /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
+  DATABASE_READ_URL: databaseUrl.optional(),
   /** Whether changes that other programs make to tasks become events. */
   CAPTURE: z.enum(['on', 'off']).default('on'),
-  /** Database connections per worker. */
+  /** Database connections per worker: half for writes, a fifth for quick questions, the rest for reads; at least three are used. */
   DATABASE_POOL: count.max(1000).default(10),
   /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
   REDIS_URL: redisUrl.optional(),
@@ -290,6 +292,7 @@ export const portsOf = (config: Config): number[] =>
 export type Config = Readonly<Environment> & {
   readonly LOG_FORMAT: 'json' | 'pretty';
   readonly STATS_ACCESS: 'key' | 'local' | 'public';
+  readonly HOST: string;
 };
 
 export type ClientConfig = Readonly<z.output<typeof clientSchema>>;
@@ -305,6 +308,9 @@ export const EXIT_CONFIG = 78;
 /** Names of all variables, for `.env.example` and its test. */
 export const VARIABLES: readonly string[] = [...Object.keys(schema.shape), ...Object.keys(clientSchema.shape)];
 
+/** Names of all variables that this process was given, ours and others'. */
+export const givenVariables = (environment: NodeJS.ProcessEnv = process.env): string[] => Object.keys(environment);
+
 /**
  * Reads the configuration. An empty variable counts as unset.
  * @throws ConfigError naming every variable that is wrong
@@ -313,6 +319,8 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   const config = read(checked, environment);
   return Object.freeze({
     ...config,
+    // Who tries it out opens nothing to the network.
+    HOST: config.HOST ?? (config.DATABASE_URL === undefined ? '127.0.0.1' : '0.0.0.0'),
     // Behind a proxy a caller only seems to be on this machine; a database of its own means that others run it.
     STATS_ACCESS: config.STATS_ACCESS ?? (config.DATABASE_URL === undefined ? 'local' : 'key'),
     LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),

@@ -32,16 +32,20 @@ import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
+import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
 import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
-import { connectDatabase } from './repository/connect-database.js';
+import { connectPools } from './repository/database-pools.js';
+import { DatabaseWatch } from './repository/database-watch.js';
 import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
 import { EventRetention } from './repository/event-retention.js';
 import { JobRepository } from './repository/job-repository.js';
+import { ReadableLog } from './repository/readable-log.js';
+import { TaskReader } from './repository/task-reader.js';
 import { TaskRepository } from './repository/task-repository.js';
 import { ClusterStats } from './stats/cluster-stats.js';
 import { Health, type Readiness } from './stats/health.js';
@@ -93,21 +97,28 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
 
   // Postgres is the truth: tasks, and the log of what happened to them.
-  const db = connectDatabase({
+  const watch = new DatabaseWatch({
+    onTrouble: (trouble) => logger.warn('the database does not serve as it should', { ...trouble }),
+    onRecovery: () => logger.info('the database serves again'),
+  });
+  const db = connectPools({
     url: databaseUrl,
-    pool: config.DATABASE_POOL,
+    readUrl: config.DATABASE_READ_URL,
+    connections: config.DATABASE_POOL,
     onWarning: (message) => logger.warn('database', { message }),
+    watch,
   });
   releasers.push('database', () => db.destroy());
   releasers.push('broker', () => broker.stop());
-  const log = new EventLog(db);
+  const log = new EventLog(db.lookups);
+  const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db, publisher);
-  const jobs = new JobRepository(db);
-  const apiKeys = new ApiKeyRepository(db);
+  const tasks = new TaskRepository(db.writes, publisher);
+  const jobs = new JobRepository(db.writes);
+  const apiKeys = new ApiKeyRepository(db.lookups);
 
   // The hub puts what the broker brings in order and repairs it from the log.
-  const hub = new Hub(broker, log, config, logger);
+  const hub = new Hub(broker, new ReadableLog(db), config, logger);
   releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
   releasers.push('control bus', () => bus.stop());
@@ -212,8 +223,11 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,
+    reader,
+    queues: restQueues(db.sizes),
     jobs,
-    history: new EventHistory(db),
+    jobReader: new JobRepository(db.reads),
+    history: new EventHistory(db.reads),
     openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
@@ -226,7 +240,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     stats,
     statsAccess: config.STATS_ACCESS,
     health: new Health({
-      probeDatabase: async () => db.raw('SELECT 1'),
+      probeDatabase: async () => db.lookups.raw('SELECT 1'),
       brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
@@ -273,7 +287,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
-    log: new EventRetention(db),
+    log: new EventRetention(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
@@ -310,7 +324,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   async function databaseAnswers(): Promise<void> {
     for (let told = false; !stopped; ) {
       try {
-        await db.raw('SELECT 1');
+        await db.lookups.raw('SELECT 1');
         return;
       } catch (error) {
         if (!told) {

@@ -11,6 +11,7 @@ import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import { noSuchPath } from './no-such-path.js';
+import type { RestQueues } from './queues.js';
 import { routesOf } from './resource.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
@@ -25,6 +26,7 @@ export interface AppOptions
     KeyRoutePorts,
     TokenRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
+  readonly queues: RestQueues;
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
   readonly maxBodyBytes: number;
@@ -47,7 +49,7 @@ export function createApp(options: AppOptions): Express {
   app.use(cors(checkOrigin));
 
   const authenticate = createAuthenticate(options);
-  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
+  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);

@@ -7,28 +7,32 @@ import type { JobRepository } from '../repository/job-repository.js';
 import { jobInput, parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
 import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
+import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 
 const ownJobInput = jobInput.extend({ user_id: userIdInput.optional() });
 
 export interface JobRoutePorts {
-  readonly jobs: Pick<JobRepository, 'create' | 'getPositionedJob' | 'list' | 'listOfUser'>;
+  readonly jobs: Pick<JobRepository, 'create'>;
+  readonly jobReader: Pick<JobRepository, 'getPositionedJob' | 'list' | 'listOfUser'>;
+  readonly queues: Pick<RestQueues, 'writes'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
 /** Jobs. A user's key makes and sees jobs of its owner; other keys say whose. */
-export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: JobRoutePorts): void {
+export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePorts): void {
+  const { jobs, jobReader, access, queues } = ports;
   resource(router, '/api/jobs', {
     get: endpoint(async ({ identity, query }) => {
       const page = jobPageOf(query);
       const user = query.get('user_id') ?? (seesAll(identity) ? undefined : identity.owner);
       if (user === undefined) {
         // Jobs of many streams, so there is no one position.
-        return { body: await jobs.list(page) };
+        return { body: await jobReader.list(page) };
       }
       const room = userRoomOf(user);
       await access.resolve(identity, room);
-      const found = await jobs.listOfUser(room.id, page);
+      const found = await jobReader.listOfUser(room.id, page);
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -44,7 +48,8 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
       if (!mayAccess(identity, user_id)) {
         throw new TaskwireError('ACCESS_DENIED');
       }
-      return { status: 201, body: await jobs.create({ job_id: input.job_id, user_id }) };
+      const create = () => jobs.create({ job_id: input.job_id, user_id });
+      return { status: 201, body: await queues.writes.run(user_id, create) };
     }),
   });
 
@@ -52,7 +57,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
     get: endpoint(async ({ identity, params }) => {
       const room = jobRoomOf(params['job_id']);
       await access.resolve(identity, room);
-      const found = await jobs.getPositionedJob(room.id);
+      const found = await jobReader.getPositionedJob(room.id);
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }

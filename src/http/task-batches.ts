@@ -1,11 +1,12 @@
-import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
 import type { CreateTaskInput } from '../repository/inputs.js';
 import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
-import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
+import type { BatchOutcome } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
 import { objectOf } from './input.js';
+import type { TaskRoutePorts } from './tasks-routes.js';
 
 /** Items of one request. */
 const MAX_ITEMS = 500;
@@ -15,12 +16,17 @@ const MAX_ITEMS = 500;
  * @returns 201 when all were written and 207 otherwise, with a result per item in their order: the write, or its error
  * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
  */
-export function createTasks(tasks: TaskRepository, identity: Identity, body: readonly unknown[]): Promise<Answer> {
+export function createTasks(
+  { tasks, reader, queues }: TaskRoutePorts,
+  identity: Identity,
+  body: readonly unknown[],
+): Promise<Answer> {
   return batch(body, 201, {
     identity,
     idOf: (item) => parseInput(jobIdInput, item['job_id']),
-    ownersOf: (ids) => tasks.ownersOfJobs(ids),
-    write: (owner, items) => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[]),
+    ownersOf: (ids) => reader.ownersOfJobs(ids),
+    write: (owner, items) =>
+      queues.writes.run(owner, () => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[])),
   });
 }
 
@@ -29,12 +35,17 @@ export function createTasks(tasks: TaskRepository, identity: Identity, body: rea
  * @returns 200 when all were written and 207 otherwise, with a result per item
  * @throws TaskwireError as `createTasks`
  */
-export function updateTasks(tasks: TaskRepository, identity: Identity, body: readonly unknown[]): Promise<Answer> {
+export function updateTasks(
+  { tasks, reader, queues }: TaskRoutePorts,
+  identity: Identity,
+  body: readonly unknown[],
+): Promise<Answer> {
   return batch(body, 200, {
     identity,
     idOf: (item) => String(parseInput(taskIdInput, item['task_id'])),
-    ownersOf: (ids) => tasks.ownersOfTasks(ids),
-    write: (owner, items) => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[]),
+    ownersOf: (ids) => reader.ownersOfTasks(ids),
+    write: (owner, items) =>
+      queues.writes.run(owner, () => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[])),
   });
 }
 
@@ -78,7 +89,11 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
     const items = entries.map(({ item }) => item);
-    const written = unavailable === undefined ? await ports.write(owner, items) : [];
+    // A stream whose queue is full keeps the items of the other streams from nothing.
+    const written =
+      unavailable === undefined
+        ? await ports.write(owner, items).catch((error) => items.map(() => toTaskwireError(error)))
+        : [];
     unavailable ??= written.find(
       (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
@@ -91,7 +106,7 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
 
 function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
   const errors = outcomes.filter((outcome) => outcome instanceof TaskwireError);
-  const unavailable = errors.find(({ code }) => code === 'DATABASE_UNAVAILABLE');
+  const unavailable = errors.find(({ code }) => errorEntry(code).status === 503);
   if (unavailable !== undefined && errors.length === outcomes.length) {
     throw unavailable;
   }
