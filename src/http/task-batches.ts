@@ -3,10 +3,18 @@ import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
 import type { CreateTaskInput } from '../repository/inputs.js';
 import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
-import type { BatchOutcome } from '../repository/task-repository.js';
+import type { TaskReader } from '../repository/task-reader.js';
+import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
 import { objectOf } from './input.js';
-import type { TaskRoutePorts } from './tasks-routes.js';
+import type { RestQueues } from './queues.js';
+
+/** What batches are written with. */
+export interface TaskBatchPorts {
+  readonly tasks: Pick<TaskRepository, 'createManyTaskData' | 'updateManyTaskData'>;
+  readonly reader: TaskReader;
+  readonly queues: Pick<RestQueues, 'writes'>;
+}
 
 /** Items of one request. */
 const MAX_ITEMS = 500;
@@ -17,7 +25,7 @@ const MAX_ITEMS = 500;
  * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
  */
 export function createTasks(
-  { tasks, reader, queues }: TaskRoutePorts,
+  { tasks, reader, queues }: TaskBatchPorts,
   identity: Identity,
   body: readonly unknown[],
 ): Promise<Answer> {
@@ -36,7 +44,7 @@ export function createTasks(
  * @throws TaskwireError as `createTasks`
  */
 export function updateTasks(
-  { tasks, reader, queues }: TaskRoutePorts,
+  { tasks, reader, queues }: TaskBatchPorts,
   identity: Identity,
   body: readonly unknown[],
 ): Promise<Answer> {
