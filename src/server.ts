@@ -241,6 +241,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.lookups.raw('SELECT 1'),
+      databaseTrouble: () => watch.recentTrouble,
       brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),

@@ -9,9 +9,9 @@ import type { Answer } from './endpoint.js';
 import { objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
-/** What batches are written with. */
-export interface TaskBatchPorts {
-  readonly tasks: Pick<TaskRepository, 'createManyTaskData' | 'updateManyTaskData'>;
+/** What tasks are written with. */
+export interface TaskWritePorts {
+  readonly tasks: TaskRepository;
   readonly reader: TaskReader;
   readonly queues: Pick<RestQueues, 'writes'>;
 }
@@ -25,7 +25,7 @@ const MAX_ITEMS = 500;
  * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
  */
 export function createTasks(
-  { tasks, reader, queues }: TaskBatchPorts,
+  { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
 ): Promise<Answer> {
@@ -44,7 +44,7 @@ export function createTasks(
  * @throws TaskwireError as `createTasks`
  */
 export function updateTasks(
-  { tasks, reader, queues }: TaskBatchPorts,
+  { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
 ): Promise<Answer> {

@@ -9,19 +9,14 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
-import type { TaskReader } from '../repository/task-reader.js';
-import type { TaskRepository, TaskWrite } from '../repository/task-repository.js';
+import type { TaskWrite } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
-import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
-import { createTasks, updateTasks } from './task-batches.js';
+import { createTasks, type TaskWritePorts, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
-export interface TaskRoutePorts {
-  readonly tasks: TaskRepository;
-  readonly reader: TaskReader;
-  readonly queues: Pick<RestQueues, 'writes'>;
+export interface TaskRoutePorts extends TaskWritePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
