@@ -36,6 +36,7 @@ import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
 import { JobRepository } from './repository/job-repository.js';
 import { TaskRepository } from './repository/task-repository.js';
+import { cleanWriteKeys } from './repository/write-keys.js';
 import { ClusterStats } from './stats/cluster-stats.js';
 import { Health, type Readiness } from './stats/health.js';
 
@@ -89,7 +90,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   releasers.push('broker', () => broker.stop());
   const log = new EventLog(db);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db, publisher);
+  const tasks = new TaskRepository(db, publisher, { statuses: config.TASK_STATUSES });
   const jobs = new JobRepository(db);
   const apiKeys = new ApiKeyRepository(db);
 
@@ -227,6 +228,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
 
   const maintenance = new Maintenance({
     log,
+    cleanWriteKeys: () => cleanWriteKeys(db),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,

@@ -1,8 +1,10 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { RequestHandler } from 'express';
 import { queryOf } from '../door/credentials.js';
 import type { Position } from '../protocol/messages.js';
 import type { Identity, Scope } from '../protocol/tasks.js';
 import { type Authenticate, assertMayDo } from './authenticate.js';
+import { invalidField } from './input.js';
 import type { ReadJson } from './json-body.js';
 
 /** A request whose maker is known and has a request left. */
@@ -13,6 +15,8 @@ export interface Call {
   readonly query: URLSearchParams;
   /** JSON of the body; undefined when there is none. */
   readonly body: unknown;
+  /** The header Idempotency-Key, which makes a write once. */
+  readonly idempotencyKey?: string | undefined;
 }
 
 export interface Answer {
@@ -40,7 +44,8 @@ export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): 
     assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
-    const answer = await handle({ identity, params, query: queryOf(request), body });
+    const idempotencyKey = idempotencyKeyOf(request.headers);
+    const answer = await handle({ identity, params, query: queryOf(request), body, idempotencyKey });
     const { status = 200, position } = answer;
     if (position !== undefined) {
       response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });
@@ -52,4 +57,16 @@ export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): 
       response.json(answer.body);
     }
   };
+}
+
+/** @throws TaskwireError INVALID_REQUEST */
+function idempotencyKeyOf(headers: IncomingHttpHeaders): string | undefined {
+  const key = headers['idempotency-key'];
+  if (key === undefined) {
+    return undefined;
+  }
+  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(key)) {
+    throw invalidField('Idempotency-Key', 'wants 1 to 255 printable characters without spaces');
+  }
+  return key;
 }

@@ -6,6 +6,7 @@ import {
   type ExecutionInput,
   executionInput,
   feeInput,
+  invalidFields,
   parseInput,
   statusInput,
   taskIdInput,
@@ -58,9 +59,9 @@ export interface Patch {
  * Checks an update.
  * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details`
  */
-export function patchOf(update: TaskUpdate): Patch {
-  const taskId = parseInput(taskIdInput, update.task_id);
-  const [type, values] = read(update);
+export function patchOf({ kind, task_id, ...update }: TaskUpdate): Patch {
+  const taskId = parseInput(taskIdInput, task_id, 'task_id');
+  const [type, values] = read(kind, update);
   const given = Object.entries(values).filter(([, value]) => value !== undefined);
   if (given.length === 0) {
     throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to update' });
@@ -80,8 +81,8 @@ function saidOf(type: EventType, fields: Readonly<Record<string, unknown>>): Rec
   };
 }
 
-function read(update: TaskUpdate): [EventType, object] {
-  switch (update.kind) {
+function read(kind: TaskUpdate['kind'], update: object): [EventType, object] {
+  switch (kind) {
     case 'execution':
       return ['TASK_UPDATED', parseInput(executionInput, update)];
     case 'attestation':
@@ -100,8 +101,6 @@ function read(update: TaskUpdate): [EventType, object] {
       ];
     }
     default:
-      throw new TaskwireError('INVALID_REQUEST', {
-        details: [{ field: 'kind', message: 'wants execution, attestation, fee or status' }],
-      });
+      throw invalidFields([{ field: 'kind', message: 'wants execution, attestation, fee or status' }]);
   }
 }

@@ -44,6 +44,7 @@ describe('maintenance of a worker', function () {
     const [good, bad] = await Promise.all(['ada', 'eve'].map((owner) => apiKeys.create({ owner })));
     const closed = new Set<string>();
     const maintenance = new Maintenance({
+      cleanWriteKeys: async () => 0,
       log,
       apiKeys,
       connections: {

@@ -270,7 +270,7 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     const [one, two] = await Promise.all([
       log.trim(72, { batch: 4, restMs: 0 }),
       log.trim(72, { batch: 4, restMs: 0 }),
-      ...ids.map((id) => tasks.updateTaskFee(id, -1)),
+      ...ids.map((id) => tasks.updateTaskFee(id, 99)),
     ]);
     const rest = await log.trim(72, { batch: 4, restMs: 0 });
     expect(Number(one) + Number(two) + rest).to.equal(20 * 15);
