@@ -9,6 +9,8 @@ RUN npx tsc -p tsconfig.json && npm prune --omit=dev
 
 FROM node:22-bookworm-slim
 ENV NODE_ENV=production
+# Without DATABASE_URL it would listen inside the container only.
+ENV HOST=0.0.0.0
 WORKDIR /app
 COPY --from=build /app/package.json ./
 COPY --from=build /app/node_modules node_modules

@@ -62,8 +62,8 @@ const redisUrl = z.string().superRefine((text, context) => {
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
-  /** Address and port of the public listener. */
-  HOST: z.string().min(1).default('0.0.0.0'),
+  /** Address and port of the public listener; unset: this machine only on the embedded database, else every address. */
+  HOST: z.string().min(1).optional(),
   PORT: port.default(9002),
   /** Port of a second listener for REST and metrics that does not pass through the sticky primary; unset: none. */
   REST_PORT: port.optional(),
@@ -79,9 +79,11 @@ const schema = z.object({
       message: 'wants words of 1 to 32 letters, digits, - or _',
     })
     .default([]),
+  /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
+  DATABASE_READ_URL: databaseUrl.optional(),
   /** Whether changes that other programs make to tasks become events. */
   CAPTURE: z.enum(['on', 'off']).default('on'),
-  /** Database connections per worker. */
+  /** Database connections per worker: half for writes, a fifth for quick questions, the rest for reads; at least three are used. */
   DATABASE_POOL: count.max(1000).default(10),
   /** One Redis server; unset, and no Sentinels or cluster either: workers of this host are joined through the primary. */
   REDIS_URL: redisUrl.optional(),
@@ -126,6 +128,12 @@ const schema = z.object({
     .default(['*']),
   /** Connections of one address over the whole cluster. */
   MAX_CONNECTIONS_PER_IP: count.default(10),
+  /** Connection attempts of an address per minute, in each worker; 24 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_CONNECTS_PER_MINUTE_PER_IP: count.optional(),
+  /** Keys that an address may try in vain per minute, in each worker; 3 times MAX_CONNECTIONS_PER_IP when unset. */
+  MAX_FAILED_KEYS_PER_MINUTE_PER_IP: count.optional(),
+  /** Connections of which it is not known yet whose they are, in each worker. */
+  MAX_UNAUTHENTICATED: count.default(4_000),
   /** Requests per minute of a key that names no limit of its own. */
   DEFAULT_RATE_LIMIT: count.default(600),
   /** How long a looked-up key is believed. */
@@ -152,8 +160,10 @@ const schema = z.object({
   MAX_ROOMS_PER_CONNECTION: count.default(256),
   /** Bytes of one client message. */
   MAX_MESSAGE_BYTES: count.default(32_768),
-  /** Messages of one connection per second, over ten seconds. */
+  /** Messages of one connection per second, over ten seconds; what costs more than a message counts as several. */
   MAX_MESSAGES_PER_SECOND: count.default(50),
+  /** The same of all connections of one key in a worker, if the key's own limit is not higher. */
+  MAX_MESSAGES_PER_SECOND_PER_KEY: count.default(200),
   /** Bytes of one REST body. */
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */
@@ -288,6 +298,7 @@ export const portsOf = (config: Config): number[] =>
 export type Config = Readonly<Environment> & {
   readonly LOG_FORMAT: 'json' | 'pretty';
   readonly STATS_ACCESS: 'key' | 'local' | 'public';
+  readonly HOST: string;
 };
 
 export type ClientConfig = Readonly<z.output<typeof clientSchema>>;
@@ -303,6 +314,9 @@ export const EXIT_CONFIG = 78;
 /** Names of all variables, for `.env.example` and its test. */
 export const VARIABLES: readonly string[] = [...Object.keys(schema.shape), ...Object.keys(clientSchema.shape)];
 
+/** Names of all variables that this process was given, ours and others'. */
+export const givenVariables = (environment: NodeJS.ProcessEnv = process.env): string[] => Object.keys(environment);
+
 /**
  * Reads the configuration. An empty variable counts as unset.
  * @throws ConfigError naming every variable that is wrong
@@ -311,6 +325,8 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   const config = read(checked, environment);
   return Object.freeze({
     ...config,
+    // Who tries it out opens nothing to the network.
+    HOST: config.HOST ?? (config.DATABASE_URL === undefined ? '127.0.0.1' : '0.0.0.0'),
     // Behind a proxy a caller only seems to be on this machine; a database of its own means that others run it.
     STATS_ACCESS: config.STATS_ACCESS ?? (config.DATABASE_URL === undefined ? 'local' : 'key'),
     LOG_FORMAT: config.LOG_FORMAT ?? (config.NODE_ENV === 'production' ? 'json' : 'pretty'),

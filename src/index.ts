@@ -12,15 +12,56 @@ export type { Publishing as PublishTransport } from './broker/broker.js';
 export { Publisher } from './broker/publisher.js';
 export { connectTransport, type RedisTransport } from './broker/redis/redis-transport.js';
 export { ERRORS, type ErrorBody, type ErrorCode, TaskwireError } from './protocol/errors.js';
-export { EVENT_TYPES, type EventEnvelope, type EventType, type TaskEvent } from './protocol/events.js';
-export type { Position, SubscribeRequest, SubscribeResult } from './protocol/messages.js';
+export {
+  type EnvelopeOf,
+  EVENT_TYPES,
+  type EventChanges,
+  type EventEnvelope,
+  type EventType,
+  type TaskCreated,
+  type TaskDeleted,
+  type TaskEvent,
+  type TaskFeeUpdated,
+  type TaskStatusChanged,
+  type TaskUpdated,
+} from './protocol/events.js';
+export type {
+  AuthResult,
+  ErrorMessage,
+  Position,
+  Positions,
+  PositionsMessage,
+  RequestId,
+  RoomRefusal,
+  ServerMessage,
+  SnapshotMessage,
+  SnapshotRequest,
+  SubscribeRequest,
+  SubscribeResult,
+  SubscribeResults,
+  SuccessMessage,
+  UnsubscribeResult,
+} from './protocol/messages.js';
 export { jobRoom, taskRoom, userRoom } from './protocol/rooms.js';
-export type { Role, TaskRow } from './protocol/tasks.js';
-export { type ApiKeyRecord, ApiKeyRepository } from './repository/api-key-repository.js';
+export type { Role, Scope, TaskRow } from './protocol/tasks.js';
+export {
+  type ApiKeyInput,
+  type ApiKeyRecord,
+  ApiKeyRepository,
+  type CreatedKey,
+} from './repository/api-key-repository.js';
 export { connectDatabase, type DatabaseOptions } from './repository/connect-database.js';
+export type {
+  AttestationInput,
+  CreateTaskInput,
+  ExecutionInput,
+  FeeInput,
+  JobInput,
+  OutcomeInput,
+  StatusInput,
+} from './repository/inputs.js';
 export { JobRepository, type JobRow } from './repository/job-repository.js';
 export { migrate } from './repository/migrate.js';
-export type { AttestationInput, CreateTaskInput, ExecutionInput, JobInput } from './repository/task-input.js';
 export type { TaskUpdate } from './repository/task-patch.js';
 export {
   type BatchOutcome,

@@ -8,33 +8,44 @@ import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
+import { AddressBrake } from './door/address-brake.js';
 import { ApiKeyAuth } from './door/api-key.js';
+import { Approach } from './door/approach.js';
 import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
 import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
+import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
 import { RateLimiter } from './door/rate-limit.js';
+import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
 import { TokenKeys } from './door/token-keys.js';
 import { type TokenIssuer, Tokens } from './door/tokens.js';
+import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
+import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { createApp } from './http/app.js';
+import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
 import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
 import { ApiKeyRepository } from './repository/api-key-repository.js';
-import { connectDatabase } from './repository/connect-database.js';
+import { connectPools } from './repository/database-pools.js';
+import { DatabaseWatch } from './repository/database-watch.js';
 import { EventHistory } from './repository/event-history.js';
 import { EventLog } from './repository/event-log.js';
+import { EventRetention } from './repository/event-retention.js';
 import { JobRepository } from './repository/job-repository.js';
+import { ReadableLog } from './repository/readable-log.js';
+import { TaskReader } from './repository/task-reader.js';
 import { TaskRepository } from './repository/task-repository.js';
 import { cleanWriteKeys } from './repository/write-keys.js';
 import { ClusterStats } from './stats/cluster-stats.js';
@@ -74,6 +85,12 @@ const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connection
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
 
+/** Attempts and failures a minute that an address has for each of its connections, where nothing else is configured. */
+const CONNECTS_PER_CONNECTION = 24;
+const FAILED_KEYS_PER_CONNECTION = 3;
+/** How long a connection may take to be let in when it has said whose it is, in milliseconds. */
+const LOOKUP_MS = 5_000;
+
 /** The composition root of one worker: read it from top to bottom to know the system. */
 export function createServer({ config, databaseUrl, broker, logger, listens = false }: TaskServerOptions): TaskServer {
   let readiness: Readiness = 'starting';
@@ -81,21 +98,28 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));
 
   // Postgres is the truth: tasks, and the log of what happened to them.
-  const db = connectDatabase({
+  const watch = new DatabaseWatch({
+    onTrouble: (trouble) => logger.warn('the database does not serve as it should', { ...trouble }),
+    onRecovery: () => logger.info('the database serves again'),
+  });
+  const db = connectPools({
     url: databaseUrl,
-    pool: config.DATABASE_POOL,
+    readUrl: config.DATABASE_READ_URL,
+    connections: config.DATABASE_POOL,
     onWarning: (message) => logger.warn('database', { message }),
+    watch,
   });
   releasers.push('database', () => db.destroy());
   releasers.push('broker', () => broker.stop());
-  const log = new EventLog(db);
+  const log = new EventLog(db.lookups);
+  const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db, publisher, { statuses: config.TASK_STATUSES });
-  const jobs = new JobRepository(db);
-  const apiKeys = new ApiKeyRepository(db);
+  const tasks = new TaskRepository(db.writes, publisher, { statuses: config.TASK_STATUSES });
+  const jobs = new JobRepository(db.writes);
+  const apiKeys = new ApiKeyRepository(db.lookups);
 
   // The hub puts what the broker brings in order and repairs it from the log.
-  const hub = new Hub(broker, log, config, logger);
+  const hub = new Hub(broker, new ReadableLog(db), config, logger);
   releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
   releasers.push('control bus', () => bus.stop());
@@ -119,6 +143,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     onUse: (keyId) => usage.note(keyId),
   });
   const rates = new RateLimiter(broker);
+  const addressOf = clientAddress(config.TRUSTED_PROXIES);
+  const refusals = new RefusalLog(logger);
+  const perIp = config.MAX_CONNECTIONS_PER_IP;
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
   const tokenKeys = new TokenKeys({
@@ -133,13 +160,36 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     rateLimit: config.DEFAULT_RATE_LIMIT,
   });
   const authenticator = new Authenticator(keys, tokens);
+  const guard = new KeyGuard(
+    authenticator,
+    new AddressBrake(
+      config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
+      'Too many wrong API keys and tokens from this address',
+    ),
+  );
+  const waitingRoom = new WaitingRoom({
+    perAddress: perIp,
+    inAll: config.MAX_UNAUTHENTICATED,
+    patienceMs: config.AUTH_TIMEOUT_MS + LOOKUP_MS,
+  });
+  const approach = new Approach({
+    addressOf,
+    attempts: new AddressBrake(
+      config.MAX_CONNECTS_PER_MINUTE_PER_IP ?? CONNECTS_PER_CONNECTION * perIp,
+      'Too many connection attempts from this address',
+    ),
+    keys: guard,
+    waitingRoom,
+    refusals,
+  });
   const admit = createDoor({
     checkOrigin,
-    keys: authenticator,
+    keys: guard,
     rates,
-    addressOf: clientAddress(config.TRUSTED_PROXIES),
+    addressOf,
     connections: broker,
-    maxConnectionsPerIp: config.MAX_CONNECTIONS_PER_IP,
+    maxConnectionsPerIp: perIp,
+    refusals,
   });
 
   const announceChanged = async (keyId: string): Promise<void> => {
@@ -169,23 +219,29 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     logger,
   );
   const writer = new FrameWriter();
+  const meters = new Meters(config);
   const streams = createStreamGateway({ connections, admit, writer, limits: config });
   releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,
+    reader,
+    queues: restQueues(db.sizes),
     jobs,
-    history: new EventHistory(db),
+    jobReader: new JobRepository(db.reads),
+    history: new EventHistory(db.reads),
     openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
-    keys: authenticator,
+    keys: guard,
     tokens,
     rates,
+    addressOf,
+    refusals,
     checkOrigin,
     stats,
     statsAccess: config.STATS_ACCESS,
     health: new Health({
-      probeDatabase: async () => db.raw('SELECT 1'),
+      probeDatabase: async () => db.lookups.raw('SELECT 1'),
       brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
@@ -209,26 +265,31 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     server: http,
     adapter: broker.socketAdapter(),
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
   });
   const websockets = createWebsocketGateway({
     server: http,
     connections,
+    approach,
     admit,
     writer,
+    meters,
     limits: config,
   });
 
   ignoreOtherUpgrades(http);
   releasers.push('Engine.IO', () => io.engine.close());
   releasers.push('plain WebSockets', () => websockets.stop());
+  releasers.push('connections that wait', () => waitingRoom.stop());
   releasers.push('connections', () => connections.drain(0));
 
   const maintenance = new Maintenance({
-    log,
-    cleanWriteKeys: () => cleanWriteKeys(db),
+    log: new EventRetention(db.writes),
+    cleanWriteKeys: () => cleanWriteKeys(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
@@ -265,7 +326,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   async function databaseAnswers(): Promise<void> {
     for (let told = false; !stopped; ) {
       try {
-        await db.raw('SELECT 1');
+        await db.lookups.raw('SELECT 1');
         return;
       } catch (error) {
         if (!told) {

@@ -12,6 +12,7 @@ const FOLDERS = [
   'test/integration',
   'packages/client/test',
   'test/cluster',
+  'test/neighbours',
   'test/fault',
   'bench/test',
 ];

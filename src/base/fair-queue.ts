@@ -56,7 +56,7 @@ export class FairQueue {
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const lane = this.laneWithRoom(key);
     return new Promise((resolve, reject) => {
-      this.enqueue(lane, { started: false, run: () => task().then(resolve, reject) });
+      this.enqueue(lane, { started: false, run: () => started(task).then(resolve, reject) });
     });
   }
 
@@ -70,7 +70,7 @@ export class FairQueue {
     if (same === undefined) {
       const lane = this.laneWithRoom(key);
       const { promise, resolve, reject } = withResolvers<T>();
-      const job = { started: false, run: () => task().then(resolve, reject) };
+      const job = { started: false, run: () => started(task).then(resolve, reject) };
       const result = promise.finally(() => this.shared.delete(name));
       this.shared.set(name, { job, result });
       this.enqueue(lane, job);
@@ -140,6 +140,11 @@ export class FairQueue {
       this.startNext();
     });
   }
+}
+
+/** Runs a task. One that throws at once is one that rejects: it gives its place back like any other. */
+async function started<T>(task: () => Promise<T>): Promise<T> {
+  return task();
 }
 
 function withResolvers<T>(): { promise: Promise<T>; resolve(value: T): void; reject(error: unknown): void } {

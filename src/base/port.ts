@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, isIPv6, type Server } from 'node:net';
+import { networkInterfaces } from 'node:os';
 
 /** Connections that wait to be accepted; the system may allow fewer. */
 export const BACKLOG = 4_096;
@@ -49,4 +50,18 @@ export function urlOf(server: Server): string {
 export function urlAt(address: string, port: number): string {
   const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : isIPv6(address) ? `[${address}]` : address;
   return `http://${host}:${port}`;
+}
+
+/** All addresses at which a listener of `host` is reached, this machine's own first. */
+export function urlsAt(host: string, port: number): string[] {
+  const family = { '0.0.0.0': ['IPv4'], '::': ['IPv4', 'IPv6'] }[host];
+  if (family === undefined) {
+    return [urlAt(host, port)];
+  }
+  const others = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    // Addresses of one link only are of no use without its name.
+    .filter((found) => !found.internal && family.includes(found.family) && !found.address.startsWith('fe80:'))
+    .map(({ address }) => urlAt(address, port));
+  return [urlAt(host, port), ...others];
 }

@@ -35,8 +35,6 @@ interface PartState {
   since: number;
   /** Causes that were told since then. */
   readonly told: Set<string>;
-  /** Has worked before. */
-  worked: boolean;
 }
 
 /**
@@ -50,7 +48,7 @@ export class Condition implements Availability {
   private silent = false;
 
   constructor(private readonly logger: Pick<Logger, 'error' | 'warn' | 'info'>) {
-    const part = (): PartState => ({ fault: CONNECTING, since: performance.now(), told: new Set(), worked: false });
+    const part = (): PartState => ({ fault: CONNECTING, since: performance.now(), told: new Set() });
     this.parts = { events: part(), limits: part() };
   }
 
@@ -102,11 +100,10 @@ export class Condition implements Availability {
       return;
     }
     state.fault = undefined;
-    if (!this.silent && (state.told.size > 0 || !state.worked)) {
-      const seconds = Math.round((performance.now() - state.since) / 100) / 10;
-      this.logger.info(`broker: ${PARTS[part].back}`, state.told.size > 0 ? { afterSeconds: seconds } : {});
+    if (state.told.size > 0 && !this.silent) {
+      const afterSeconds = Math.round((performance.now() - state.since) / 100) / 10;
+      this.logger.info(`broker: ${PARTS[part].back}`, { afterSeconds });
     }
-    state.worked = true;
     state.told.clear();
     if (part === 'events') {
       this.tell(this.onUps, true);

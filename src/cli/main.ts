@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import '../base/node-version.js';
 import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG } from '../config.js';
 import { TaskwireError } from '../protocol/errors.js';

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { run } from '../cluster/run.js';
 import { loadClientConfig } from '../config.js';
 import { migrate } from '../repository/migrate.js';
+import { checkCommand } from './check.js';
 import { keysCommand } from './keys.js';
 import { addressOf, json, print, url } from './options.js';
 import { askHealth, askStats } from './remote.js';
@@ -18,7 +19,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
   version: string;
 };
 
-/** The command line: `taskwire start | migrate | renew-epochs | stats | health | keys | tokens`. */
+/** The command line: `taskwire start | migrate | renew-epochs | check | stats | health | keys | tokens`. */
 export function createProgram(): Command {
   const program = new Command('taskwire')
     .description(
@@ -43,6 +44,7 @@ export function createProgram(): Command {
     );
 
   program.addCommand(renewEpochsCommand());
+  program.addCommand(checkCommand());
 
   program
     .command('stats')

@@ -51,11 +51,12 @@ export async function runPrimary({
     logger,
     drainMs: config.DRAIN_SECONDS * 1_000 + EXIT_MS,
     fork: (slot) => {
-      const { DATABASE_URL, TOKEN_SECRET, STATS_ACCESS } = database?.config ?? config;
+      const { DATABASE_URL, HOST, TOKEN_SECRET, STATS_ACCESS } = database?.config ?? config;
       const worker = cluster.fork({
         DATABASE_URL,
         TOKEN_SECRET: TOKEN_SECRET.join(','),
-        // Its default hangs on whether the database is embedded, which a worker does not see.
+        // Their defaults hang on whether the database is embedded, which a worker does not see.
+        HOST,
         STATS_ACCESS,
         ...(front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {}),
       });
@@ -109,7 +110,7 @@ export async function runPrimary({
     await front?.port.settled();
     if (!draining) {
       const url = front?.url() ?? urlAt(config.HOST, config.PORT);
-      await welcome({ databaseUrl: database.url, embedded: database.embedded, url });
+      await welcome({ databaseUrl: database.url, embedded: database.embedded, host: config.HOST, url });
     }
   } catch (error) {
     await releasers.release();

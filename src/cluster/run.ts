@@ -1,9 +1,10 @@
 import cluster from 'node:cluster';
 import { createLogger, type Logger } from '../base/logger.js';
 import { outliveReaders } from '../base/standard-streams.js';
-import { ConfigError, EXIT_CONFIG, loadConfig } from '../config.js';
+import { ConfigError, EXIT_CONFIG, givenVariables, loadConfig } from '../config.js';
 import { runPrimary } from './primary.js';
 import { runSingle } from './single.js';
+import { warnOfUnknownVariables } from './unknown-variables.js';
 import { runWorker } from './worker.js';
 
 /**
@@ -23,6 +24,9 @@ export async function run(exec: string): Promise<void> {
     };
     process.on('uncaughtException', fail);
     process.on('unhandledRejection', fail);
+    if (!cluster.isWorker) {
+      warnOfUnknownVariables(givenVariables(), logger);
+    }
     if (cluster.isWorker) {
       await runWorker({ config, logger });
     } else if (config.WORKERS === 1) {

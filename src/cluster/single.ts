@@ -55,7 +55,7 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
     changes.add(server);
     if (!draining) {
       logger.info('worker ready', { worker: process.pid });
-      await welcome({ databaseUrl, embedded, url: urlOf(server.http) });
+      await welcome({ databaseUrl, embedded, host, url: urlOf(server.http) });
     }
   } catch (error) {
     await releasers.release();

@@ -269,6 +269,7 @@ export class WorkerPool {
 
   /** Has a worker send its connections away and exit; kills it when that takes too long. */
   private async drainOne(member: Member): Promise<void> {
+    const starting = member.state === 'starting';
     member.state = 'draining';
     member.handOver?.take('sessions');
     this.share();
@@ -276,6 +277,10 @@ export class WorkerPool {
       member.channel.send({ type: 'taskwire:drain' });
     } catch {
       // It is gone already.
+    }
+    if (starting) {
+      // Node.js drops messages that come before the program listens. A signal ends it then, and drains it afterwards.
+      member.worker.process.kill('SIGTERM');
     }
     const patience = new AbortController();
     void sleep(this.options.drainMs, undefined, { signal: patience.signal }).then(

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
+import { canBeApiKey } from '../protocol/api-key-form.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { isObject, nearestField } from '../protocol/fields.js';
 import { shown } from '../protocol/nearest.js';
-import { API_KEY } from '../repository/api-key-repository.js';
 import { keyOf, protocolsOf, tokenOf } from './subprotocols.js';
 
 /** Where a key or a token may stand; what is empty counts as absent. */
@@ -92,7 +92,7 @@ export function credentialOf(credentials: Credentials): Credential {
   const [key] = keys;
   const [token] = tokens;
   if (keys.size > 0) {
-    if (typeof key !== 'string' || !API_KEY.test(key)) {
+    if (typeof key !== 'string' || !canBeApiKey(key)) {
       const isToken = typeof key === 'string' && TOKEN.test(key);
       throw new TaskwireError(
         'INVALID_API_KEY',
@@ -102,7 +102,7 @@ export function credentialOf(credentials: Credentials): Credential {
     return { key };
   }
   if (typeof token !== 'string' || token.length > MAX_TOKEN || !TOKEN.test(token)) {
-    const isKey = typeof token === 'string' && API_KEY.test(token);
+    const isKey = typeof token === 'string' && canBeApiKey(token);
     throw new TaskwireError(
       'INVALID_TOKEN',
       isKey ? { message: 'This is an API key, not a token: send it as api_key or in the header X-Api-Key' } : {},

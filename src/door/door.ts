@@ -1,9 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { ConnectionPlaces } from '../broker/broker.js';
 import type { AuthData } from '../protocol/auth.js';
-import { TaskwireError } from '../protocol/errors.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo } from '../protocol/tasks.js';
-import type { Authenticate } from './authenticator.js';
 import { type AddressOf, addressGroup } from './client-address.js';
 import {
   type Credentials,
@@ -12,17 +11,21 @@ import {
   isEmpty,
   type QueryCredentials,
 } from './credentials.js';
+import type { KeyGuard } from './key-guard.js';
 import type { CheckOrigin } from './origin.js';
 import type { RateLimiter } from './rate-limit.js';
+import type { RefusalLog } from './refusal-log.js';
 
 export interface DoorOptions {
   readonly checkOrigin: CheckOrigin;
-  readonly keys: Authenticate;
+  readonly keys: Pick<KeyGuard, 'authenticate' | 'revision'>;
   readonly rates: Pick<RateLimiter, 'check'>;
   readonly addressOf: AddressOf;
   readonly connections: ConnectionPlaces;
   /** Connections of one address over the whole cluster. */
   readonly maxConnectionsPerIp: number;
+  /** Told about those that are refused. */
+  readonly refusals?: Pick<RefusalLog, 'note'>;
 }
 
 /** Somebody who wants to connect. */
@@ -63,7 +66,7 @@ const FULL_RETRY_MS = 5_000;
  * can have more of those than connections.
  */
 export function createDoor(options: DoorOptions): Admit {
-  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp } = options;
+  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp, refusals } = options;
 
   async function placeOf(address: string): Promise<() => void> {
     const release = await connections.acquireConnection(addressGroup(address), maxConnectionsPerIp);
@@ -77,17 +80,20 @@ export function createDoor(options: DoorOptions): Admit {
     return release;
   }
 
-  async function authenticate(credentials: Credentials): Promise<Identity> {
-    const identity = await keys.authenticate(credentials);
+  async function authenticate(credentials: Credentials, address: string): Promise<Identity> {
+    const identity = await keys.authenticate(credentials, addressGroup(address));
     if (!mayDo(identity, 'read')) {
       throw new TaskwireError('ACCESS_DENIED', { message: 'This key may not read' });
     }
     return identity;
   }
 
-  return async ({ request, auth, query = 'all', ask }) => {
+  async function admit(
+    { request, auth, query = 'all', ask }: Visitor,
+    who: { address: string; key?: string },
+  ): Promise<Admission> {
     checkOrigin(request);
-    const address = addressOf(request);
+    const { address } = who;
     let credentials = credentialsOf(request, { query, auth });
     let release: (() => void) | undefined;
     try {
@@ -96,7 +102,8 @@ export function createDoor(options: DoorOptions): Admit {
         credentials = credentialsOfMessage(await ask());
       }
       const { revision } = keys;
-      const identity = await authenticate(credentials);
+      const identity = await authenticate(credentials, address);
+      who.key = identity.keyId;
       // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
       const [rate, place] = await Promise.allSettled([rates.check(identity), release ?? placeOf(address)]);
       release = place.status === 'fulfilled' ? place.value : undefined;
@@ -107,11 +114,22 @@ export function createDoor(options: DoorOptions): Admit {
       }
       // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
       if (keys.revision !== revision) {
-        await authenticate(credentials);
+        await authenticate(credentials, address);
       }
       return { identity, address, release: release! };
     } catch (error) {
       release?.();
+      throw error;
+    }
+  }
+
+  return async (visitor) => {
+    const who: { address: string; key?: string } = { address: addressOf(visitor.request) };
+    try {
+      return await admit(visitor, who);
+    } catch (error) {
+      const { code, message } = toTaskwireError(error);
+      refusals?.note({ code, reason: message, ...who });
       throw error;
     }
   };

@@ -58,9 +58,9 @@ export class Maintenance {
     const { log, retentionHours, cleanWriteKeys, logger } = this.options;
     try {
       await cleanWriteKeys();
-      const removed = await log.trim(retentionHours);
-      if (removed > 0) {
-        logger.info('expired events removed', { events: removed });
+      const dropped = await log.trim(retentionHours);
+      if (dropped > 0) {
+        logger.info('expired events removed', { tables: dropped });
       }
     } catch (error) {
       logger.warn('expired events not removed yet', { error });

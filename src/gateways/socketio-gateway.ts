@@ -1,25 +1,29 @@
-import { type Server as HttpServer, ServerResponse } from 'node:http';
-import type { Writable } from 'node:stream';
+import { type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
-import type { Admission, Admit } from '../door/door.js';
-import type { Outgoing } from '../hub/connection.js';
-import type { Success } from '../hub/reply.js';
-import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import { controlText, errorText } from '../protocol/messages.js';
+import type { Approach } from '../door/approach.js';
+import type { Admit } from '../door/door.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
-import type { Identity } from '../protocol/tasks.js';
-import type { Connections, GatewayConnection, Place } from './connections.js';
-import { socketioFrame, socketioPacket } from './frame.js';
-import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import type { Connections } from './connections.js';
+import { closeEngine, cutOff, type EngineConnection, EngineSession } from './engine.js';
+import type { FrameWriter } from './frame-writer.js';
+import type { Meters } from './meter.js';
+import { meteredServer } from './metered-socket.js';
+import { type Ack, type SocketData, SocketioConnection, type TaskSocket } from './socketio-connection.js';
+import { refuseUpgrade } from './upgrade.js';
 
 export interface SocketioGatewayOptions {
   readonly server: HttpServer;
   /** As the broker gives it. */
   readonly adapter: unknown;
   readonly connections: Connections;
+  readonly approach: Pick<Approach, 'check' | 'wait'>;
   readonly admit: Admit;
   readonly writer: FrameWriter;
+  readonly meters: Meters;
   readonly limits: {
+    readonly MAX_ROOMS_PER_CONNECTION: number;
     readonly MAX_MESSAGE_BYTES: number;
     readonly MAX_BUFFERED_BYTES: number;
     readonly PING_INTERVAL_MS: number;
@@ -30,40 +34,12 @@ export interface SocketioGatewayOptions {
 
 /** How long a client may be connected without being in the namespace, in milliseconds. */
 const CONNECT_MS = 10_000;
-/** How long a connection that was closed has to confirm it, in milliseconds. */
-const CLOSE_MS = 5_000;
-
 /** What a handshake leaves behind, when nobody asks for it any more. */
 const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
 
-/** What this file uses of an Engine.IO connection. */
-interface EngineConnection {
-  readonly id: string;
-  readonly readyState: 'opening' | 'open' | 'closing' | 'closed';
-  readonly upgrading: boolean;
-  readonly writeBuffer: readonly unknown[];
-  readonly transport: {
-    readonly name: string;
-    /** The `ws` socket of a WebSocket transport. */
-    readonly socket?: WsSocket;
-  };
-  request: unknown;
-  write(packet: string, options: { compress: boolean }): void;
-  close(discard?: boolean): void;
-  /** It has ended, or a packet came. */
-  on(event: 'close' | 'packet', listener: () => void): void;
-  /** A packet is about to join the queue. */
-  on(event: 'packetCreate', listener: (packet: { data?: unknown }) => void): void;
-}
-
-interface WsSocket {
-  readonly readyState: number;
-  readonly _socket: Writable | null;
-  close(code?: number, reason?: string): void;
-  terminate(): void;
-}
-
-const WS_OPEN = 1;
+/** Bounds of the time that a client is held that may come back later, in milliseconds. */
+const MIN_PAUSE_MS = 1_000;
+const MAX_PAUSE_MS = 4_000;
 
 /** Packets that may wait for a client that goes on talking. */
 const MAX_WAITING_PACKETS = 4_096;
@@ -76,24 +52,10 @@ const NO_NAMESPACE_HERE = JSON.stringify({
   message: OTHER_NAMESPACE,
   data: new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }).body,
 });
-/** About the bytes of an acknowledgement, and of each room in it. */
-const ACK_BYTES = 200;
-const ACK_ROOM_BYTES = 250;
-
-const EXTRA_ARGUMENTS =
-  'An event takes one argument, the data, as in emit("SUBSCRIBE", { room: "job:123" }), and an acknowledgement';
-
-type Ack = (answer: unknown) => void;
-
-interface SocketData {
-  connection?: SocketioConnection;
-}
-
-type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<string, never>, SocketData>;
 
 /** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
-  const { server, adapter, connections, admit, limits } = options;
+  const { server, adapter, connections, approach, admit, meters, limits } = options;
   const io = new Server(server, {
     path: ENGINE_PATH,
     adapter: adapter as never,
@@ -107,6 +69,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     pingTimeout: limits.PING_TIMEOUT_MS,
     perMessageDeflate: false,
     httpCompression: false,
+    wsEngine: meteredServer(() => meters.stranger()),
     // Whoever may not come is told so by the door, which a page can only read where CORS lets it.
     cors: { origin: true, credentials: true },
     // A script of any page may poll by JSONP, past CORS and past the check of its origin.
@@ -116,7 +79,22 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     },
   });
 
+  io.engine.use(checkApproach);
   io.engine.use(releaseUpgrade);
+
+  /** Sessions that begin, and sockets for those that go on over one. */
+  function checkApproach(request: IncomingMessage, response: Response, next: () => void): void {
+    const upgrade = !(response instanceof ServerResponse);
+    if (upgrade || !isOfSession(request)) {
+      try {
+        approach.check(request);
+      } catch (error) {
+        refuse(response, toTaskwireError(error));
+        return;
+      }
+    }
+    next();
+  }
   /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
   const refusals = new WeakMap<EngineConnection, number>();
 
@@ -138,17 +116,26 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
   }
 
+  const sessions = new WeakMap<EngineConnection, EngineSession>();
   /** Connections that were let in, or whose key is being looked up. */
   const entering = new WeakMap<EngineConnection, SocketioConnection | undefined>();
 
   function onClose(this: EngineConnection): void {
+    sessions.get(this)?.end();
     entering.get(this)?.end();
+  }
+
+  function onUpgrade(this: EngineConnection): void {
+    sessions.get(this)?.upgraded();
   }
 
   // One listener of each kind serves all connections.
   io.engine.on('connection', (engine: EngineConnection) => {
+    const leave = approach.wait(engine.request as IncomingMessage, () => cutOff(engine));
+    sessions.set(engine, new EngineSession(engine, meters, leave));
     engine.on('packetCreate', onRefusal);
     engine.on('packet', boundAnswers);
+    engine.on('upgrade', onUpgrade);
     engine.on('close', onClose);
   });
   io.use((_socket, next) => next(refusal(new TaskwireError('INVALID_REQUEST', { message: OTHER_NAMESPACE }))));
@@ -168,16 +155,19 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       () => next(),
       (error) => {
         const refused = toTaskwireError(error);
-        if (refused.code === 'SERVER_DRAINING') {
-          // A client that is refused does not come back by itself; one whose transport was closed does. There is nothing
-          // that it would have to fetch first.
-          engine.close(true);
-        } else {
+        if (errorEntry(refused.code).retry === 'never') {
           // Socket.IO sends the refusal at the end of this turn; without the namespace nothing else follows.
           setImmediate(() => closeEngine(engine));
+          next(refusal(refused));
+          return;
         }
-        // On a closed connection too: Socket.IO keeps the socket until it is told.
-        next(refusal(refused));
+        // A client that is refused does not come back by itself; one whose transport was closed does, after the pause that
+        // it makes after every attempt. Socket.IO keeps the socket until it is told, and says nothing on a closed connection.
+        const timer = setTimeout(() => sessions.get(engine)?.turnAway(refused), pauseBefore(refused));
+        whenClosed(engine, () => {
+          clearTimeout(timer);
+          next(refusal(refused));
+        });
       },
     );
   });
@@ -192,7 +182,9 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       admission.release();
       throw new TaskwireError('SERVER_DRAINING');
     }
-    const connection = new SocketioConnection(socket, engine, admission, options);
+    const session = sessions.get(engine)!;
+    meters.admit(session.meter, admission.identity);
+    const connection = new SocketioConnection(socket, engine, admission, session, options);
     // From here on the end of the connection gives everything back, whether it gets into the namespace or not.
     entering.set(engine, connection);
     socket.data.connection = connection;
@@ -201,6 +193,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   namespace.on('connection', (socket) => {
     const { connection } = socket.data as SocketData;
     connection?.begin();
+    sessions.get(socket.conn as unknown as EngineConnection)?.admitted();
     socket.onAny(onMessage as never);
     socket.on('disconnect', onDisconnect);
     forgetHandshake(socket);
@@ -208,20 +201,41 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   return io;
 }
 
+/** A response, or Engine.IO's stand-in for that to an upgrade. */
+type Response = ServerResponse | { readonly socket: Duplex };
+
+const isOfSession = ({ url = '' }: IncomingMessage): boolean => url.includes('sid=');
+
+function refuse(response: Response, error: TaskwireError): void {
+  if (!(response instanceof ServerResponse)) {
+    refuseUpgrade(response.socket, error);
+    return;
+  }
+  const { retryAfterMs } = error.options;
+  response
+    .writeHead(errorEntry(error.code).status, {
+      'Content-Type': 'application/json; charset=utf-8',
+      ...(retryAfterMs === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterMs / 1_000)) }),
+    })
+    .end(JSON.stringify({ error: error.body }));
+}
+
 /** A refusal with something to do in it: Socket.IO's own for an unknown namespace has neither a code nor a way out. */
 const withReason = (packet: string): string =>
   packet.endsWith(NO_NAMESPACE) ? `${packet.slice(0, -NO_NAMESPACE.length)}${NO_NAMESPACE_HERE}` : packet;
 
-/** Closes a connection when what waits is sent, or after a while. */
-function closeEngine(engine: EngineConnection): void {
-  engine.close();
-  setTimeout(() => cutOff(engine), CLOSE_MS).unref();
+/** How long a client that may come back later is held, in milliseconds: it comes back about a second after that. */
+function pauseBefore({ code, options }: TaskwireError): number {
+  // One that drains wants them gone, and another worker takes them.
+  const wanted = code === 'SERVER_DRAINING' ? 0 : Math.min(options.retryAfterMs ?? MIN_PAUSE_MS, MAX_PAUSE_MS);
+  return wanted * (0.5 + Math.random() / 2);
 }
 
-function cutOff(engine: EngineConnection): void {
-  if (engine.readyState !== 'closed') {
-    engine.transport.socket?.terminate();
-    engine.close(true);
+function whenClosed(engine: EngineConnection, then: () => void): void {
+  if (engine.readyState === 'closed') {
+    then();
+  } else {
+    engine.on('close', then);
   }
 }
 
@@ -256,171 +270,3 @@ function releaseUpgrade(_request: unknown, response: { req?: unknown }, next: ()
 function refusal(error: TaskwireError): Error {
   return Object.assign(new Error(error.message), { data: error.body });
 }
-
-class SocketioConnection implements GatewayConnection, FrameSink {
-  readonly transport = 'socket.io';
-  readonly id: string;
-  identity: Identity;
-  pending: FrameChain | undefined;
-  private place: Place | undefined;
-  private admission: Admission | undefined;
-  /** Bytes given to Engine.IO since its queue was last empty. */
-  private queued = 0;
-  private closing = false;
-
-  constructor(
-    private readonly socket: TaskSocket,
-    private readonly engine: EngineConnection,
-    admission: Admission,
-    private readonly options: SocketioGatewayOptions,
-  ) {
-    this.id = socket.id;
-    this.identity = admission.identity;
-    this.admission = admission;
-  }
-
-  begin(): void {
-    if (this.admission !== undefined) {
-      this.place = this.options.connections.enter(this, this.admission);
-      this.admission = undefined;
-    }
-  }
-
-  end(): void {
-    this.closing = true;
-    this.place?.leave();
-    this.admission?.release();
-    this.admission = undefined;
-  }
-
-  get backlog(): number {
-    if (this.engine.writeBuffer.length === 0) {
-      this.queued = 0;
-    }
-    return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
-  }
-
-  deliver(message: Outgoing): void {
-    if (this.closing) {
-      return;
-    }
-    if (this.direct) {
-      this.options.writer.add(this, socketioFrame(message));
-      return;
-    }
-    this.options.writer.flush(this);
-    if (this.keepsUp()) {
-      const packet = socketioPacket(message);
-      this.queued += packet.length;
-      this.engine.write(packet, { compress: false });
-    }
-  }
-
-  writeFrames(bytes: Buffer): void {
-    const { rawSocket } = this;
-    if (rawSocket !== undefined && this.keepsUp()) {
-      rawSocket.write(bytes);
-    }
-  }
-
-  close(code: ErrorCode): void {
-    if (this.closing) {
-      return;
-    }
-    const { close, retry } = errorEntry(code);
-    this.options.writer.flush(this);
-    if (this.closing) {
-      // What was to be written was too much.
-      return;
-    }
-    if (retry === 'never') {
-      // A client that is disconnected by the server does not come back by itself.
-      this.send('ERROR', errorText(new TaskwireError(code).body));
-      this.options.writer.flush(this);
-      this.closing = true;
-      this.socket.disconnect(true);
-    } else {
-      if (code === 'TOKEN_EXPIRED') {
-        // The end of the transport alone would not say that another token is wanted.
-        this.send('ERROR', errorText(new TaskwireError(code).body));
-        this.options.writer.flush(this);
-      }
-      this.closing = true;
-      const ws = this.engine.transport.socket;
-      if (code === 'SLOW_CONSUMER' && ws !== undefined) {
-        // Engine.IO would wait for its queue, which does not move.
-        ws.close(close, code);
-      } else {
-        this.engine.close();
-      }
-    }
-    setTimeout(() => this.terminate(), CLOSE_MS).unref();
-  }
-
-  terminate(): void {
-    this.closing = true;
-    cutOff(this.engine);
-  }
-
-  receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {
-    const answer = (outcome: Success | TaskwireError): void => {
-      if (ack !== undefined) {
-        // What was delivered before comes first.
-        this.options.writer.flush(this);
-        if (this.keepsUp()) {
-          this.queued += ackBytes(outcome);
-          ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
-        }
-      } else if (outcome instanceof TaskwireError) {
-        this.send('ERROR', errorText(outcome.body));
-      } else {
-        this.send(outcome.type, envelopeOf(outcome));
-      }
-    };
-    if (args.length > 1) {
-      answer(new TaskwireError('INVALID_MESSAGE', { message: EXTRA_ARGUMENTS }));
-    } else {
-      this.place?.session.handle(type, args[0], answer);
-    }
-  }
-
-  private send(type: Outgoing['type'], text: string): void {
-    this.deliver({ type, payload: Buffer.from(text) });
-  }
-
-  /** Whether a frame written to the socket keeps its place among what Engine.IO has written and will write. */
-  private get direct(): boolean {
-    const { engine } = this;
-    return (
-      this.options.limits.DIRECT_FRAMES &&
-      engine.readyState === 'open' &&
-      engine.transport.name === 'websocket' &&
-      !engine.upgrading &&
-      engine.writeBuffer.length === 0 &&
-      this.rawSocket !== undefined
-    );
-  }
-
-  private get rawSocket(): Writable | undefined {
-    const ws = this.engine.transport.socket;
-    return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
-  }
-
-  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
-  private keepsUp(): boolean {
-    if (this.backlog <= this.options.limits.MAX_BUFFERED_BYTES) {
-      return true;
-    }
-    this.close('SLOW_CONSUMER');
-    return false;
-  }
-}
-
-function ackBytes(outcome: Success | TaskwireError): number {
-  const { rooms, positions } = (outcome instanceof TaskwireError ? {} : outcome.data) as Record<string, unknown>;
-  const list = rooms ?? positions;
-  return ACK_BYTES + (Array.isArray(list) ? list.length * ACK_ROOM_BYTES : 0);
-}
-
-const envelopeOf = ({ type, message, data }: Success): string =>
-  controlText(type, message === undefined ? data : { message, data });

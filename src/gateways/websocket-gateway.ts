@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
 import { chooseProtocol } from '../door/subprotocols.js';
 import type { Outgoing } from '../hub/connection.js';
@@ -12,16 +13,23 @@ import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
+import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
+import { CLOSE_MS, MeteredSocket } from './metered-socket.js';
+import { refuseUpgrade } from './upgrade.js';
 
 export interface WebsocketGatewayOptions {
   readonly server: Server;
   readonly connections: Connections;
+  readonly approach: Pick<Approach, 'check' | 'wait'>;
   readonly admit: Admit;
   readonly writer: FrameWriter;
+  readonly meters: Meters;
   readonly limits: {
+    readonly MAX_ROOMS_PER_CONNECTION: number;
     readonly MAX_MESSAGE_BYTES: number;
     readonly MAX_BUFFERED_BYTES: number;
     readonly PING_INTERVAL_MS: number;
@@ -36,9 +44,7 @@ export interface Gateway {
   stop(): void;
 }
 
-/** How long a connection that was closed has to confirm it, in milliseconds. */
-const CLOSE_MS = 5_000;
-const NOT_FOUND = notFound();
+const NO_SOCKET_HERE = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
 
 const ENGINE_HERE =
   `Plain WebSockets are served here. With socket.io-client leave the option "path" out and connect to ` +
@@ -48,13 +54,16 @@ const ENGINE_HERE =
 const isEngineRequest = ({ url = '' }: IncomingMessage): boolean => /[?&]EIO=\d/.test(url);
 
 /** A WebSocket that knows its connection, so that one set of handlers serves all. */
-class TaskSocket extends WebSocket {
+class ConnectedSocket extends MeteredSocket {
   connection: PlainConnection | undefined;
 }
 
 /** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
 export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
-  const { server, connections, admit, limits } = options;
+  const { server, connections, approach, admit, meters, limits } = options;
+  class TaskSocket extends ConnectedSocket {
+    override meter: Meter | undefined = meters.stranger();
+  }
   const sockets = new WebSocketServer<typeof TaskSocket>({
     noServer: true,
     clientTracking: false,
@@ -69,6 +78,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
 
   const enter = async (ws: TaskSocket, socket: Duplex, request: IncomingMessage): Promise<void> => {
     ws.on('error', onError);
+    const leave = approach.wait(request, () => ws.terminate());
+    ws.once('close', leave);
     // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
     ws.pause();
     const first = new FirstMessages(ws, limits.AUTH_TIMEOUT_MS);
@@ -86,6 +97,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       }
       lastId += 1;
       const connection = new PlainConnection(`p${process.pid}.${lastId}`, admission.identity, ws, socket, options);
+      meters.admit(connection.meter, admission.identity);
       connection.place = connections.enter(connection, admission);
       ws.connection = connection;
       heartbeat.add(connection);
@@ -93,6 +105,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       ws.on('ping', onHeard);
       ws.on('pong', onHeard);
       ws.once('close', onClose);
+      ws.off('close', leave);
+      leave();
       const [auth, ...others] = first.take() ?? [];
       if (auth !== undefined) {
         connection.answer(authenticated(admission.identity), auth.requestId);
@@ -109,7 +123,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   };
 
   function onClose(this: WebSocket): void {
-    const { connection } = this as TaskSocket;
+    const { connection } = this as ConnectedSocket;
     if (connection !== undefined) {
       heartbeat.delete(connection);
       connection.place?.leave();
@@ -119,28 +133,20 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   server.on('upgrade', (request, socket, head) => {
     const path = (request.url ?? '').split('?', 1)[0]!.replace(/\/$/, '');
     if (path === NAMESPACE) {
+      try {
+        approach.check(request);
+      } catch (error) {
+        refuseUpgrade(socket, toTaskwireError(error));
+        return;
+      }
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
     } else if (!request.url?.startsWith(ENGINE_PATH)) {
-      // Nobody else takes it, and nobody else hears of its errors.
-      socket.on('error', () => {});
-      socket.end(NOT_FOUND, () => socket.destroy());
+      // Nobody else takes it.
+      refuseUpgrade(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
     }
   });
 
   return { stop: () => heartbeat.stop() };
-}
-
-function notFound(): string {
-  const message = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
-  const body = JSON.stringify({ error: new TaskwireError('NOT_FOUND', { message }).body });
-  return [
-    'HTTP/1.1 404 Not Found',
-    'Content-Type: application/json; charset=utf-8',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-    '',
-    body,
-  ].join('\r\n');
 }
 
 function onError(): void {
@@ -148,27 +154,31 @@ function onError(): void {
 }
 
 function onMessage(this: WebSocket, data: RawData, isBinary: boolean): void {
-  (this as TaskSocket).connection?.receive(data, isBinary);
+  (this as ConnectedSocket).connection?.receive(data, isBinary);
 }
 
 function onHeard(this: WebSocket): void {
-  (this as TaskSocket).connection?.heard();
+  (this as ConnectedSocket).connection?.heard();
 }
 
-class PlainConnection implements GatewayConnection, FrameSink {
+class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport = 'websocket';
   pending: FrameChain | undefined;
   place: Place | undefined;
   heardAt = performance.now();
   pingedAt = 0;
+  readonly meter: Meter;
 
   constructor(
     readonly id: string,
     public identity: Identity,
-    private readonly ws: WebSocket,
+    private readonly ws: MeteredSocket,
     private readonly socket: Duplex,
     private readonly options: WebsocketGatewayOptions,
-  ) {}
+  ) {
+    this.meter = ws.meter!;
+    this.meter.listener = this;
+  }
 
   get backlog(): number {
     return this.socket.writableLength + (this.pending?.length ?? 0);
@@ -178,6 +188,7 @@ class PlainConnection implements GatewayConnection, FrameSink {
     if (this.ws.readyState !== WebSocket.OPEN) {
       return;
     }
+    this.meter.spend(costOfMessage(message));
     if (this.options.limits.DIRECT_FRAMES) {
       this.options.writer.add(this, plainFrame(message));
     } else if (this.keepsUp()) {
@@ -224,8 +235,20 @@ class PlainConnection implements GatewayConnection, FrameSink {
     if (message.error !== undefined) {
       this.answer(message.error, message.requestId);
     } else {
-      this.place?.session.handle(message.type, message.data, (outcome) => this.answer(outcome, message.requestId));
+      this.meter.spend(costOfRooms(message.data, this.options.limits.MAX_ROOMS_PER_CONNECTION));
+      this.place?.session.handle(message.type, message.data, (outcome) => {
+        this.meter.spend(costOfAnswer(outcome));
+        this.answer(outcome, message.requestId);
+      });
     }
+  }
+
+  onSlowed(retryAfterMs: number): void {
+    this.answer(tooMuch(retryAfterMs), undefined);
+  }
+
+  onExceeded(): void {
+    this.close('RATE_LIMIT_EXCEEDED');
   }
 
   answer(outcome: Success | TaskwireError, requestId: string | undefined): void {

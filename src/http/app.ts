@@ -1,10 +1,8 @@
 import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
-import type { Authenticate } from '../door/authenticator.js';
 import type { CheckOrigin } from '../door/origin.js';
-import type { RateLimiter } from '../door/rate-limit.js';
 import { accessLog } from './access-log.js';
-import { createAuthenticate } from './authenticate.js';
+import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
 import { cors } from './cors.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
@@ -13,6 +11,7 @@ import { type JobRoutePorts, jobRoutes } from './jobs-routes.js';
 import { jsonReader } from './json-body.js';
 import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import { noSuchPath } from './no-such-path.js';
+import type { RestQueues } from './queues.js';
 import { routesOf } from './resource.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
@@ -20,14 +19,14 @@ import { type TokenRoutePorts, tokenRoutes } from './tokens-routes.js';
 import { userRoutes } from './users-routes.js';
 
 export interface AppOptions
-  extends TaskRoutePorts,
+  extends AuthenticatePorts,
+    TaskRoutePorts,
     JobRoutePorts,
     EventRoutePorts,
     KeyRoutePorts,
     TokenRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
-  readonly keys: Pick<Authenticate, 'authenticate'>;
-  readonly rates: Pick<RateLimiter, 'count'>;
+  readonly queues: RestQueues;
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
   readonly maxBodyBytes: number;
@@ -36,7 +35,7 @@ export interface AppOptions
 
 /** The REST interface. It only translates: repositories write, and what they commit is what is announced. */
 export function createApp(options: AppOptions): Express {
-  const { keys, rates, checkOrigin, maxBodyBytes, logger } = options;
+  const { checkOrigin, maxBodyBytes, logger } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -49,8 +48,8 @@ export function createApp(options: AppOptions): Express {
   });
   app.use(cors(checkOrigin));
 
-  const authenticate = createAuthenticate(keys, rates);
-  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes));
+  const authenticate = createAuthenticate(options);
+  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);

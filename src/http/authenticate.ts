@@ -1,28 +1,46 @@
 import type { Request, Response } from 'express';
-import type { Authenticate as Authenticator } from '../door/authenticator.js';
+import { type AddressOf, addressGroup } from '../door/client-address.js';
 import { credentialsOf, type QueryCredentials } from '../door/credentials.js';
+import type { KeyGuard } from '../door/key-guard.js';
 import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
-import { TaskwireError } from '../protocol/errors.js';
+import type { RefusalLog } from '../door/refusal-log.js';
+import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo, type Scope } from '../protocol/tasks.js';
 
 /** Says who makes a request and counts it; the answer gets the headers that tell how many more there may be. */
 export type Authenticate = (request: Request, response: Response) => Promise<Identity>;
 
+export interface AuthenticatePorts {
+  readonly keys: Pick<KeyGuard, 'authenticate'>;
+  readonly rates: Pick<RateLimiter, 'count'>;
+  readonly addressOf: AddressOf;
+  /** Told about those that are refused. */
+  readonly refusals: Pick<RefusalLog, 'note'>;
+}
+
 /**
  * @param query what of the query is read: event streams take a token there, since a browser's `EventSource` sets no headers
- * @returns a function that throws what `Authenticator.authenticate` throws, and RATE_LIMIT_EXCEEDED
+ * @returns a function that throws what `KeyGuard.authenticate` throws, and RATE_LIMIT_EXCEEDED
  */
 export function createAuthenticate(
-  keys: Pick<Authenticator, 'authenticate'>,
-  rates: Pick<RateLimiter, 'count'>,
+  { keys, rates, addressOf, refusals }: AuthenticatePorts,
   query: QueryCredentials = 'none',
 ): Authenticate {
   return async (request, response) => {
-    const identity = await keys.authenticate(credentialsOf(request, { query }));
-    const result = await rates.count(identity);
-    response.set(rateLimitHeaders(result));
-    assertAllowed(result);
-    return identity;
+    const address = addressOf(request);
+    let key: string | undefined;
+    try {
+      const identity = await keys.authenticate(credentialsOf(request, { query }), addressGroup(address));
+      key = identity.keyId;
+      const result = await rates.count(identity);
+      response.set(rateLimitHeaders(result));
+      assertAllowed(result);
+      return identity;
+    } catch (error) {
+      const { code, message } = toTaskwireError(error);
+      refusals.note({ code, reason: message, address, key });
+      throw error;
+    }
   };
 }
 

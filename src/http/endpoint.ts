@@ -6,6 +6,7 @@ import type { Identity, Scope } from '../protocol/tasks.js';
 import { type Authenticate, assertMayDo } from './authenticate.js';
 import { invalidField } from './input.js';
 import type { ReadJson } from './json-body.js';
+import type { RestQueues } from './queues.js';
 
 /** A request whose maker is known and has a request left. */
 export interface Call {
@@ -38,14 +39,17 @@ export const POSITION_HEADERS = { seq: 'X-Stream-Seq', epoch: 'X-Stream-Epoch' }
 export type Endpoint = (handle: (call: Call) => Promise<Answer>, scope?: Scope) => RequestHandler;
 
 /** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
-export function createEndpoint(authenticate: Authenticate, readJson: ReadJson): Endpoint {
+export function createEndpoint(authenticate: Authenticate, readJson: ReadJson, reads: RestQueues['reads']): Endpoint {
   return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);
     assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
     const idempotencyKey = idempotencyKeyOf(request.headers);
-    const answer = await handle({ identity, params, query: queryOf(request), body, idempotencyKey });
+    const call = { identity, params, query: queryOf(request), body, idempotencyKey };
+    const answer = await (request.method === 'GET' || request.method === 'HEAD'
+      ? reads.run(identity.keyId, () => handle(call))
+      : handle(call));
     const { status = 200, position } = answer;
     if (position !== undefined) {
       response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });

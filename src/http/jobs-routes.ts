@@ -7,28 +7,32 @@ import type { JobRepository } from '../repository/job-repository.js';
 import { jobInput, parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
 import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
+import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 
 const ownJobInput = z.strictObject({ user_id: userIdInput.optional() });
 
 export interface JobRoutePorts {
-  readonly jobs: Pick<JobRepository, 'create' | 'createWithNewId' | 'getPositionedJob' | 'list' | 'listOfUser'>;
+  readonly jobs: Pick<JobRepository, 'create' | 'createWithNewId'>;
+  readonly jobReader: Pick<JobRepository, 'getPositionedJob' | 'list' | 'listOfUser'>;
+  readonly queues: Pick<RestQueues, 'writes'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
 /** Jobs. A user's key makes jobs of its owner, whose ids are made here, and sees those; other keys say which and whose. */
-export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: JobRoutePorts): void {
+export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePorts): void {
+  const { jobs, jobReader, access, queues } = ports;
   resource(router, '/api/jobs', {
     get: endpoint(async ({ identity, query }) => {
       const page = jobPageOf(query);
       const user = query.get('user_id') ?? (seesAll(identity) ? undefined : identity.owner);
       if (user === undefined) {
         // Jobs of many streams, so there is no one position.
-        return { body: await jobs.list(page) };
+        return { body: await jobReader.list(page) };
       }
       const room = userRoomOf(user);
       await access.resolve(identity, room);
-      const found = await jobs.listOfUser(room.id, page);
+      const found = await jobReader.listOfUser(room.id, page);
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -39,7 +43,8 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
       const { owner } = identity;
       if (seesAll(identity)) {
         const job = parseInput(jobInput, objectOf(body));
-        return { status: 201, body: await jobs.create(job, { again: idempotencyKey !== undefined }) };
+        const create = () => jobs.create(job, { again: idempotencyKey !== undefined });
+        return { status: 201, body: await queues.writes.run(job.user_id, create) };
       }
       // An id that somebody chooses could be the one that a backend means for somebody else's job.
       const { user_id = owner } = parseInput(ownJobInput, objectOf(body ?? {}));
@@ -47,7 +52,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
         throw new TaskwireError('ACCESS_DENIED');
       }
       const key = idempotencyKey === undefined ? undefined : JSON.stringify([owner, idempotencyKey]);
-      return { status: 201, body: await jobs.createWithNewId(user_id, key) };
+      return { status: 201, body: await queues.writes.run(user_id, () => jobs.createWithNewId(user_id, key)) };
     }),
   });
 
@@ -55,7 +60,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, { jobs, access }: 
     get: endpoint(async ({ identity, params }) => {
       const room = jobRoomOf(params['job_id']);
       await access.resolve(identity, room);
-      const found = await jobs.getPositionedJob(room.id);
+      const found = await jobReader.getPositionedJob(room.id);
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }

@@ -1,10 +1,19 @@
-import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
-import { type CreateTaskInput, jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
+import type { CreateTaskInput } from '../repository/inputs.js';
+import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
+import type { TaskReader } from '../repository/task-reader.js';
 import type { BatchOutcome, TaskRepository, WriteOptions } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
+import type { RestQueues } from './queues.js';
+
+interface WritePorts {
+  readonly tasks: TaskRepository;
+  readonly reader: TaskReader;
+  readonly queues: Pick<RestQueues, 'writes'>;
+}
 
 /** Items of one request. */
 const MAX_ITEMS = 500;
@@ -15,7 +24,7 @@ const MAX_ITEMS = 500;
  * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
  */
 export function createTasks(
-  tasks: TaskRepository,
+  { tasks, reader, queues }: WritePorts,
   identity: Identity,
   body: readonly unknown[],
   idempotencyKey: string | undefined,
@@ -24,8 +33,9 @@ export function createTasks(
     idempotencyKey,
     identity,
     idOf: (item) => parseInput(jobIdInput, item['job_id'], 'job_id'),
-    ownersOf: (ids) => tasks.ownersOfJobs(ids),
-    write: (owner, items) => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[]),
+    ownersOf: (ids) => reader.ownersOfJobs(ids),
+    write: (owner, items) =>
+      queues.writes.run(owner, () => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[])),
   });
 }
 
@@ -35,7 +45,7 @@ export function createTasks(
  * @throws TaskwireError as `createTasks`
  */
 export function updateTasks(
-  tasks: TaskRepository,
+  { tasks, reader, queues }: WritePorts,
   identity: Identity,
   body: readonly unknown[],
   idempotencyKey: string | undefined,
@@ -44,8 +54,9 @@ export function updateTasks(
     idempotencyKey,
     identity,
     idOf: (item) => String(parseInput(taskIdInput, item['task_id'], 'task_id')),
-    ownersOf: (ids) => tasks.ownersOfTasks(ids),
-    write: (owner, items) => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[]),
+    ownersOf: (ids) => reader.ownersOfTasks(ids),
+    write: (owner, items) =>
+      queues.writes.run(owner, () => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[])),
   });
 }
 
@@ -91,7 +102,11 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
     const items = entries.map(({ item }) => item);
-    const written = unavailable === undefined ? await ports.write(owner, items) : [];
+    // A stream whose queue is full keeps the items of the other streams from nothing.
+    const written =
+      unavailable === undefined
+        ? await ports.write(owner, items).catch((error) => items.map(() => toTaskwireError(error)))
+        : [];
     unavailable ??= written.find(
       (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
@@ -104,7 +119,7 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
 
 function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
   const errors = outcomes.filter((outcome) => outcome instanceof TaskwireError);
-  const unavailable = errors.find(({ code }) => code === 'DATABASE_UNAVAILABLE');
+  const unavailable = errors.find(({ code }) => errorEntry(code).status === 503);
   if (unavailable !== undefined && errors.length === outcomes.length) {
     throw unavailable;
   }

@@ -10,43 +10,51 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
+import type { TaskReader } from '../repository/task-reader.js';
 import type { TaskRepository, TaskWrite, WriteOptions } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
+import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 import { createTasks, optionsOf, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
 export interface TaskRoutePorts {
   readonly tasks: TaskRepository;
+  readonly reader: TaskReader;
+  readonly queues: Pick<RestQueues, 'writes'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
 /** Tasks: the writes, and what was written. A 2xx says that the write is committed. */
-export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }: TaskRoutePorts): void {
+export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRoutePorts): void {
+  const { tasks, reader, access, queues } = ports;
   /** A write to the task that the path names, made when the key may see the task. */
   const update = (write: (taskId: number, body: unknown, options: WriteOptions) => Promise<TaskWrite>) =>
     endpoint(async ({ identity, params, body, idempotencyKey }) => {
       const room = taskRoomOf(params['id']);
       const input = taskBodyOf(body, room.id);
-      await access.resolve(identity, room);
-      return { body: await write(Number(room.id), input, optionsOf(identity, idempotencyKey)) };
+      const owner = await access.resolve(identity, room);
+      return {
+        body: await queues.writes.run(owner, () => write(Number(room.id), input, optionsOf(identity, idempotencyKey))),
+      };
     });
 
   resource(router, '/api/tasks', {
     post: endpoint(async ({ identity, body, idempotencyKey }): Promise<Answer> => {
       if (Array.isArray(body)) {
-        return createTasks(tasks, identity, body, idempotencyKey);
+        return createTasks(ports, identity, body, idempotencyKey);
       }
       const input = parseInput(createTaskInput, objectOf(body));
-      await access.resolve(identity, jobRoomOf(input.job_id));
-      return { status: 201, body: await tasks.createTaskData(input, optionsOf(identity, idempotencyKey)) };
+      const owner = await access.resolve(identity, jobRoomOf(input.job_id));
+      const create = () => tasks.createTaskData(input, optionsOf(identity, idempotencyKey));
+      return { status: 201, body: await queues.writes.run(owner, create) };
     }),
     put: endpoint(async ({ identity, body, idempotencyKey }): Promise<Answer> => {
       if (!Array.isArray(body)) {
         throw new TaskwireError('INVALID_REQUEST', { message: 'The body must be a JSON array of updates' });
       }
-      return updateTasks(tasks, identity, body, idempotencyKey);
+      return updateTasks(ports, identity, body, idempotencyKey);
     }),
   });
 
@@ -55,7 +63,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
       const room = jobRoomOf(params['job_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      return pageAnswer(tasks, room, page);
+      return pageAnswer(reader, room, page);
     }),
   });
 
@@ -96,7 +104,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
     get: endpoint(async ({ identity, params }) => {
       const room = taskRoomOf(params['id']);
       await access.resolve(identity, room);
-      const found = await tasks.getPositionedTask(Number(room.id));
+      const found = await reader.getPositionedTask(Number(room.id));
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -108,7 +116,9 @@ export function taskRoutes(router: Router, endpoint: Endpoint, { tasks, access }
       if (!seesAll(identity)) {
         throw new TaskwireError('ACCESS_DENIED');
       }
-      return { body: await tasks.deleteTaskData(Number(room.id), optionsOf(identity, idempotencyKey)) };
+      const owner = await access.resolve(identity, room);
+      const remove = () => tasks.deleteTaskData(Number(room.id), optionsOf(identity, idempotencyKey));
+      return { body: await queues.writes.run(owner, remove) };
     }),
   });
 }

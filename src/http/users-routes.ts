@@ -7,18 +7,18 @@ import { resource } from './resource.js';
 import { pageAnswer } from './task-pages.js';
 
 export interface UserRoutePorts {
-  readonly tasks: Pick<TaskReader, 'getTaskPage'>;
+  readonly reader: Pick<TaskReader, 'getTaskPage'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
 /** What belongs to a user. */
-export function userRoutes(router: Router, endpoint: Endpoint, { tasks, access }: UserRoutePorts): void {
+export function userRoutes(router: Router, endpoint: Endpoint, { reader, access }: UserRoutePorts): void {
   resource(router, '/api/users/:user_id/tasks', {
     get: endpoint(async ({ identity, params, query }) => {
       const room = userRoomOf(params['user_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      return pageAnswer(tasks, room, page);
+      return pageAnswer(reader, room, page);
     }),
   });
 }

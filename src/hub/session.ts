@@ -31,13 +31,9 @@ export interface SessionPorts extends CredentialPorts {
   resolve(identity: Identity, room: Room): Promise<string>;
   readonly limits: {
     readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_MESSAGES_PER_SECOND: number;
   };
   readonly logger?: Pick<Logger, 'debug'>;
 }
-
-/** Seconds of the allowed message rate that may come at once. */
-const BURST_SECONDS = 10;
 
 /** Connections that look rooms up and join them at a time. */
 const JOIN_CONCURRENCY = 16;
@@ -81,8 +77,6 @@ function assertNoData(data: unknown): void {
 }
 
 class HubSession implements Session {
-  private allowance: number;
-  private allowanceAt = performance.now();
   private closed = false;
   /** An AUTH under way: what comes after it waits until it is known who asks. */
   private renewing: Promise<void> | undefined;
@@ -92,9 +86,7 @@ class HubSession implements Session {
     private readonly rooms: RoomRequests,
     private readonly credentials: CredentialLife,
     private readonly limits: SessionPorts['limits'],
-  ) {
-    this.allowance = limits.MAX_MESSAGES_PER_SECOND * BURST_SECONDS;
-  }
+  ) {}
 
   handle(type: string, data: unknown, reply: Reply): void {
     const answer: Reply = (outcome) => {
@@ -102,12 +94,6 @@ class HubSession implements Session {
         reply(outcome);
       }
     };
-    try {
-      this.spend();
-    } catch (error) {
-      answer(toTaskwireError(error));
-      return;
-    }
     this.takeInTurn(type, data, answer);
   }
 
@@ -164,18 +150,6 @@ class HubSession implements Session {
         }
       });
     this.renewing = renewing;
-  }
-
-  /** Takes one message from the connection's allowance. */
-  private spend(): void {
-    const rate = this.limits.MAX_MESSAGES_PER_SECOND;
-    const now = performance.now();
-    this.allowance = Math.min(rate * BURST_SECONDS, this.allowance + ((now - this.allowanceAt) / 1_000) * rate);
-    this.allowanceAt = now;
-    if (this.allowance < 1) {
-      throw new TaskwireError('RATE_LIMIT_EXCEEDED', { message: 'Too many messages', retryAfterMs: 1_000 / rate });
-    }
-    this.allowance -= 1;
   }
 
   private subscribe(data: unknown, reply: Reply): void {

@@ -55,6 +55,7 @@ export const ERRORS = {
   PAYLOAD_TOO_LARGE: { message: 'Request body too large', status: 413, retry: 'never' },
   UNSUPPORTED_MEDIA_TYPE: { message: 'Content-Type must be application/json', status: 415, retry: 'never' },
   DATABASE_UNAVAILABLE: { message: 'Database is not available', status: 503, close: 4013, retry: 'later' },
+  STREAM_BUSY: { message: 'Too many writes of this user wait', status: 503, retry: 'later' },
   INTERNAL_ERROR: { message: 'Internal error', status: 500, close: 1011, retry: 'later' },
 } as const satisfies Record<string, ErrorEntry>;
 

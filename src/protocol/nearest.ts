@@ -6,20 +6,24 @@ const MAX_LENGTH = 64;
 /** `roomId`, `room-id` and `ROOM_ID` are one name here. */
 const plain = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]/g, '');
 
+/** How many letters of a name may differ: a third of them. */
+const thirdOf = (name: string): number => Math.max(1, Math.floor(name.length / 3));
+
 /**
  * Finds the name that somebody most likely meant.
  *
  *     nearest('sinse', ['room', 'since'])  // 'since'
  *
- * @returns undefined when none is near: at most a third of the letters may differ
+ * @param most letters that may differ; a third of them when absent
+ * @returns undefined when none is near
  */
-export function nearest(name: string, names: Iterable<string>): string | undefined {
+export function nearest(name: string, names: Iterable<string>, most?: number): string | undefined {
   if (name.length > MAX_LENGTH) {
     return undefined;
   }
   const given = plain(name);
   let best: string | undefined;
-  let least = Math.max(1, Math.floor(given.length / 3)) + 1;
+  let least = (most ?? thirdOf(given)) + 1;
   for (const candidate of names) {
     const steps = distance(given, plain(candidate));
     if (steps < least && steps < candidate.length) {

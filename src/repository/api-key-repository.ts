@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
+import { newApiKey } from '../protocol/api-key-form.js';
 import type { Role, Scope } from '../protocol/tasks.js';
 import { apiKeyInput, overlapInput, rateLimitInput } from './key-input.js';
 import { preparedQuery, query } from './query.js';
@@ -53,11 +54,6 @@ export interface CreatedKey {
 const COLUMNS = `key_id, prefix, name, owner, role, rate_limit, scopes, active, ${isoText('expires_at')} AS expires_at,
   ${isoText('created_at')} AS created_at, ${isoText('last_used_at')} AS last_used_at`;
 
-/** The form of every key: `tw_` and 32 random bytes in base64url. */
-export const API_KEY = /^tw_[A-Za-z0-9_-]{43}$/;
-
-const newKey = (): string => `tw_${randomBytes(32).toString('base64url')}`;
-
 /** What the database keeps of a new key: an id, its hash and its first characters. */
 const identityOf = (key: string): [id: string, hash: string, prefix: string] => [
   randomBytes(8).toString('hex'),
@@ -84,7 +80,7 @@ export class ApiKeyRepository {
   async create(input: ApiKeyInput): Promise<CreatedKey> {
     const { owner, role, rate_limit, name, scopes, expires_at } = parseInput(apiKeyInput, input);
     await ensureUser(this.db, owner);
-    const key = newKey();
+    const key = newApiKey();
     const [record] = await query<ApiKeyRecord>(
       this.db,
       `INSERT INTO api_keys (key_id, key_hash, prefix, name, owner, role, rate_limit, scopes, expires_at)
@@ -102,7 +98,7 @@ export class ApiKeyRepository {
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
   async rotate(keyId: string, overlapSeconds: number): Promise<CreatedKey | undefined> {
-    const key = newKey();
+    const key = newApiKey();
     const [record] = await query<ApiKeyRecord>(
       this.db,
       `WITH old AS (

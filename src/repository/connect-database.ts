@@ -1,5 +1,6 @@
 import knex, { type Knex } from 'knex';
 import type { SessionKind } from '../base/database-url.js';
+import type { PoolWatch } from './database-watch.js';
 import { SESSION_FACTS, ServerFinder, type SessionFacts, suits, wrongServer } from './server-finder.js';
 import { type RawConnection, watchConnection } from './watched-connection.js';
 
@@ -63,6 +64,8 @@ export interface DatabaseOptions {
   readonly statementMs?: number;
   /** Which server is wanted when the URL does not say it (`target_session_attrs`): `read-write`. */
   readonly session?: SessionKind;
+  /** Told how the queries went. */
+  readonly watch?: PoolWatch;
   /** Told about connections that broke while idle, and of a server that is left because it takes no writes. */
   readonly onWarning?: (message: string) => void;
 }
@@ -119,7 +122,7 @@ export function connectDatabase(options: DatabaseOptions): Knex {
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: { warn, error: warn, deprecate: warn, debug() {} },
-  }).withUserParams({ prepare: finder.prepare, onServerGone: () => finder.suspect() });
+  }).withUserParams({ prepare: finder.prepare, onServerGone: () => finder.suspect(), watch: options.watch });
 }
 
 /** Whether statements of this pool may be prepared. */
@@ -130,6 +133,17 @@ export function prepares(db: Knex): boolean {
 /** A connection and the time of the search that it belongs to. */
 interface PooledConnection extends RawConnection {
   generation: number;
+}
+
+/** Who is told how the queries of this pool went. */
+export function watchOf(db: Knex): PoolWatch | undefined {
+  return db.userParams['watch'] as PoolWatch | undefined;
+}
+
+/** Whether all connections of the pool are in use. */
+export function isFull(db: Knex): boolean {
+  const pool = db.client.pool as { numUsed(): number; readonly max: number } | undefined;
+  return pool !== undefined && pool.numUsed() >= pool.max;
 }
 
 /** Tells the pool that a server may be gone: of several, the one that is wanted is looked for again. */

@@ -50,6 +50,30 @@ export const isLockTimeout = (error: unknown): boolean => (error as { code?: unk
 /** Whether a statement was refused because its server takes no writes: it is a standby, or was demoted. */
 export const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006';
 
+/** Whether a query gave up waiting for a connection of its pool. */
+export const isAcquireTimeout = (error: unknown): boolean =>
+  error instanceof Error && (error.name === 'KnexTimeoutError' || error.name === 'TimeoutError');
+
+/** Whether the server answers and takes no writes: it is a standby, its disk is full, or it was told so. */
+export const refusesWrites = (error: unknown): boolean =>
+  isReadOnly(error) || ['53100', '53400'].includes(String((error as { code?: unknown }).code));
+
+/** Whether an error says something about the server, and not only about one statement of it. */
+export function isServerTrouble(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  const own = ['57014', '25P03', '40001', '40P01', '55P03'];
+  return isDatabaseUnavailable(error) && !(typeof code === 'string' && own.includes(code));
+}
+
+/** What the server or the driver said, without the statement that knex puts before it. */
+export function causeText(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return causeText(error.errors[0]);
+  }
+  const { message } = error as Error;
+  return message.slice(message.lastIndexOf(' - ') + 1).replace(/^- /, '');
+}
+
 /** Whether an error says that the connection, and perhaps its server, is gone. */
 export function isServerGone(error: unknown): boolean {
   const { code } = error as { code?: unknown };
@@ -66,7 +90,7 @@ export function isDatabaseUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) {
     return false;
   }
-  const { code, name, message } = error as NodeJS.ErrnoException;
+  const { code, name } = error as NodeJS.ErrnoException;
   if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !SYSTEM_CODES.has(code)) {
     return SQL_STATES.some((state) => code.startsWith(state));
   }
@@ -77,7 +101,6 @@ export function isDatabaseUnavailable(error: unknown): boolean {
   if (error instanceof AggregateError && error.errors.length > 0) {
     return error.errors.every(isDatabaseUnavailable);
   }
-  // knex puts the statement before the driver's text.
-  const text = message.slice(message.lastIndexOf(' - ') + 1).replace(/^- /, '');
+  const text = causeText(error);
   return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(text));
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
@@ -11,14 +10,6 @@ import { NEW_EPOCH } from './users.js';
 
 /** Bytes of what the events of one page say, of which the first event may have more. */
 const PAGE_BYTES = 4_194_304;
-/** Streams looked at in one statement when the log is trimmed. */
-const TRIM_CHUNK = 500;
-/** Events removed in one statement. */
-const TRIM_BATCH = 1_000;
-/** How long nobody looks again after the whole log was looked at, in milliseconds. */
-const TRIM_REST_MS = 45_000;
-/** SQL that keeps the turn of a holder for longer than a statement may take; no row when somebody else has it. */
-const KEEP_TURN = `UPDATE leases SET until = now() + interval '30 seconds' WHERE name = 'trim' AND holder = ? RETURNING 1`;
 
 /** Reads the log of committed events, and the states that belong to it. All methods reject with a TaskwireError. */
 export class EventLog {
@@ -148,85 +139,5 @@ export class EventLog {
       [],
     );
     return rows[0]!.streams;
-  }
-
-  /**
-   * Removes expired events, in short statements that no writer waits for: a stream's counter row is not touched, and
-   * what goes is always the beginning of the log, so that what is left has no hole. One process works at a time; the
-   * turn of one that dies is over after half a minute.
-   * @param hours age from which an event is expired
-   * @param options `batch` most events of one statement (1,000), `restMs` how long nobody looks again (45,000)
-   * @returns how many were removed; none, after one look at one row, when it is not this process's turn
-   */
-  async trim(hours: number, options: { batch?: number; restMs?: number } = {}): Promise<number> {
-    const { batch = TRIM_BATCH, restMs = TRIM_REST_MS } = options;
-    const holder = randomBytes(8).toString('hex');
-    const turn = await query(
-      this.db,
-      `UPDATE leases SET holder = ?, until = now() + interval '30 seconds'
-       WHERE name = 'trim' AND until <= now() RETURNING 1`,
-      [holder],
-    );
-    if (turn.length === 0) {
-      return 0;
-    }
-    const removed = await this.trimStreams(holder, hours, batch);
-    await query(
-      this.db,
-      `UPDATE leases SET until = now() + ? * interval '1 millisecond' WHERE name = 'trim' AND holder = ?`,
-      [restMs, holder],
-    );
-    return removed;
-  }
-
-  private async trimStreams(holder: string, hours: number, batch: number): Promise<number> {
-    let removed = 0;
-    let after = '';
-    for (;;) {
-      const streams = await query<{ user_id: string; expired: boolean }>(
-        this.db,
-        `WITH turn AS (${KEEP_TURN})
-         SELECT s.user_id, COALESCE((
-           SELECT e.created_at < now() - ? * interval '1 hour' FROM task_events e
-           WHERE e.user_id = s.user_id ORDER BY e.seq LIMIT 1), false) AS expired
-         FROM event_streams s WHERE s.user_id > ? AND EXISTS (SELECT FROM turn) ORDER BY s.user_id LIMIT ?`,
-        [holder, hours, after, TRIM_CHUNK],
-      );
-      for (const { user_id, expired } of streams) {
-        if (expired) {
-          removed += await this.trimStream(holder, user_id, hours, batch);
-        }
-      }
-      if (streams.length < TRIM_CHUNK) {
-        return removed;
-      }
-      after = streams.at(-1)!.user_id;
-    }
-  }
-
-  private async trimStream(holder: string, userId: string, hours: number, batch: number): Promise<number> {
-    let removed = 0;
-    for (;;) {
-      const [row] = await query<{ removed: number }>(
-        this.db,
-        `WITH turn AS (${KEEP_TURN}),
-         oldest AS (
-           SELECT e.seq, e.created_at FROM task_events e
-           WHERE e.user_id = ? AND EXISTS (SELECT FROM turn) ORDER BY e.seq LIMIT ?
-         ),
-         kept AS (SELECT min(seq) AS seq FROM oldest WHERE created_at >= now() - ? * interval '1 hour'),
-         gone AS (
-           DELETE FROM task_events e USING oldest, kept
-           WHERE e.user_id = ? AND e.seq = oldest.seq AND (kept.seq IS NULL OR e.seq < kept.seq)
-           RETURNING 1
-         )
-         SELECT count(*)::int AS removed FROM gone`,
-        [holder, userId, batch, hours, userId],
-      );
-      removed += row!.removed;
-      if (row!.removed < batch) {
-        return removed;
-      }
-    }
   }
 }

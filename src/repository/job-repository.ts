@@ -2,8 +2,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
+import type { JobInput } from './inputs.js';
 import { preparedQuery, query } from './query.js';
-import { type JobInput, jobIdInput, jobInput, parseInput, userIdInput } from './task-input.js';
+import { jobIdInput, jobInput, parseInput, userIdInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
 

@@ -143,7 +143,33 @@ const STEPS: readonly Step[] = [
   },
   { name: '0006_capture', ...CAPTURE_STEP },
   {
-    name: '0007_write_keys',
+    name: '0007_parts_of_the_log',
+    up: [
+      // The table that events are written to, and the parts of the log that were closed: `task_events_{id}`, which inherit
+      // from it (see event-retention.ts). Nothing of the log is touched here.
+      `CREATE TABLE event_tables (
+         id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+         opened_at timestamptz NOT NULL DEFAULT now(),
+         closed_at timestamptz
+       )`,
+      'INSERT INTO event_tables DEFAULT VALUES',
+    ],
+    down: [
+      `DO $$
+       DECLARE
+         part record;
+       BEGIN
+         FOR part IN SELECT inhrelid::regclass AS name FROM pg_inherits WHERE inhparent = 'task_events'::regclass LOOP
+           EXECUTE format('ALTER TABLE %s NO INHERIT task_events', part.name);
+           EXECUTE format('INSERT INTO task_events SELECT * FROM %s', part.name);
+           EXECUTE format('DROP TABLE %s', part.name);
+         END LOOP;
+       END $$`,
+      'DROP TABLE event_tables',
+    ],
+  },
+  {
+    name: '0008_write_keys',
     up: [
       // Writes that were made under a key, so that they are made once. Key and fingerprint are digests.
       `CREATE TABLE write_keys (

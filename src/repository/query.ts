@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { noteServerGone, prepares } from './connect-database.js';
-import { isDatabaseUnavailable, isReadOnly, isServerGone } from './database-errors.js';
+import { isFull, noteServerGone, prepares, watchOf } from './connect-database.js';
+import { isDatabaseUnavailable, isLockTimeout, isReadOnly, isServerGone } from './database-errors.js';
 
 /**
  * A transaction of another program's client, in which statements are to run.
@@ -33,11 +33,14 @@ export const isTransaction = (db: Database): boolean => !isKnex(db) || db.isTran
  */
 const names = new Map<string, string>();
 const MAX_NAMES = 64;
+/** How soon a write that found its stream or its task locked may be tried again, in milliseconds. */
+const BUSY_RETRY_MS = 1_000;
 
 /**
  * Runs one statement; with `preparedQuery` the only way by which this folder's queries reach the database.
  * @param sql with `?` for each binding
- * @throws TaskwireError DATABASE_UNAVAILABLE (the driver's error as `cause`) when the database cannot serve now
+ * @throws TaskwireError (the driver's error as `cause`) DATABASE_UNAVAILABLE when the database cannot serve now, STREAM_BUSY
+ * when another transaction keeps a lock for too long
  */
 export function query<Row>(db: Database, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
   if (!isKnex(db)) {
@@ -73,6 +76,10 @@ function nameOf(sql: string): string | undefined {
 async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): Promise<Row[]> {
   try {
     const result: { rows: Row[] } = await statement();
+    const watch = watchOf(db);
+    if (watch?.troubled) {
+      watch.worked();
+    }
     return result.rows;
   } catch (error) {
     if (isReadOnly(error) && !retried && !db.isTransaction) {
@@ -81,6 +88,10 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
     }
     if (isServerGone(error)) {
       noteServerGone(db);
+    }
+    watchOf(db)?.failed(error, isFull(db));
+    if (isLockTimeout(error)) {
+      throw new TaskwireError('STREAM_BUSY', { retryAfterMs: BUSY_RETRY_MS, cause: error });
     }
     throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
   }

@@ -114,11 +114,6 @@ export const statusInput = z.strictObject({
   task_submission_tx_hash: hash.nullish(),
 });
 
-export type JobInput = z.input<typeof jobInput>;
-export type CreateTaskInput = z.input<typeof createTaskInput>;
-export type ExecutionInput = z.input<typeof executionInput>;
-export type AttestationInput = z.input<typeof attestationInput>;
-
 /**
  * Checks a value against a schema.
  * @param name of the value, where it is no object: the field that is wrong

@@ -1,9 +1,8 @@
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType } from '../protocol/events.js';
+import type { AttestationInput, ExecutionInput, FeeInput, StatusInput } from './inputs.js';
 import {
-  type AttestationInput,
   attestationInput,
-  type ExecutionInput,
   executionInput,
   feeInput,
   invalidFields,
@@ -35,13 +34,8 @@ export const COLUMN_TYPES: Readonly<Record<string, string>> = {
 export type TaskUpdate = { readonly task_id: number } & (
   | ({ readonly kind: 'execution' } & ExecutionInput)
   | ({ readonly kind: 'attestation' } & AttestationInput)
-  | { readonly kind: 'fee'; readonly fee: number }
-  | {
-      readonly kind: 'status';
-      readonly task_status: string;
-      readonly task_number?: number | null | undefined;
-      readonly task_submission_tx_hash?: string | null | undefined;
-    }
+  | ({ readonly kind: 'fee' } & FeeInput)
+  | ({ readonly kind: 'status' } & StatusInput)
 );
 
 /** An update that has been checked. */

@@ -2,17 +2,10 @@ import type { z } from 'zod';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import { isConflict } from './database-errors.js';
+import type { AttestationInput, CreateTaskInput, ExecutionInput } from './inputs.js';
 import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { type ItemKeys, insertTasks, updateTasks } from './task-batch.js';
-import {
-  type AttestationInput,
-  type CreateTaskInput,
-  createTaskInput,
-  type ExecutionInput,
-  invalidFields,
-  parseInput,
-  taskIdInput,
-} from './task-input.js';
+import { createTaskInput, invalidFields, parseInput, taskIdInput } from './task-input.js';
 import { type Patch, patchOf, type TaskUpdate } from './task-patch.js';
 import { TaskReader } from './task-reader.js';
 import {

@@ -134,7 +134,8 @@ export class ClusterStats {
         this.gatherings.set(id, { shares, arrived });
         bus.send('stats', { id, replyTo: this.channel, ...query }).catch(reject);
         broker.liveNodes().then((nodes) => {
-          missing = nodes;
+          // Who is not in the list itself could not renew its lease, and so could others not.
+          missing = nodes.includes(broker.nodeId) ? nodes : undefined;
           arrived();
         }, reject);
       });

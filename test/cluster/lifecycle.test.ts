@@ -400,6 +400,19 @@ describe('an instance on embedded defaults', function () {
     });
   }
 
+  it('ends in order on a SIGTERM that comes while its workers start', async () => {
+    const instance = await Instance.launch({ workers: 2 });
+    try {
+      const said = (message: string) => instance.log.filter((line) => line.message === message);
+      await eventually(() => expect(said('schema brought up to date')).to.have.length(1), { timeoutMs: 60_000 });
+      instance.signal('SIGTERM');
+      expect(await instance.end()).to.equal(0);
+      expect(said('worker ended').filter(({ signal }) => signal === 'SIGKILL')).to.deep.equal([]);
+    } finally {
+      await instance.kill();
+    }
+  });
+
   it('drains on a Ctrl-C and ends at once on another one, with all of its processes', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
     const env = { DATA_DIR: dir, DRAIN_SECONDS: '600' };
@@ -456,7 +469,7 @@ describe('an instance on embedded defaults', function () {
       };
       const socket = new WebSocket(`${instance.url.replace('http', 'ws')}/api/ws/tasks?api_key=${key}`);
       await once(socket, 'open');
-      // To the port that keeps no connections: one on which nothing has been said yet.
+      // To the other port: one on which nothing has been said yet.
       const silent = connect(instance.port, '127.0.0.1');
       await once(silent, 'connect');
 
@@ -503,10 +516,10 @@ describe('an instance on embedded defaults', function () {
         reused: true,
       });
       silent.write('GET /api/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n');
-      const [refusal] = (await once(silent, 'data')) as [Buffer];
-      expect(String(refusal))
-        .to.match(/^HTTP\/1\.1 503 /)
-        .and.include('SERVER_DRAINING');
+      const [answer] = (await once(silent, 'data')) as [Buffer];
+      expect(String(answer))
+        .to.match(/^HTTP\/1\.1 404 /)
+        .and.include('Connection: close');
       post.end(body.slice(20));
       const [response] = await answered;
       response.resume();

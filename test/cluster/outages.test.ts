@@ -346,4 +346,41 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
       socket.terminate();
     }
   });
+
+  it('of a part of Redis is told: by the health, and once by each worker', async () => {
+    const health = async (): Promise<unknown[]> =>
+      Promise.all(
+        instances.map(async (instance) => {
+          const { status, body } = await instance.get('/api/ws/health');
+          return [status, body.status, body.components.broker, body.lost];
+        }),
+      );
+    const all = (...state: unknown[]): unknown[] => instances.map(() => state);
+    await eventually(async () => expect(await health()).to.deep.equal(all(200, 'healthy', 'up', undefined)));
+    const admin = new Redis(redis.url);
+    admin.on('error', () => {});
+    try {
+      await subscribe();
+      await admin.config('SET', 'maxmemory', '1');
+      const lost = ['limits are counted by each worker'];
+      await eventually(async () => expect(await health()).to.deep.equal(all(200, 'degraded', 'degraded', lost)), {
+        timeoutMs: 20_000,
+      });
+      await write(50, 9);
+      await everybodyHasEverything();
+      await admin.config('SET', 'maxmemory', '0');
+      await eventually(async () => expect(await health()).to.deep.equal(all(200, 'healthy', 'up', undefined)), {
+        timeoutMs: 20_000,
+      });
+    } finally {
+      admin.disconnect();
+    }
+    for (const { log } of instances) {
+      const lines = log.filter(({ message }) => message.startsWith('broker: limits'));
+      expect(lines.map(({ message, level, code }) => [level, message, code])).to.deep.equal([
+        ['warn', 'broker: limits are counted by each worker', 'OOM'],
+        ['info', 'broker: limits are counted over all workers', undefined],
+      ]);
+    }
+  });
 });

@@ -1,16 +1,19 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { canBeApiKey } from '../../src/protocol/api-key-form.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import { jobRoom, parseRoom, taskRoom, userRoom } from '../../src/protocol/rooms.js';
 import type { TaskRow } from '../../src/protocol/tasks.js';
-import { API_KEY, ApiKeyRepository, hashApiKey } from '../../src/repository/api-key-repository.js';
+import { ApiKeyRepository, hashApiKey } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
+import { EventRetention } from '../../src/repository/event-retention.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { RoomCursor } from '../../src/repository/log.js';
 import { migrate } from '../../src/repository/migrate.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { closeTables, dropExpired, expireTables } from '../support/event-tables.js';
 
 /** The database that the suite runs over. `url` names a migrated one that nobody else uses. */
 export interface SuiteDatabase {
@@ -388,50 +391,78 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(await tasks.createTaskData({ job_id: orphansJob, task_definition_id: 1 })).to.include({ seq: 1, epoch });
     });
 
-    it('drops expired events from the beginning of each stream, and says where it begins', async () => {
+    it('is cut into parts that are dropped as a whole, and says where each stream begins', async () => {
       const id = await task();
-      for (let n = 0; n < 9; n += 1) {
-        await tasks.updateTaskFee(id, n);
+      const fees = async (count: number): Promise<void> => {
+        for (let n = 0; n < count; n += 1) {
+          await tasks.updateTaskFee(id, n);
+        }
+      };
+      const seqs = async (name: string): Promise<number[]> => (await history(cursor(name))).map(({ seq }) => seq);
+      await fees(3);
+      await closeTables(db);
+      await fees(3);
+      await closeTables(db);
+      await fees(3);
+      const all = Array.from({ length: 10 }, (_, n) => n + 1);
+      for (const name of [jobRoom(job), taskRoom(id), userRoom(user)]) {
+        expect(await seqs(name), name).to.deep.equal(all);
       }
-      await age(7);
-      // What is expired stays while something older is not: the log has no holes.
-      await db.raw('UPDATE task_events SET created_at = now() WHERE user_id = ? AND seq = 5', [user]);
-      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(4);
+      expect(await log.state(user)).to.include({ seq: 10, floor: 0 });
+
+      await expireTables(db, 1);
+      expect(await dropExpired(db)).to.be.greaterThan(0);
       expect(await log.state(user)).to.include({ seq: 10, floor: 4 });
-      await age(10);
-      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(6);
+      expect(await seqs(jobRoom(job))).to.deep.equal(all.slice(4));
+      await closeTables(db);
+      await expireTables(db);
+      expect(await dropExpired(db)).to.equal(2);
+      expect(await dropExpired(db)).to.equal(0);
       expect(await log.state(user)).to.include({ seq: 10, floor: 10 });
-      expect(await log.trim(72, { batch: 3, restMs: 0 })).to.equal(0);
-      await tasks.updateTaskFee(id, 100);
+      await fees(1);
       expect(await log.state(user)).to.include({ seq: 11, floor: 10 });
+      expect(await seqs(userRoom(user))).to.deep.equal([11]);
+      const { rows } = await db.raw(
+        `SELECT count(*)::int AS parts FROM pg_inherits WHERE inhparent = 'task_events'::regclass`,
+      );
+      expect(rows[0].parts).to.equal(0);
     });
 
     it('is trimmed by one process at a time, and then not for a while', async () => {
-      const other = new EventLog(db);
+      const [one, other] = [new EventRetention(db), new EventRetention(db)];
       await tasks.updateTaskFee(await task(), 1);
-      await age(1);
+      await closeTables(db);
+      await expireTables(db);
       await db.raw(`UPDATE leases SET holder = 'another process', until = now() + interval '1 minute'`);
       const statements: string[] = [];
       const note = ({ sql }: { sql: string }): unknown => statements.push(sql);
       db.on('query', note);
-      expect(await log.trim(72)).to.equal(0);
+      expect(await one.trim(72)).to.equal(0);
       db.removeListener('query', note);
       expect(statements, 'one look').to.have.length(1);
 
       await db.raw(`UPDATE leases SET until = now() - interval '1 second'`);
-      expect(await log.trim(72), 'after the other one died').to.equal(1);
-      await age(2);
+      expect(await one.trim(72), 'after the other one died').to.equal(1);
+      await tasks.updateTaskFee(await task(), 1);
+      await db.raw(
+        `UPDATE event_tables SET opened_at = now() - interval '1 day', closed_at = NULL WHERE closed_at IS NULL`,
+      );
       expect(await other.trim(72), 'when all was looked at just now').to.equal(0);
+      const tables = (await db.raw('SELECT count(*)::int AS count FROM event_tables')).rows[0].count;
       await db.raw('UPDATE leases SET until = now()');
-      expect(await other.trim(72)).to.equal(1);
+      await other.trim(72);
+      expect((await db.raw('SELECT count(*)::int AS count FROM event_tables')).rows[0].count).to.equal(tables + 1);
       await db.raw('UPDATE leases SET until = now()');
     });
 
-    const age = (upTo: number) =>
-      db.raw(`UPDATE task_events SET created_at = now() - interval '73 hours' WHERE user_id = ? AND seq <= ?`, [
-        user,
-        upTo,
-      ]);
+    it('leaves the table open while nothing is in it', async () => {
+      await closeTables(db);
+      const open = async (): Promise<number> =>
+        (await db.raw('SELECT max(id) AS id FROM event_tables WHERE closed_at IS NULL')).rows[0].id;
+      const before = await open();
+      await closeTables(db);
+      expect(await open()).to.equal(before);
+    });
   });
 
   describe('reads of tasks', () => {
@@ -495,7 +526,9 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const keys = new ApiKeyRepository(db);
       const before = await keys.count();
       const { key, record } = await keys.create({ owner: user, role: 'service', rate_limit: 5, name: 'keeper' });
-      expect(key).to.match(API_KEY);
+      expect(key)
+        .to.match(/^tw_[\w-]{49}$/)
+        .and.satisfy(canBeApiKey);
       expect(record).to.include({ owner: user, role: 'service', rate_limit: 5, active: true, last_used_at: null });
       expect(key.startsWith(record.prefix)).to.equal(true);
       expect(await keys.findByHash(hashApiKey(key))).to.deep.equal(record);

@@ -8,11 +8,19 @@ import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance, type InstanceOptions } from '../support/instance.js';
 import { type PostgresServer, startPostgres } from '../support/postgres.js';
-import { type RedisServer, startRedis } from '../support/redis.js';
 import { RestWrites, Scene } from '../support/scene.js';
 import { Subscriber } from '../support/subscriber.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { random, Writer } from '../support/writers.js';
+import {
+  delay,
+  outage,
+  REDIS_FAULTS,
+  type RedisFault,
+  type RedisKind,
+  type RedisSide,
+  startRedisSide,
+} from './redis-side.js';
 
 export interface FaultRunOptions {
   readonly seed: number;
@@ -23,6 +31,8 @@ export interface FaultRunOptions {
   readonly writes: number;
   readonly faults: number;
   readonly preload?: string;
+  /** What there is of Redis (`server`). */
+  readonly redis?: RedisKind;
   /** Only faults of these kinds. */
   readonly kinds?: readonly FaultKind[];
   /** How long the last events may take to arrive, in milliseconds (60,000). */
@@ -59,13 +69,9 @@ const WRITERS = 8;
 const WRITE_RETRY_MS = 50;
 const KEPT_PROBLEMS = 20;
 
-export const FAULT_KINDS = [
-  'kill a worker',
-  'kill and restart Redis',
-  'stop Redis for 5 s',
-  'cut Redis',
-  'delay Redis',
-  'black-hole Redis',
+/** Faults of everything but Redis, before and after those of Redis. */
+const BEFORE = ['kill a worker'] as const;
+const AFTER = [
   'cut Postgres',
   'delay Postgres',
   'black-hole Postgres',
@@ -74,7 +80,13 @@ export const FAULT_KINDS = [
   'kill and replace an instance',
   'cut clients',
 ] as const;
-export type FaultKind = (typeof FAULT_KINDS)[number];
+export type FaultKind = (typeof BEFORE)[number] | RedisFault | (typeof AFTER)[number];
+
+/** In this order: a seed draws the same ones again. */
+const faultsOf = (redis: RedisKind): readonly FaultKind[] => [...BEFORE, ...REDIS_FAULTS[redis], ...AFTER];
+
+const isRedisFault = (kind: FaultKind): kind is RedisFault =>
+  Object.values<readonly FaultKind[]>(REDIS_FAULTS).some((faults) => faults.includes(kind));
 
 /** The whole system with writers and subscribers, and hands that break it. */
 class FaultRun {
@@ -91,9 +103,8 @@ class FaultRun {
   private constructor(
     private readonly options: FaultRunOptions,
     private readonly postgres: PostgresServer,
-    private readonly redis: RedisServer,
+    private readonly redis: RedisSide,
     private readonly toPostgres: TcpProxy,
-    private readonly toRedis: TcpProxy,
     private readonly scene: Scene,
     private readonly databaseUrl: string,
   ) {
@@ -101,11 +112,11 @@ class FaultRun {
   }
 
   static async run(options: FaultRunOptions): Promise<FaultReport> {
-    const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
+    const [postgres, redis] = await Promise.all([startPostgres(), startRedisSide(options.redis ?? 'server')]);
     const databaseUrl = await postgres.createDatabase();
-    const [toPostgres, toRedis] = await Promise.all([startTcpProxy(postgres), startTcpProxy(redis)]);
+    const toPostgres = await startTcpProxy(postgres);
     const scene = await Scene.make(databaseUrl, { users: USERS, jobsPerUser: JOBS_PER_USER });
-    const run = new FaultRun(options, postgres, redis, toPostgres, toRedis, scene, databaseUrl);
+    const run = new FaultRun(options, postgres, redis, toPostgres, scene, databaseUrl);
     try {
       return await run.all();
     } finally {
@@ -115,7 +126,7 @@ class FaultRun {
       }
       await Promise.all(run.instances.map((instance) => instance.kill()));
       await scene.close();
-      await Promise.all([toPostgres.stop(), toRedis.stop()]);
+      await toPostgres.stop();
       await Promise.all([postgres.stop(), redis.stop()]);
     }
   }
@@ -155,7 +166,7 @@ class FaultRun {
       ...(preload === undefined ? {} : { preload }),
       env: {
         DATABASE_URL: this.proxied,
-        REDIS_URL: `redis://127.0.0.1:${this.toRedis.port}`,
+        ...this.redis.env,
         API_KEY_CACHE_MS: '2000',
         LOG_LEVEL: 'info',
       },
@@ -188,7 +199,7 @@ class FaultRun {
     const rest = new RestWrites(() => this.instances.map(({ url }) => url), this.scene.serviceKey);
     const db = connectDatabase({ url: this.proxied, pool: WRITERS });
     const broker = new RedisBroker({
-      url: `redis://127.0.0.1:${this.toRedis.port}`,
+      ...this.redis.settings,
       prefix: 'taskwire',
       logger: silentLogger,
     });
@@ -227,7 +238,7 @@ class FaultRun {
   }
 
   private async fault(): Promise<void> {
-    const kind = this.pick(this.options.kinds ?? FAULT_KINDS);
+    const kind = this.pick(this.options.kinds ?? faultsOf(this.options.redis ?? 'server'));
     await sleep(this.next() * 1_000);
     this.say(`fault ${this.faultsDone + 1}: ${kind} (${this.written.length} writes)`);
     await this.inflict(kind);
@@ -236,38 +247,23 @@ class FaultRun {
 
   private async inflict(kind: FaultKind): Promise<void> {
     const instance = this.pick(this.instances);
+    if (isRedisFault(kind)) {
+      await this.redis.inflict(kind, this.next);
+      return;
+    }
     switch (kind) {
       case 'kill a worker':
         instance.killWorker(Math.floor(this.next() * instance.workers.size));
         await instance.ready(1);
         break;
-      case 'kill and restart Redis':
-        await this.redis.kill();
-        await sleep(this.next() * 2_000);
-        await this.redis.launch();
-        break;
-      case 'stop Redis for 5 s':
-        this.redis.pause();
-        await sleep(5_000);
-        this.redis.resume();
-        break;
-      case 'cut Redis':
-        await this.outage(this.toRedis, 'refuse');
-        break;
-      case 'delay Redis':
-        await this.delay(this.toRedis);
-        break;
-      case 'black-hole Redis':
-        await this.outage(this.toRedis, 'blackhole');
-        break;
       case 'cut Postgres':
-        await this.outage(this.toPostgres, 'refuse');
+        await outage(this.toPostgres, 'refuse', this.next);
         break;
       case 'delay Postgres':
-        await this.delay(this.toPostgres);
+        await delay(this.toPostgres, this.next);
         break;
       case 'black-hole Postgres':
-        await this.outage(this.toPostgres, 'blackhole');
+        await outage(this.toPostgres, 'blackhole', this.next);
         break;
       case 'restart Postgres':
         await this.postgres.restart('immediate');
@@ -293,21 +289,6 @@ class FaultRun {
         }
         break;
     }
-  }
-
-  private async outage(proxy: TcpProxy, mode: 'refuse' | 'blackhole'): Promise<void> {
-    proxy.setMode(mode);
-    await sleep(500 + this.next() * 4_000);
-    proxy.setMode('pass');
-    if (mode === 'blackhole' && this.next() < 0.5) {
-      proxy.cut();
-    }
-  }
-
-  private async delay(proxy: TcpProxy): Promise<void> {
-    proxy.setDelay(20 + this.next() * 300);
-    await sleep(1_000 + this.next() * 3_000);
-    proxy.setDelay(0);
   }
 
   private async everybodyLive(): Promise<void> {

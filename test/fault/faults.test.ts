@@ -26,6 +26,31 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
     expect(writes).to.be.at.least(4_000);
   });
 
+  for (const [redis, kinds] of [
+    ['cluster', ['kill a Redis master', 'move a slot of Redis']],
+    ['sentinels', ['kill a Redis master']],
+  ] as const) {
+    it(`of Redis lose nothing and double nothing (${redis}, ${kinds.join(', ')})`, async () => {
+      for (const kind of kinds) {
+        const size = { instances: 2, workers: 1, subscribers: 10, writes: 400, faults: 1 };
+        const report = await runFaults({ seed: 1, ...size, redis, kinds: [kind] });
+        const { lost, duplicated, outOfOrder, unrecovered, crashed, failedWrites } = report;
+        expect(
+          { lost, duplicated, outOfOrder, unrecovered, crashed, failedWrites },
+          JSON.stringify(report),
+        ).to.deep.equal({
+          lost: 0,
+          duplicated: 0,
+          outOfOrder: 0,
+          unrecovered: 0,
+          crashed: 0,
+          failedWrites: 0,
+        });
+        expect(report.faults).to.deep.equal({ [kind]: 1 });
+      }
+    });
+  }
+
   it('would show if the log were not read', async () => {
     const kinds: FaultKind[] = ['cut clients'];
     const preload = new URL('../support/no-repair.js', import.meta.url).href;

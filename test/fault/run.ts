@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { type FaultKind, runFaults } from './driver.js';
+import { REDIS_FAULTS, type RedisKind } from './redis-side.js';
 import { runStorm } from './storm.js';
 
 const { values } = parseArgs({
@@ -11,9 +12,15 @@ const { values } = parseArgs({
     writes: { type: 'string', default: '200000' },
     faults: { type: 'string', default: '60' },
     kind: { type: 'string', multiple: true },
+    // server, cluster or sentinels
+    redis: { type: 'string', default: 'server' },
     storm: { type: 'string', default: '1000' },
   },
 });
+
+if (!Object.hasOwn(REDIS_FAULTS, values.redis)) {
+  throw new Error(`--redis wants one of ${Object.keys(REDIS_FAULTS).join(', ')}`);
+}
 
 /** An event loop that is held up for so long in the storm is not fit for it. */
 const MAX_LOOP_DELAY_MS = 200;
@@ -29,6 +36,7 @@ for (const seed of values.seed ?? ['1', '2', '3']) {
     subscribers: Number(values.subscribers),
     writes: Number(values.writes),
     faults: Number(values.faults),
+    redis: values.redis as RedisKind,
     ...(values.kind === undefined ? {} : { kinds: values.kind as FaultKind[] }),
     progress: (line) => {
       process.stderr.write(`${((performance.now() - start) / 1_000).toFixed(1).padStart(8)} s  ${line}\n`);

@@ -83,7 +83,7 @@ describe('command line', function () {
     expect(rest).to.include({ owner: 'alice', role: 'service', rate_limit: 77, name: 'nightly job', active: true });
 
     const second = await taskwire(['keys', 'create', '--owner', 'bob'], { ...env, DEFAULT_RATE_LIMIT: '5' });
-    expect(second.out).to.match(/^tw_\S{43}\n$/);
+    expect(second.out).to.match(/^tw_\S{49}\n$/);
 
     expect((await taskwire(['keys', 'disable', String(keyId)], env)).out).to.equal(`Disabled ${keyId}.\n`);
     const listed = JSON.parse((await taskwire(['keys', 'list', '--json'], env)).out) as Array<Record<string, unknown>>;

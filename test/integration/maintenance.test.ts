@@ -10,9 +10,11 @@ import { errorEntry } from '../../src/protocol/errors.js';
 import { ApiKeyRepository, hashApiKey } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
+import { EventRetention } from '../../src/repository/event-retention.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { createServer } from '../../src/server.js';
+import { closeTables, expireTables } from '../support/event-tables.js';
 import { eventually } from '../support/eventually.js';
 import { FakeBrokers } from '../support/fake-broker.js';
 import { embeddedForTest } from '../support/task-server.js';
@@ -40,12 +42,14 @@ describe('maintenance of a worker', function () {
     await new JobRepository(db).create({ job_id: 1, user_id: 'ada' });
     const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
     await tasks.updateTaskFee(task_id, 1);
-    await db.raw(`UPDATE task_events SET created_at = now() - interval '3 hours' WHERE seq = 1`);
+    await closeTables(db);
+    await expireTables(db);
+    await tasks.updateTaskFee(task_id, 2);
     const [good, bad] = await Promise.all(['ada', 'eve'].map((owner) => apiKeys.create({ owner })));
     const closed = new Set<string>();
     const maintenance = new Maintenance({
+      log: new EventRetention(db),
       cleanWriteKeys: async () => 0,
-      log,
       apiKeys,
       connections: {
         keyIds: () => [good!, bad!].map(({ record }) => record.key_id),
@@ -58,7 +62,7 @@ describe('maintenance of a worker', function () {
     });
     maintenance.start();
     try {
-      await eventually(async () => expect(await log.state('ada')).to.include({ seq: 2, floor: 1 }));
+      await eventually(async () => expect(await log.state('ada')).to.include({ seq: 3, floor: 2 }));
       expect([...closed]).to.deep.equal([]);
       await apiKeys.disable(bad!.record.key_id);
       await eventually(() => expect([...closed]).to.deep.equal([`${bad!.record.key_id} INACTIVE_API_KEY`]));

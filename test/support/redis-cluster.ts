@@ -145,19 +145,24 @@ export class RedisCluster {
       const id = (await this.admin(masters[index]!).cluster('MYID')) as string;
       await eventually(() => this.admin(node).call('CLUSTER', 'REPLICATE', id), { intervalMs: 50 });
     }
+    await this.whole();
+  }
+
+  /** Resolves when every node knows all others and each master has its replica. */
+  async whole(): Promise<void> {
+    const { nodes } = this;
     await eventually(
       async () => {
         for (const node of nodes) {
           const info = String(await this.admin(node).cluster('INFO'));
           const known = String(await this.admin(node).cluster('NODES'));
           const replicas = known.split('\n').filter((line) => / (?:myself,)?slave /.test(line));
+          const link = /master_link_status:(\w+)/.exec(String(await this.admin(node).info('replication')))?.[1];
           if (
             !info.includes('cluster_state:ok') ||
             !info.includes(`cluster_known_nodes:${nodes.length}`) ||
             replicas.length !== nodes.length - 3 ||
-            (node !== masters[0] &&
-              nodes.indexOf(node) >= 3 &&
-              !String(await this.admin(node).info('replication')).includes('master_link_status:up'))
+            link === 'down'
           ) {
             throw new Error(`not formed yet: ${info}${known}`);
           }

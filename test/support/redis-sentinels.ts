@@ -90,7 +90,7 @@ export class RedisSentinels {
   }
 
   /** Resolves when every Sentinel knows the others and both replicas. */
-  private async known(password: string | undefined): Promise<void> {
+  async known(password?: string): Promise<void> {
     for (const sentinel of this.sentinels) {
       await eventually(
         () =>

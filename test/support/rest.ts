@@ -6,11 +6,13 @@ import { type Logger, silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
 import { Authenticator } from '../../src/door/authenticator.js';
+import { clientAddress } from '../../src/door/client-address.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { Tokens } from '../../src/door/tokens.js';
 import { createApp } from '../../src/http/app.js';
+import { restQueues } from '../../src/http/queues.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { Role } from '../../src/protocol/tasks.js';
@@ -18,6 +20,7 @@ import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { EventHistory } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
+import { TaskReader } from '../../src/repository/task-reader.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { ClusterStats } from '../../src/stats/cluster-stats.js';
 import { Health, type Readiness } from '../../src/stats/health.js';
@@ -77,7 +80,10 @@ export class RestServer {
     });
     const app = createApp({
       tasks: new TaskRepository(db, { publish: (events) => this.events.push(...events) }),
+      reader: new TaskReader(db),
+      queues: restQueues({ writes: 4, reads: 4 }),
       jobs: new JobRepository(db),
+      jobReader: new JobRepository(db),
       history: new EventHistory(db),
       openStream: () => Promise.reject(new TaskwireError('NOT_FOUND')),
       apiKeys: this.apiKeys,
@@ -86,6 +92,8 @@ export class RestServer {
       tokens: this.tokens,
       statsAccess: 'local',
       rates: new RateLimiter(broker),
+      addressOf: clientAddress([]),
+      refusals: { note() {} },
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
       health: new Health({

@@ -137,6 +137,17 @@ describe('fair queue', () => {
     expect(await next).to.equal('a2');
   });
 
+  it('goes on when a task throws before it has begun to wait', async () => {
+    const queue = new FairQueue({ concurrency: 1 });
+    const broken = (): Promise<void> => {
+      throw new Error('at once');
+    };
+    for (const ask of [() => queue.run('a', broken), () => queue.share('same', 'a', broken)]) {
+      expect(await ask().catch((error: Error) => error.message)).to.equal('at once');
+    }
+    expect(await queue.run('a', async () => 'done')).to.equal('done');
+  });
+
   it('does once what is shared, at the first turn of whoever waits for it', async () => {
     const stage = new Stage({ concurrency: 1 });
     void stage.run('x', 'x1');

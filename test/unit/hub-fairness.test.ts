@@ -49,7 +49,7 @@ class Stage {
         return slowLookups ? later('u') : Promise.resolve('u');
       },
       authenticate: () => Promise.reject(new Error('nobody sends AUTH')),
-      limits: { MAX_ROOMS_PER_CONNECTION: 10, MAX_MESSAGES_PER_SECOND: 100 },
+      limits: { MAX_ROOMS_PER_CONNECTION: 10 },
     });
     this.open = (keyId) =>
       open({

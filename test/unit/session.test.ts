@@ -44,7 +44,7 @@ class Stage {
       authenticate: async () => {
         throw new TaskwireError('INVALID_TOKEN');
       },
-      limits: { MAX_ROOMS_PER_CONNECTION: 3, MAX_MESSAGES_PER_SECOND: 100 },
+      limits: { MAX_ROOMS_PER_CONNECTION: 3 },
     });
     this.session = open({ id: 'c', identity: {} } as unknown as Connection);
   }

@@ -6,6 +6,7 @@ import type { Server } from 'socket.io';
 import type { Admission, Admit } from '../../src/door/door.js';
 import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
 import { FrameWriter } from '../../src/gateways/frame-writer.js';
+import { Meters } from '../../src/gateways/meter.js';
 import { createSocketioGateway } from '../../src/gateways/socketio-gateway.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { NAMESPACE } from '../../src/protocol/paths.js';
@@ -73,9 +74,12 @@ describe('Socket.IO gateway', () => {
       server: http,
       adapter: undefined,
       connections: connections as Connections,
+      approach: { check() {}, wait: () => () => {} },
       admit: (visitor) => admit(visitor),
       writer: new FrameWriter(),
+      meters: new Meters({ MAX_MESSAGES_PER_SECOND: 1_000, MAX_MESSAGES_PER_SECOND_PER_KEY: 1_000 }),
       limits: {
+        MAX_ROOMS_PER_CONNECTION: 256,
         MAX_MESSAGE_BYTES: 32_768,
         MAX_BUFFERED_BYTES: BUFFERED_BYTES,
         PING_INTERVAL_MS: 60_000,

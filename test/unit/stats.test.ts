@@ -162,6 +162,14 @@ describe('statistics of the cluster', () => {
     expect([...report.rooms]).to.deep.equal([['job:1', 6]]);
   });
 
+  it('says so when leases cannot be renewed, and has the numbers of those who answer', async () => {
+    const { stats, broker } = await addNode('a', { 'job:1': 2 }, 300);
+    await addNode('b', { 'job:1': 3 });
+    broker.liveNodes = async () => [];
+    const report = await stats.collect({ rooms: true });
+    expect(report).to.include({ clients: 4, nodes: 2, partial: true });
+  });
+
   it("has this node's numbers when the broker is down", async () => {
     const { stats, broker } = await addNode('a', { 'job:1': 2 });
     await addNode('b', { 'job:1': 3 });

@@ -169,7 +169,7 @@ export function createEngine(options: EngineOptions): Engine {
           link!.send('AUTH', { token: fresh.token }, refreshLater);
         }
       };
-      tokenTimer = setTimeout(() => void renew().catch(() => {}), Math.min(ms, 2 ** 31 - 1));
+      tokenTimer = setTimeout(() => void renew().catch(() => {}), Math.min(ms, 2e9));
     }
   };
 

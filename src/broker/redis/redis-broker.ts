@@ -136,7 +136,6 @@ export class RedisBroker implements Broker {
   }
 
   async start(): Promise<void> {
-    this.options.logger.debug('broker', { redis: describeSettings(this.options) });
     this.leases.start();
     this.heartbeat = setInterval(() => this.subscriptions.beat(), this.heartbeatMs);
     const connected = this.commands.connect();
@@ -145,6 +144,9 @@ export class RedisBroker implements Broker {
       ? Promise.all([connected, this.subscriptions.start()])
       : connected.then(() => this.subscriptions.start()));
     await this.leases.announce();
+    if (this.state.status === 'up') {
+      this.options.logger.info('broker: connected', { redis: describeSettings(this.options) });
+    }
   }
 
   stop(): Promise<void> {

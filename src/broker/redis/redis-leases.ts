@@ -21,12 +21,18 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`;
 
-/** Tells whether the server knew no lease of the node. */
+/**
+ * Renews the lease of a node, and tries whether the server would count: one without memory refuses that (OOM), and would
+ * refuse the lease as well if nothing had been written before it.
+ * @returns whether the server knew no lease of the node, and why it would not count
+ */
 const RENEW = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local probe = redis.pcall('SET', KEYS[2], '', 'PX', ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-return redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])`;
+local added = redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return { added, probe.err or '' }`;
 
 const LIVE = `
 local time = redis.call('TIME')
@@ -52,7 +58,7 @@ type ScriptedRedis = Redis & {
     limit: number,
     ms: number,
   ): Promise<number>;
-  renewLease(nodesKey: string, node: string, ms: number): Promise<number>;
+  renewLease(nodesKey: string, probeKey: string, node: string, ms: number): Promise<[added: number, refusal: string]>;
   liveLeases(nodesKey: string): Promise<string[]>;
 };
 
@@ -90,7 +96,7 @@ export class RedisLeases {
   ) {
     // By their hash: the texts are sent once.
     redis.defineCommand('acquireLease', { numberOfKeys: 2, lua: ACQUIRE });
-    redis.defineCommand('renewLease', { numberOfKeys: 1, lua: RENEW });
+    redis.defineCommand('renewLease', { numberOfKeys: 2, lua: RENEW });
     redis.defineCommand('liveLeases', { numberOfKeys: 1, lua: LIVE });
     this.redis = redis as unknown as ScriptedRedis;
   }
@@ -170,9 +176,12 @@ export class RedisLeases {
     const { refused } = this;
     this.refused = false;
     try {
-      const forgotten = (await this.redis.renewLease(this.nodesKey, nodeId, leaseMs)) === 1;
+      const [added, refusal] = await this.redis.renewLease(this.nodesKey, this.probeKey, nodeId, leaseMs);
+      if (refusal !== '') {
+        throw new Error(refusal);
+      }
       // With the lease went the counts: others drop those of a node that has none.
-      if (forgotten || performance.now() - this.announcedAt > ANNOUNCE_MS) {
+      if (added === 1 || performance.now() - this.announcedAt > ANNOUNCE_MS) {
         await this.writeAll();
       }
     } catch (error) {
@@ -244,6 +253,10 @@ export class RedisLeases {
 
   private addressKey(address: string): string {
     return `{${this.options.prefix}}:connections:${address}`;
+  }
+
+  private get probeKey(): string {
+    return `{${this.options.prefix}}:probe`;
   }
 
   private get nodesKey(): string {

@@ -1,0 +1,60 @@
+import { LRUCache } from 'lru-cache';
+import { Allowance } from '../base/allowance.js';
+import { TaskwireError } from '../protocol/errors.js';
+
+/** Addresses that are remembered; those that were not seen for longest are forgotten. */
+const MAX_ADDRESSES = 10_000;
+const SECONDS_PER_MINUTE = 60;
+
+/** So many a minute for each address, in this worker. All of a minute may come at once. */
+export class AddressBrake {
+  private readonly addresses = new LRUCache<string, Allowance>({ max: MAX_ADDRESSES });
+
+  /**
+   * @param message what somebody is told who comes too often
+   * @param now milliseconds since any fixed moment
+   */
+  constructor(
+    private readonly perMinute: number,
+    private readonly message: string,
+    private readonly now: () => number = () => performance.now(),
+  ) {}
+
+  /**
+   * Counts one.
+   * @param group an address, or a network of addresses that count as one
+   * @throws TaskwireError RATE_LIMIT_EXCEEDED when there were too many; this one is not counted then
+   */
+  count(group: string): void {
+    this.check(group);
+    this.of(group).spend(1);
+  }
+
+  /** @throws TaskwireError RATE_LIMIT_EXCEEDED when there were too many; counts nothing */
+  check(group: string): void {
+    const { waitMs } = this.of(group);
+    if (waitMs > 0) {
+      throw new TaskwireError('RATE_LIMIT_EXCEEDED', { message: this.message, retryAfterMs: Math.ceil(waitMs) });
+    }
+  }
+
+  /** Takes back one that was counted. */
+  forgive(group: string): void {
+    this.of(group).spend(-1);
+  }
+
+  /** How much of what may come at once has come: from 0 to 1. */
+  strain(group: string): number {
+    return 1 - Math.max(0, this.of(group).left) / this.perMinute;
+  }
+
+  private of(group: string): Allowance {
+    let allowance = this.addresses.get(group);
+    if (allowance === undefined) {
+      const { perMinute, now } = this;
+      allowance = new Allowance({ rate: perMinute / SECONDS_PER_MINUTE, burst: perMinute, now });
+      this.addresses.set(group, allowance);
+    }
+    return allowance;
+  }
+}

@@ -1,0 +1,50 @@
+import type { Logger } from '../base/logger.js';
+import type { ErrorCode } from '../protocol/errors.js';
+
+/** Who was refused. */
+export interface Refusal {
+  readonly code: ErrorCode;
+  /** In which words, when not in those of the code. */
+  readonly reason?: string | undefined;
+  /** Where from: the client's address after trusted proxies. */
+  readonly address: string;
+  /** Id of the key, as far as it is known. */
+  readonly key?: string | undefined;
+}
+
+/** Lines of one window, and its length in milliseconds. */
+const MAX_LINES = 20;
+const WINDOW_MS = 10_000;
+
+/** Refusals at the door, one line each at level info. Of very many some are shown, and the others counted. */
+export class RefusalLog {
+  private lines = 0;
+  private hidden = 0;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly logger: Pick<Logger, 'info'>) {}
+
+  note({ code, reason, address, key }: Refusal): void {
+    this.timer ??= setTimeout(() => this.endWindow(), WINDOW_MS).unref();
+    if (this.lines >= MAX_LINES) {
+      this.hidden += 1;
+      return;
+    }
+    this.lines += 1;
+    this.logger.info('refused', {
+      code,
+      address,
+      ...(reason === undefined ? {} : { reason }),
+      ...(key === undefined ? {} : { key }),
+    });
+  }
+
+  private endWindow(): void {
+    this.timer = undefined;
+    if (this.hidden > 0) {
+      this.logger.info('refused more, not shown', { count: this.hidden, seconds: WINDOW_MS / 1_000 });
+    }
+    this.lines = 0;
+    this.hidden = 0;
+  }
+}

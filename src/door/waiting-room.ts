@@ -1,0 +1,92 @@
+interface Guest {
+  readonly group: string;
+  readonly since: number;
+  readonly end: () => void;
+}
+
+export interface WaitingRoomOptions {
+  /** Most connections at a time, of one address and in all. */
+  readonly perAddress: number;
+  readonly inAll: number;
+  /** How long one may wait, in milliseconds. */
+  readonly patienceMs: number;
+  /** Milliseconds since any fixed moment. */
+  readonly now?: () => number;
+}
+
+/** Between two looks for those who have waited too long, in milliseconds. */
+const LOOK_MS = 500;
+
+/**
+ * Connections of which it is not known yet whose they are. Where there are too many, the one that has waited longest goes:
+ * those who mean well are through in a moment, and are not kept out by sockets that only wait.
+ */
+export class WaitingRoom {
+  /** In the order in which they came. */
+  private readonly guests = new Set<Guest>();
+  private readonly groups = new Map<string, Set<Guest>>();
+  private readonly timer: NodeJS.Timeout;
+  private readonly now: () => number;
+
+  constructor(private readonly options: WaitingRoomOptions) {
+    this.now = options.now ?? (() => performance.now());
+    this.timer = setInterval(() => this.look(), LOOK_MS).unref();
+  }
+
+  get size(): number {
+    return this.guests.size;
+  }
+
+  /**
+   * Takes a connection in.
+   * @param group its address, as `addressGroup` gives it
+   * @param end cuts it off
+   * @returns a function that is called when the connection has been let in, or is gone; idempotent
+   */
+  enter(group: string, end: () => void): () => void {
+    const guest: Guest = { group, since: this.now(), end };
+    this.guests.add(guest);
+    const here = this.groups.get(group) ?? new Set();
+    this.groups.set(group, here.add(guest));
+    if (here.size > this.options.perAddress) {
+      this.sendAway(here);
+    }
+    if (this.guests.size > this.options.inAll) {
+      this.sendAway(this.guests);
+    }
+    return () => this.forget(guest);
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+  }
+
+  private look(): void {
+    const before = this.now() - this.options.patienceMs;
+    for (const guest of this.guests) {
+      if (guest.since > before) {
+        break;
+      }
+      this.forget(guest);
+      guest.end();
+    }
+  }
+
+  /** Sends the first of some guests away. */
+  private sendAway(guests: Set<Guest>): void {
+    for (const guest of guests) {
+      this.forget(guest);
+      guest.end();
+      break;
+    }
+  }
+
+  private forget(guest: Guest): void {
+    this.guests.delete(guest);
+    const here = this.groups.get(guest.group);
+    here?.delete(guest);
+    if (here?.size === 0) {
+      this.groups.delete(guest.group);
+    }
+  }
+}

@@ -1,0 +1,103 @@
+import type { Duplex } from 'node:stream';
+import { type ServerOptions, WebSocket, WebSocketServer } from 'ws';
+import type { Meter } from './meter.js';
+
+/** What this file uses of the part of `ws` that reads frames. */
+interface Receiver {
+  _state: number;
+  _bufferedBytes: number;
+  _buffers: Buffer[];
+  /** Reads the head of the next frame. */
+  getInfo(done: Done): void;
+  /** Reads frames until it needs more bytes, or until its state says that it has to wait. */
+  startLoop(done: Done): void;
+}
+
+type Done = (error?: Error) => void;
+
+interface MeteredReceiver extends Receiver {
+  socket: MeteredSocket | undefined;
+  /** The next frame may be read: it was asked for. */
+  granted: boolean;
+  /** Continues with the frame that waits. */
+  parked: (() => void) | undefined;
+}
+
+/** How long a connection that was closed has to confirm it, in milliseconds. */
+export const CLOSE_MS = 5_000;
+
+/** States of a receiver, as `ws` has them. */
+const GET_INFO = 0;
+/** It waits, as it does for `allowSynchronousEvents: false`: it reads no frame, and takes no more bytes than it has. */
+const WAITING = 6;
+const MIN_HEAD_BYTES = 2;
+
+/**
+ * A WebSocket of which each frame is asked for before it is read: text and binary, pings and pongs, and every piece of a
+ * message that comes in pieces. While a frame has to wait, `ws` takes no bytes and pauses the socket. Frames that came in
+ * one piece with it wait too, so that a thousand small ones are no way around.
+ */
+export class MeteredSocket extends WebSocket {
+  /** Replaced when a session moves to another socket. */
+  meter: Meter | undefined;
+
+  /** Called by `ws` when the upgrade is done. */
+  setSocket(socket: Duplex, head: Buffer, options: unknown): void {
+    inherited.setSocket.call(this, socket, head, options);
+    const receiver = (this as unknown as { _receiver: MeteredReceiver })._receiver;
+    receiver.socket = this;
+    receiver.granted = false;
+    receiver.parked = undefined;
+    receiver.getInfo = getInfo;
+    // After the listener of `ws`, which waits for what was received to be read.
+    socket.on('close', () => forget(receiver));
+  }
+}
+
+function getInfo(this: MeteredReceiver, done: Done): void {
+  const meter = this.socket?.meter;
+  if (this.socket === undefined) {
+    this._buffers = [];
+    this._bufferedBytes = 0;
+  } else if (this._bufferedBytes >= MIN_HEAD_BYTES && meter !== undefined && !this.granted) {
+    const granted = (): void => {
+      this.granted = true;
+      this.parked?.();
+    };
+    if (!meter.ask(granted)) {
+      this._state = WAITING;
+      this.parked = () => {
+        this.parked = undefined;
+        this._state = GET_INFO;
+        this.startLoop(done);
+      };
+      return;
+    }
+  }
+  this.granted = false;
+  original.getInfo.call(this, done);
+}
+
+/** The connection is gone: what it had sent before concerns nobody, and `ws` waits for it to be read. */
+function forget(receiver: MeteredReceiver): void {
+  receiver.socket?.meter?.stop();
+  receiver.socket = undefined;
+  receiver.parked?.();
+}
+
+const inherited = WebSocket.prototype as unknown as Pick<MeteredSocket, 'setSocket'>;
+const original = (WebSocket as unknown as { Receiver: { prototype: Receiver } }).Receiver.prototype;
+
+/** A server of metered WebSockets. */
+export function meteredServer(meter: () => Meter): new (options: ServerOptions) => WebSocketServer {
+  class Socket extends MeteredSocket {
+    override meter: Meter | undefined = meter();
+  }
+  return class extends WebSocketServer<typeof Socket> {
+    constructor(options: ServerOptions) {
+      super({ closeTimeout: CLOSE_MS, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+    }
+  } as unknown as new (
+    options: ServerOptions,
+  ) => WebSocketServer;
+}

@@ -1,0 +1,226 @@
+import type { Writable } from 'node:stream';
+import type { Socket } from 'socket.io';
+import type { Admission } from '../door/door.js';
+import type { Outgoing } from '../hub/connection.js';
+import type { Success } from '../hub/reply.js';
+import { type ErrorCode, errorEntry, TaskwireError } from '../protocol/errors.js';
+import { controlText, errorText } from '../protocol/messages.js';
+import type { Identity } from '../protocol/tasks.js';
+import type { Connections, GatewayConnection, Place } from './connections.js';
+import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
+import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
+import { socketioFrame, socketioPacket } from './frame.js';
+import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import { type Meter, type MeterListener, tooMuch } from './meter.js';
+import { CLOSE_MS } from './metered-socket.js';
+
+export interface SocketioConnectionOptions {
+  readonly connections: Connections;
+  readonly writer: FrameWriter;
+  readonly limits: {
+    readonly MAX_ROOMS_PER_CONNECTION: number;
+    readonly MAX_BUFFERED_BYTES: number;
+    readonly DIRECT_FRAMES: boolean;
+  };
+}
+
+const WS_OPEN = 1;
+
+/** About the bytes of an acknowledgement, and of each room in it. */
+const ACK_BYTES = 200;
+const ACK_ROOM_BYTES = 250;
+
+const EXTRA_ARGUMENTS =
+  'An event takes one argument, the data, as in emit("SUBSCRIBE", { room: "job:123" }), and an acknowledgement';
+
+export type Ack = (answer: unknown) => void;
+
+export interface SocketData {
+  connection?: SocketioConnection;
+}
+
+export type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<string, never>, SocketData>;
+
+/** A connection that is in the namespace, or about to be. */
+export class SocketioConnection implements GatewayConnection, FrameSink, MeterListener {
+  readonly transport = 'socket.io';
+  readonly id: string;
+  identity: Identity;
+  pending: FrameChain | undefined;
+  private readonly meter: Meter;
+  private place: Place | undefined;
+  private admission: Admission | undefined;
+  /** Bytes given to Engine.IO since its queue was last empty. */
+  private queued = 0;
+  private closing = false;
+
+  constructor(
+    private readonly socket: TaskSocket,
+    private readonly engine: EngineConnection,
+    admission: Admission,
+    session: EngineSession,
+    private readonly options: SocketioConnectionOptions,
+  ) {
+    this.meter = session.meter;
+    session.listener = this;
+    this.id = socket.id;
+    this.identity = admission.identity;
+    this.admission = admission;
+  }
+
+  begin(): void {
+    if (this.admission !== undefined) {
+      this.place = this.options.connections.enter(this, this.admission);
+      this.admission = undefined;
+    }
+  }
+
+  end(): void {
+    this.closing = true;
+    this.place?.leave();
+    this.admission?.release();
+    this.admission = undefined;
+  }
+
+  get backlog(): number {
+    if (this.engine.writeBuffer.length === 0) {
+      this.queued = 0;
+    }
+    return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
+  }
+
+  deliver(message: Outgoing): void {
+    if (this.closing) {
+      return;
+    }
+    this.meter.spend(costOfMessage(message));
+    if (this.direct) {
+      this.options.writer.add(this, socketioFrame(message));
+      return;
+    }
+    this.options.writer.flush(this);
+    if (this.keepsUp()) {
+      const packet = socketioPacket(message);
+      this.queued += packet.length;
+      this.engine.write(packet, { compress: false });
+    }
+  }
+
+  writeFrames(bytes: Buffer): void {
+    const { rawSocket } = this;
+    if (rawSocket !== undefined && this.keepsUp()) {
+      rawSocket.write(bytes);
+    }
+  }
+
+  close(code: ErrorCode): void {
+    if (this.closing) {
+      return;
+    }
+    const { close, retry } = errorEntry(code);
+    this.options.writer.flush(this);
+    if (this.closing) {
+      // What was to be written was too much.
+      return;
+    }
+    if (retry === 'never') {
+      // A client that is disconnected by the server does not come back by itself.
+      this.send('ERROR', errorText(new TaskwireError(code).body));
+      this.options.writer.flush(this);
+      this.closing = true;
+      this.socket.disconnect(true);
+    } else {
+      if (code === 'TOKEN_EXPIRED') {
+        // The end of the transport alone would not say that another token is wanted.
+        this.send('ERROR', errorText(new TaskwireError(code).body));
+        this.options.writer.flush(this);
+      }
+      this.closing = true;
+      const ws = this.engine.transport.socket;
+      if (ws !== undefined && (code === 'SLOW_CONSUMER' || this.engine.writeBuffer.length === 0)) {
+        // Engine.IO would say no reason, and wait for its queue, which does not move for a slow reader.
+        ws.close(close, code);
+      } else {
+        this.engine.close();
+      }
+    }
+    setTimeout(() => this.terminate(), CLOSE_MS).unref();
+  }
+
+  terminate(): void {
+    this.closing = true;
+    cutOff(this.engine);
+  }
+
+  receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {
+    const answer = (outcome: Success | TaskwireError): void => {
+      this.meter.spend(costOfAnswer(outcome));
+      if (ack !== undefined) {
+        // What was delivered before comes first.
+        this.options.writer.flush(this);
+        if (this.keepsUp()) {
+          this.queued += ackBytes(outcome);
+          ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
+        }
+      } else if (outcome instanceof TaskwireError) {
+        this.send('ERROR', errorText(outcome.body));
+      } else {
+        this.send(outcome.type, envelopeOf(outcome));
+      }
+    };
+    if (args.length > 1) {
+      answer(new TaskwireError('INVALID_MESSAGE', { message: EXTRA_ARGUMENTS }));
+    } else {
+      this.meter.spend(costOfRooms(args[0], this.options.limits.MAX_ROOMS_PER_CONNECTION));
+      this.place?.session.handle(type, args[0], answer);
+    }
+  }
+
+  onSlowed(retryAfterMs: number): void {
+    this.send('ERROR', errorText(tooMuch(retryAfterMs).body));
+  }
+
+  onExceeded(): void {
+    this.close('RATE_LIMIT_EXCEEDED');
+  }
+
+  private send(type: Outgoing['type'], text: string): void {
+    this.deliver({ type, payload: Buffer.from(text) });
+  }
+
+  /** Whether a frame written to the socket keeps its place among what Engine.IO has written and will write. */
+  private get direct(): boolean {
+    const { engine } = this;
+    return (
+      this.options.limits.DIRECT_FRAMES &&
+      engine.readyState === 'open' &&
+      engine.transport.name === 'websocket' &&
+      !engine.upgrading &&
+      engine.writeBuffer.length === 0 &&
+      this.rawSocket !== undefined
+    );
+  }
+
+  private get rawSocket(): Writable | undefined {
+    const ws = this.engine.transport.socket;
+    return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
+  }
+
+  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
+  private keepsUp(): boolean {
+    if (this.backlog <= this.options.limits.MAX_BUFFERED_BYTES) {
+      return true;
+    }
+    this.close('SLOW_CONSUMER');
+    return false;
+  }
+}
+
+function ackBytes(outcome: Success | TaskwireError): number {
+  const { rooms, positions } = (outcome instanceof TaskwireError ? {} : outcome.data) as Record<string, unknown>;
+  const list = rooms ?? positions;
+  return ACK_BYTES + (Array.isArray(list) ? list.length * ACK_ROOM_BYTES : 0);
+}
+
+const envelopeOf = ({ type, message, data }: Success): string =>
+  controlText(type, message === undefined ? data : { message, data });

@@ -1,0 +1,22 @@
+import { createHash, randomBytes } from 'node:crypto';
+
+/** 32 random bytes in base64url, and six characters that follow from them. Keys of before have no such characters. */
+const FORM = /^(tw_[A-Za-z0-9_-]{43})([A-Za-z0-9_-]{6})?$/;
+const CHECK_LENGTH = 6;
+
+const checkOf = (text: string): string => createHash('sha256').update(text).digest('base64url').slice(0, CHECK_LENGTH);
+
+/** A new API key. */
+export function newApiKey(): string {
+  const text = `tw_${randomBytes(32).toString('base64url')}`;
+  return `${text}${checkOf(text)}`;
+}
+
+/**
+ * Whether a text can be an API key. A mistyped or invented one is told by its last characters, without a look-up. They are
+ * no secret: whoever knows this can invent keys that have to be looked up.
+ */
+export function canBeApiKey(text: string): boolean {
+  const [, key, check] = FORM.exec(text) ?? [];
+  return key !== undefined && (check === undefined || check === checkOf(key));
+}

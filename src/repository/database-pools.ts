@@ -1,0 +1,61 @@
+import type { Knex } from 'knex';
+import { connectDatabase, type DatabaseOptions } from './connect-database.js';
+import type { DatabaseWatch } from './database-watch.js';
+
+export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onWarning'> {
+  /** Most connections of this process, over all pools; at least three are used. */
+  readonly connections: number;
+  /** Where pages, snapshots and replays are read; unset: where all else is. */
+  readonly readUrl?: string | undefined;
+  readonly watch: DatabaseWatch;
+}
+
+/**
+ * The connections of one worker to the database, apart by what they are for: what waits in one pool does not keep the
+ * others from working.
+ *
+ * Example: sixty writes wait for a row that somebody keeps locked. They use up the connections of `writes`; keys are still
+ * looked up, rooms are joined, and the health tells the truth.
+ */
+export interface DatabasePools {
+  /** Writes of tasks and jobs, and the trimming of the log. */
+  readonly writes: Knex;
+  /** Pages, snapshots and replays from the server that takes writes. */
+  readonly reads: Knex;
+  /** Quick questions with one row for an answer: keys, owners of rooms, heads of streams, the health probe. */
+  readonly lookups: Knex;
+  /** Pages, snapshots and replays from a replica; undefined when there is none. */
+  readonly replica: Knex | undefined;
+  /** Most statements that run at a time in `writes`, and in `reads`. */
+  readonly sizes: { readonly writes: number; readonly reads: number };
+  destroy(): Promise<void>;
+}
+
+/** Half of the connections are for writes, a fifth for quick questions, the rest for reads. */
+export function connectPools({ connections, url, readUrl, onWarning, watch }: DatabasePoolsOptions): DatabasePools {
+  const lookups = Math.max(1, Math.floor(connections / 5));
+  const writes = Math.max(1, Math.floor(connections / 2));
+  const reads = Math.max(1, connections - writes - lookups);
+  const pool = (name: string, size: number, more: Partial<DatabaseOptions> = {}): Knex =>
+    connectDatabase({
+      url,
+      pool: size,
+      applicationName: `taskwire ${name}`,
+      ...(onWarning === undefined ? {} : { onWarning }),
+      watch: watch.pool(name),
+      ...more,
+    });
+  const pools = {
+    writes: pool('writes', writes),
+    reads: pool('reads', reads),
+    lookups: pool('lookups', lookups),
+    replica: readUrl === undefined ? undefined : pool('replica', reads, { url: readUrl, session: 'any' }),
+  };
+  return {
+    ...pools,
+    sizes: { writes, reads },
+    destroy: async () => {
+      await Promise.all(Object.values(pools).map((db) => db?.destroy()));
+    },
+  };
+}

@@ -1,0 +1,83 @@
+import { causeText, isAcquireTimeout, isServerTrouble, refusesWrites } from './database-errors.js';
+
+/** What the database cannot do now, as the health tells it. */
+export interface DatabaseTrouble {
+  /** `read-only`: writes are refused, for example because the disk is full. `busy`: all connections of a pool are in use. */
+  readonly status: 'read-only' | 'busy' | 'down';
+  /** In words for an operator: the pool and what the server or the driver said. */
+  readonly reason: string;
+}
+
+/** Told by the queries of one pool how they went. */
+export interface PoolWatch {
+  /** Whether the last word of this pool was trouble: only then `worked` need be called. */
+  readonly troubled: boolean;
+  worked(): void;
+  /** @param full whether all connections of the pool were in use */
+  failed(error: unknown, full: boolean): void;
+}
+
+export interface DatabaseWatchOptions {
+  /** Told once when trouble begins, and when its kind changes. */
+  readonly onTrouble: (trouble: DatabaseTrouble) => void;
+  readonly onRecovery: () => void;
+}
+
+/**
+ * Knows from the queries that run anyway whether the database serves, so that every change is one line of the log and not
+ * one of each request. A statement that fails by its own fault says nothing about the database.
+ */
+export class DatabaseWatch {
+  private readonly troubles = new Map<string, DatabaseTrouble>();
+
+  constructor(private readonly options: DatabaseWatchOptions) {}
+
+  /** The worst that any pool has seen and that no later query has proved wrong. */
+  get trouble(): DatabaseTrouble | undefined {
+    const troubles = [...this.troubles.values()];
+    return (['down', 'read-only', 'busy'] as const)
+      .map((status) => troubles.find((trouble) => trouble.status === status))
+      .find((trouble) => trouble !== undefined);
+  }
+
+  /** The watch of one pool. */
+  pool(name: string): PoolWatch {
+    const { troubles } = this;
+    const change = (trouble: DatabaseTrouble | undefined): void => this.change(name, trouble);
+    return {
+      get troubled() {
+        return troubles.has(name);
+      },
+      worked() {
+        change(undefined);
+      },
+      failed(error, full) {
+        const status = refusesWrites(error)
+          ? 'read-only'
+          : full && isAcquireTimeout(error)
+            ? 'busy'
+            : isServerTrouble(error)
+              ? 'down'
+              : undefined;
+        if (status !== undefined) {
+          change({ status, reason: `${name}: ${causeText(error)}` });
+        }
+      },
+    };
+  }
+
+  private change(name: string, trouble: DatabaseTrouble | undefined): void {
+    const before = this.trouble;
+    if (trouble === undefined) {
+      this.troubles.delete(name);
+    } else {
+      this.troubles.set(name, trouble);
+    }
+    const now = this.trouble;
+    if (now === undefined && before !== undefined) {
+      this.options.onRecovery();
+    } else if (now !== undefined && now.status !== before?.status) {
+      this.options.onTrouble(now);
+    }
+  }
+}

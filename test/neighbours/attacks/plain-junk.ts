@@ -1,0 +1,12 @@
+import { expect } from 'chai';
+import { clientFrame } from '../../support/hostile-client.js';
+import type { Attack } from '../attack.js';
+import { flood, openPlain } from '../flood.js';
+
+const attack: Attack = {
+  title: 'plain: text that is no JSON',
+  run: (target, outcome, stop) =>
+    flood(target, outcome, stop, { open: openPlain, frame: clientFrame('x'), connections: 2 }),
+  verify: ({ closes }) => expect(closes).to.have.property('4029'),
+};
+export default attack;

@@ -1,0 +1,132 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { io } from 'socket.io-client';
+import WebSocket from 'ws';
+import { NAMESPACE } from '../../src/protocol/paths.js';
+
+/** What a victim is given. */
+export interface VictimTarget {
+  readonly port: number;
+  readonly key: string;
+  readonly job: string;
+}
+
+export const KINDS = ['ping', 'subscribe', 'read', 'write'] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** What a victim has seen since the last report. */
+export interface VictimReport {
+  /** How long good answers took, in milliseconds. */
+  readonly times: Record<Kind, number[]>;
+  /** What was not answered well. */
+  readonly failures: string[];
+  /** Connections that were closed. */
+  readonly closed: string[];
+}
+
+/** A request that takes longer than this has failed, in milliseconds. */
+const PATIENCE_MS = 30_000;
+const PAUSE_MS = 40;
+
+const newReport = (): VictimReport => ({
+  times: { ping: [], subscribe: [], read: [], write: [] },
+  failures: [],
+  closed: [],
+});
+
+// The process of one user who does nothing wrong: it asks for one thing after the other, on each wire, and reports.
+if (process.send !== undefined) {
+  process.once('disconnect', () => process.exit());
+  await live(JSON.parse(process.argv[2]!) as VictimTarget);
+}
+
+type Ask = (type: string, data?: unknown) => Promise<{ readonly error?: unknown }>;
+
+async function live(target: VictimTarget): Promise<void> {
+  let report = newReport();
+  process.on('message', () => {
+    process.send?.(report);
+    report = newReport();
+  });
+  const wires: Ask[] = [
+    await plain(target, (text) => report.closed.push(text)),
+    await socketio(target, (text) => report.closed.push(text)),
+  ];
+  const timed = async (kind: Kind, work: () => Promise<unknown>): Promise<void> => {
+    const start = performance.now();
+    try {
+      await work();
+      report.times[kind].push(performance.now() - start);
+    } catch (error) {
+      report.failures.push(`${kind}: ${(error as Error).message}`);
+    }
+    await sleep(PAUSE_MS);
+  };
+  const rest = async (method: string, path: string, body?: unknown): Promise<void> => {
+    const response = await fetch(`http://127.0.0.1:${target.port}${path}`, {
+      method,
+      headers: { 'x-api-key': target.key, 'content-type': 'application/json' },
+      signal: AbortSignal.timeout(PATIENCE_MS),
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok) {
+      throw new Error(`${response.status} ${await response.text()}`);
+    }
+    await response.text();
+  };
+  process.send?.('ready');
+  const asks = wires.map(async (ask) => {
+    for (;;) {
+      await timed('ping', () => ask('PING'));
+      await timed('subscribe', () => ask('SUBSCRIBE', { room: `job:${target.job}` }));
+    }
+  });
+  const requests = (async () => {
+    for (;;) {
+      await timed('read', () => rest('GET', `/api/tasks/job/${target.job}?limit=20`));
+      await timed('write', () => rest('POST', '/api/tasks', { job_id: target.job, task_definition_id: 1 }));
+    }
+  })();
+  await Promise.all([...asks, requests]);
+}
+
+function within<T>(promise: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error('no answer')), PATIENCE_MS);
+    void promise.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
+function assertGood(answer: { readonly error?: unknown }): { readonly error?: unknown } {
+  if (answer.error !== undefined) {
+    throw new Error(JSON.stringify(answer.error));
+  }
+  return answer;
+}
+
+async function plain({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Ask> {
+  const ws = new WebSocket(`ws://127.0.0.1:${port}${NAMESPACE}?api_key=${key}`);
+  const waiting = new Map<string, (answer: { error?: unknown }) => void>();
+  let last = 0;
+  ws.on('error', () => {});
+  ws.on('close', (code, reason) => closed(`plain: ${code} ${String(reason)}`));
+  ws.on('message', (bytes) => {
+    const { type, data, request_id: id } = JSON.parse(String(bytes)) as Record<string, unknown>;
+    waiting.get(String(id))?.(type === 'ERROR' ? { error: data } : {});
+  });
+  await new Promise((resolve) => ws.once('open', resolve));
+  return async (type, data) => {
+    last += 1;
+    const id = String(last);
+    const answer = new Promise<{ error?: unknown }>((resolve) => waiting.set(id, resolve));
+    ws.send(JSON.stringify({ type, data, request_id: id }));
+    return assertGood(await within(answer));
+  };
+}
+
+async function socketio({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Ask> {
+  const socket = io(`http://127.0.0.1:${port}${NAMESPACE}`, { auth: { api_key: key }, transports: ['websocket'] });
+  socket.on('disconnect', (reason) => closed(`socket.io: ${reason}`));
+  await new Promise((resolve) => socket.once('connect', () => resolve(undefined)));
+  return async (type, data) =>
+    assertGood(await within(new Promise((resolve) => socket.emit(type, data ?? {}, resolve))));
+}

@@ -1,0 +1,61 @@
+import { expect } from 'chai';
+import { type DatabaseTrouble, DatabaseWatch } from '../../src/repository/database-watch.js';
+
+const error = (message: string, fields: object = {}): Error => Object.assign(new Error(message), fields);
+
+describe('database watch', () => {
+  let told: Array<DatabaseTrouble | 'recovered'>;
+  let watch: DatabaseWatch;
+
+  beforeEach(() => {
+    told = [];
+    watch = new DatabaseWatch({
+      onTrouble: (trouble) => told.push(trouble),
+      onRecovery: () => told.push('recovered'),
+    });
+  });
+
+  it('tells a change once, with what the server said', () => {
+    const writes = watch.pool('writes');
+    for (let i = 0; i < 400; i += 1) {
+      writes.failed(error('insert into x - could not extend file: No space left on device', { code: '53100' }), false);
+    }
+    expect(writes.troubled).to.equal(true);
+    writes.worked();
+    expect(told).to.deep.equal([
+      { status: 'read-only', reason: 'writes: could not extend file: No space left on device' },
+      'recovered',
+    ]);
+  });
+
+  it('tells a server that is away from a pool that is full', () => {
+    const reads = watch.pool('reads');
+    const timeout = error('Knex: Timeout acquiring a connection. The pool is probably full.', {
+      name: 'KnexTimeoutError',
+    });
+    reads.failed(timeout, true);
+    expect(watch.trouble?.status).to.equal('busy');
+    reads.failed(timeout, false);
+    expect(watch.trouble?.status).to.equal('down');
+    expect(told.map((trouble) => (trouble as DatabaseTrouble).status)).to.deep.equal(['busy', 'down']);
+  });
+
+  it('goes by the worst of the pools', () => {
+    const [writes, reads] = [watch.pool('writes'), watch.pool('reads')];
+    writes.failed(error('cannot execute UPDATE in a read-only transaction', { code: '25006' }), false);
+    reads.failed(error('connect ECONNREFUSED', { code: 'ECONNREFUSED' }), false);
+    expect(watch.trouble).to.deep.equal({ status: 'down', reason: 'reads: connect ECONNREFUSED' });
+    reads.worked();
+    expect(watch.trouble?.status).to.equal('read-only');
+    expect(told).to.have.length(3);
+  });
+
+  it('does not take a statement that failed by itself for trouble of the server', () => {
+    const writes = watch.pool('writes');
+    for (const code of ['23505', '22P02', '40P01', '55P03', '57014']) {
+      writes.failed(error('no', { code }), false);
+    }
+    expect(told).to.deep.equal([]);
+    expect(writes.troubled).to.equal(false);
+  });
+});

@@ -1,0 +1,351 @@
+import cluster from 'node:cluster';
+import { EventEmitter, once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer as createHttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import { createRequire } from 'node:module';
+import { type AddressInfo, connect, createServer, Server as NetServer, Socket } from 'node:net';
+import { createAdapter } from '@socket.io/redis-adapter';
+import { expect } from 'chai';
+import { Command, Redis } from 'ioredis';
+import knex from 'knex';
+import pg from 'pg';
+import { Server } from 'socket.io';
+import WebSocket, { WebSocketServer } from 'ws';
+import { eventually } from '../support/eventually.js';
+
+// biome-ignore lint/suspicious/noExplicitAny: the inside of libraries has no types
+type Any = any;
+
+const require = createRequire(import.meta.url);
+const read = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8');
+
+/** Libraries whose inside is used. package.json names their exact versions. */
+const LIBRARIES = [
+  '@socket.io/cluster-adapter',
+  '@socket.io/redis-adapter',
+  '@socket.io/sticky',
+  'ioredis',
+  'knex',
+  'pg',
+  'socket.io',
+  'ws',
+];
+
+/** What is closed after each test. */
+const closers: Array<() => unknown> = [];
+
+async function listening<S extends NetServer>(server: S): Promise<number> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  closers.push(() => server.close());
+  return (server.address() as AddressInfo).port;
+}
+
+function client(port: number): Socket {
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => {});
+  closers.push(() => socket.destroy());
+  return socket;
+}
+
+/** A WebSocket through Engine.IO, from both sides. */
+async function engineConnection(): Promise<{ engine: Any; io: Server; upgradeResponse: Any }> {
+  const http = createHttpServer();
+  const io = new Server(http);
+  let upgradeResponse: Any;
+  io.engine.use((request: Any, response: Any, next: () => void) => {
+    if (request.headers.upgrade !== undefined) {
+      upgradeResponse = { isResponse: response instanceof ServerResponse, req: response.req };
+    }
+    next();
+  });
+  const port = await listening(http);
+  closers.push(() => io.close());
+  const connected = once(io.engine, 'connection');
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/socket.io/?EIO=4&transport=websocket`);
+  closers.push(() => socket.terminate());
+  socket.on('error', () => {});
+  const [engine] = await connected;
+  await once(socket, 'open');
+  return { engine, io, upgradeResponse };
+}
+
+/** Guards by the name of the reach, which docs/architecture.md explains. */
+const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
+  'Node.js: handle of a socket': async () => {
+    const server = createServer();
+    const port = await listening(server);
+    const accepted = once(server, 'connection');
+    const far = client(port);
+    const [near] = (await accepted) as [Any];
+    near.on('data', () => {});
+    expect(near._handle).to.include.keys('reading');
+    near._handle.readStop();
+    far.write('a');
+    // Somebody else is read meanwhile.
+    const other = client(port);
+    const [late] = (await once(server, 'connection')) as [Socket];
+    other.write('b');
+    await once(late, 'data');
+    expect(near.bytesRead).to.equal(0);
+    near._handle.readStart();
+    await once(near, 'data');
+    expect(near._handle.close).to.be.a('function');
+  },
+  'Node.js: Worker.send': () => {
+    expect(Object.getOwnPropertyNames((cluster as Any).Worker.prototype)).to.include('send');
+    expect((cluster as Any).Worker.prototype.send.length).to.equal(0);
+  },
+  'Node.js: listening of a server that does not listen': async () => {
+    const http = createHttpServer({ headersTimeout: 50, connectionsCheckingInterval: 20 });
+    http.emit('listening');
+    closers.push(() => http.close());
+    const net = createServer((socket) => http.emit('connection', socket));
+    const far = client(await listening(net));
+    far.write('GET / HTTP/1.1\r\n');
+    const [answer] = (await once(far, 'data')) as [Buffer];
+    expect(String(answer)).to.match(/^HTTP\/1\.1 408 /);
+  },
+  'Node.js: the HTTP parser reads past a pause': async () => {
+    const http = createHttpServer(() => {});
+    closers.push(() => http.close());
+    let near: Socket | undefined;
+    const net = createServer((socket) => {
+      near = socket;
+      socket.once('readable', () => {
+        const bytes = socket.read() as Buffer;
+        http.emit('connection', socket);
+        socket.on('data', ignore);
+        socket.off('data', ignore);
+        socket.unshift(bytes);
+      });
+    });
+    const far = client(await listening(net));
+    const total = 64 * 1_024 * 1_024;
+    far.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${total}\r\n\r\n`);
+    far.write(Buffer.alloc(total));
+    // It stops when all buffers on the way are full.
+    let before = -1;
+    await eventually(
+      () => {
+        const now = near?.bytesRead ?? 0;
+        const still = now > 0 && now === before;
+        before = now;
+        expect(still).to.equal(true);
+      },
+      { intervalMs: 200 },
+    );
+    expect(near!.bytesRead).to.be.lessThan(8 * 1_024 * 1_024);
+  },
+  'Node.js: an HTTP server that is closed as a plain one': async () => {
+    const http = createHttpServer((_request, response) => response.end('a'));
+    const far = client(await listening(http));
+    far.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+    await once(far, 'data');
+    NetServer.prototype.close.call(http);
+    expect(http.listening).to.equal(false);
+    far.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+    await once(far, 'data');
+    far.destroy();
+    await once(http, 'close');
+  },
+  'Node.js: a connection whose upgrade nobody takes': async () => {
+    const http = createHttpServer((_request, response) => response.end('answered'));
+    http.on('upgrade', (_request: IncomingMessage, socket: Socket) => {
+      http.emit('connection', socket);
+      socket.unshift('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+    });
+    const far = client(await listening(http));
+    far.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n');
+    const [answer] = (await once(far, 'data')) as [Buffer];
+    expect(String(answer)).to.include('answered');
+  },
+  'sticky: clientsCount of a worker': () => {
+    expect(stickySource()).to.include('worker.clientsCount').and.include('for (const id in cluster.workers)');
+  },
+  'sticky: what it reads of a connection': () => {
+    expect(stickySource())
+      .to.include('.subarray(0, chunk.indexOf(Buffer.from("\\r\\n\\r\\n")))')
+      .and.include('/sid=([\\w\\-]{20})/')
+      .and.include('socket.removeAllListeners("data")');
+  },
+  'sticky: its messages': () => {
+    for (const type of ['sticky:connection', 'sticky:disconnection']) {
+      expect(stickySource()).to.include(`case "${type}":`);
+    }
+  },
+  'Engine.IO: transport, its ws and its socket': async () => {
+    const { engine } = await engineConnection();
+    expect(engine.transport.name).to.equal('websocket');
+    expect(engine.transport.socket.readyState).to.equal(WebSocket.OPEN);
+    expect(engine.transport.socket._socket).to.be.instanceOf(Socket);
+    expect(engine.transport.socket.terminate).to.be.a('function');
+  },
+  'Engine.IO: writeBuffer, upgrading and readyState': async () => {
+    const { engine } = await engineConnection();
+    expect(engine.writeBuffer).to.be.an('array');
+    expect(engine.upgrading).to.equal(false);
+    expect(engine.readyState).to.equal('open');
+  },
+  'Engine.IO: packetCreate and packet': async () => {
+    const { engine } = await engineConnection();
+    const created: unknown[] = [];
+    engine.on('packetCreate', ({ type, data }: Any) => created.push([type, data]));
+    engine.write('4abc', { compress: false });
+    expect(created).to.deep.equal([['message', '4abc']]);
+    const packet = once(engine, 'packet');
+    engine.transport.onData('3');
+    expect((await packet)[0]).to.include({ type: 'pong' });
+  },
+  'Engine.IO: close(true) drops what waits': async () => {
+    const { engine } = await engineConnection();
+    const closed = once(engine, 'close');
+    engine.write('4abc');
+    engine.close(true);
+    await closed;
+    expect(engine.readyState).to.equal('closed');
+  },
+  'Engine.IO: what it keeps of a handshake': async () => {
+    const { engine, upgradeResponse } = await engineConnection();
+    expect(engine.request.headers).to.be.an('object');
+    expect(upgradeResponse.isResponse).to.equal(false);
+    expect(upgradeResponse.req.headers).to.be.an('object');
+  },
+  'Socket.IO: handshake of a socket': async () => {
+    const { io, engine } = await engineConnection();
+    const connected = once(io, 'connection');
+    engine.transport.onData('40');
+    const [socket] = (await connected) as [Any];
+    expect(Object.keys(socket)).to.include('handshake');
+    expect(socket.conn).to.equal(engine);
+  },
+  'Socket.IO: a refusal is a packet that begins with 4': async () => {
+    const { io, engine } = await engineConnection();
+    io.use((_socket, next) => next(new Error('no')));
+    const created = once(engine, 'packetCreate');
+    engine.transport.onData('40');
+    expect((await created)[0].data).to.match(/^44\{|^4\{/);
+  },
+  'ws: frames written past it': async () => {
+    const http = createHttpServer();
+    const sockets = new WebSocketServer({ server: http, perMessageDeflate: false });
+    const port = await listening(http);
+    const connected = once(sockets, 'connection') as Promise<[Any, IncomingMessage]>;
+    const far = new WebSocket(`ws://127.0.0.1:${port}`);
+    closers.push(() => far.terminate());
+    const heard: string[] = [];
+    far.on('message', (text) => heard.push(String(text)));
+    const [near, request] = await connected;
+    near.send('first');
+    request.socket.write(Buffer.from([0x81, 6, ...Buffer.from('second')]));
+    near.send('third');
+    await eventually(() => expect(heard).to.deep.equal(['first', 'second', 'third']));
+  },
+  'ioredis: commandQueue': () => {
+    expect((redis() as Any).commandQueue.length).to.equal(0);
+  },
+  'ioredis: sendCommand': () => {
+    const one = redis();
+    const sent: string[] = [];
+    one.sendCommand = (command) => {
+      sent.push(command.name);
+      return undefined as Any;
+    };
+    void one.publish('a', 'b');
+    void one.subscribe('a');
+    expect(sent).to.deep.equal(['publish', 'subscribe']);
+  },
+  'ioredis: reject and promise of a command': () => {
+    const command = new Command('get', ['a']) as Any;
+    expect(command.reject).to.be.a('function');
+    expect(command.promise).to.be.instanceOf(Promise);
+    command.promise.catch(() => {});
+    command.reject(new Error('no'));
+  },
+  'ioredis: stream': async () => {
+    const server = createServer();
+    const port = await listening(server);
+    const one = redis(port);
+    void one.connect().catch(() => {});
+    await eventually(() => expect(one.stream).to.be.instanceOf(Socket));
+  },
+  'redis-adapter: what it calls of its clients': () => {
+    const called = new Set<PropertyKey>();
+    const fake = (): Any =>
+      new Proxy(new EventEmitter(), {
+        get(target: Any, name) {
+          if (name in target) {
+            return target[name];
+          }
+          if (['publish', 'subscribe', 'psubscribe'].includes(String(name))) {
+            called.add(name);
+            return () => undefined;
+          }
+          return undefined;
+        },
+      });
+    const io = new Server();
+    io.adapter(createAdapter(fake(), fake()) as Any);
+    io.of('/a').emit('x');
+    expect([...called].sort()).to.deep.equal(['psubscribe', 'publish', 'subscribe']);
+  },
+  'pg: stream of a connection': () => {
+    expect((new pg.Client() as Any).connection.stream).to.be.instanceOf(Socket);
+  },
+  'pg, knex: query with a callback': async () => {
+    const seen: unknown[] = [];
+    const connection = {
+      query(config: Any, done: (error: null, result: unknown) => void) {
+        seen.push(config.text, typeof done);
+        done(null, { rows: [{ one: 1 }], command: 'SELECT' });
+      },
+    };
+    const db = knex({ client: 'pg' });
+    expect(await db.raw('SELECT 1').connection(connection)).to.have.property('rows');
+    expect(seen).to.deep.equal(['SELECT 1', 'function']);
+  },
+  'pg, knex: texts of their errors': () => {
+    const [driver, queries] = ['pg/lib/client.js', 'knex/lib/client.js'].map((name) =>
+      readFileSync(require.resolve(name), 'utf8'),
+    );
+    expect(driver).to.include('Connection terminated').and.include('not queryable');
+    expect(queries).to.include('Knex: Timeout acquiring');
+  },
+};
+
+function redis(port = 1): Redis {
+  const one = new Redis({ host: '127.0.0.1', port, lazyConnect: true, retryStrategy: () => null });
+  one.on('error', () => {});
+  closers.push(() => one.disconnect());
+  return one;
+}
+
+const stickySource = (): string => readFileSync(require.resolve('@socket.io/sticky'), 'utf8');
+
+function ignore(): void {}
+
+describe('reaches into libraries', () => {
+  afterEach(() => {
+    for (const close of closers.splice(0).reverse()) {
+      close();
+    }
+  });
+
+  for (const [name, guard] of Object.entries(GUARDS)) {
+    it(name, guard);
+  }
+
+  it('are the ones that docs/architecture.md lists', () => {
+    const section = read('docs/architecture.md').split('\n## Reaches into libraries\n')[1]?.split('\n## ')[0] ?? '';
+    const listed = [...section.matchAll(/^\| ([^|]+?) \| `/gm)].map(([, name]) => name);
+    expect(listed).to.deep.equal(Object.keys(GUARDS));
+  });
+
+  it('go into libraries of exact versions', () => {
+    const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
+    for (const name of LIBRARIES) {
+      const { version } = JSON.parse(read(`node_modules/${name}/package.json`)) as { version: string };
+      expect(dependencies[name], name).to.equal(version);
+    }
+  });
+});
