@@ -19,6 +19,7 @@ import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
+import { PlaceClaims } from './door/place-claims.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
@@ -188,6 +189,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     rates,
     addressOf,
     connections: broker,
+    claims: new PlaceClaims((claim) => void bus.send('place-claimed', claim).catch(() => {})),
     maxConnectionsPerIp: perIp,
     refusals,
   });
@@ -242,6 +244,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     statsAccess: config.STATS_ACCESS,
     health: new Health({
       probeDatabase: async () => db.lookups.raw('SELECT 1'),
+      databaseTrouble: () => watch.recentTrouble,
       brokerState: () => broker.state,
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
@@ -312,6 +315,11 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       tokenKeys.forget(keyId);
     }
   }
+  bus.on('place-claimed', ({ keyId, group }) => {
+    if (typeof keyId === 'string' && typeof group === 'string') {
+      connections.probe(keyId, group);
+    }
+  });
   bus.on('key-revoked', revoke);
   bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.

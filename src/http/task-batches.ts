@@ -9,7 +9,8 @@ import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
-interface WritePorts {
+/** What tasks are written with. */
+export interface TaskWritePorts {
   readonly tasks: TaskRepository;
   readonly reader: TaskReader;
   readonly queues: Pick<RestQueues, 'writes'>;
@@ -24,7 +25,7 @@ const MAX_ITEMS = 500;
  * @throws TaskwireError INVALID_REQUEST: not an array of 1 to 500 items; DATABASE_UNAVAILABLE: nothing was written
  */
 export function createTasks(
-  { tasks, reader, queues }: WritePorts,
+  { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
   idempotencyKey: string | undefined,
@@ -45,7 +46,7 @@ export function createTasks(
  * @throws TaskwireError as `createTasks`
  */
 export function updateTasks(
-  { tasks, reader, queues }: WritePorts,
+  { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
   idempotencyKey: string | undefined,
@@ -59,6 +60,9 @@ export function updateTasks(
       queues.writes.run(owner, () => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[])),
   });
 }
+
+/** The items of a batch beyond the first, each of which counts as a request; a batch that is refused as a whole has none. */
+export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_ITEMS ? 0 : Math.max(0, length - 1));
 
 type Item = Readonly<Record<string, unknown>>;
 

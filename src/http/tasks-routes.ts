@@ -10,19 +10,14 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
-import type { TaskReader } from '../repository/task-reader.js';
-import type { TaskRepository, TaskWrite, WriteOptions } from '../repository/task-repository.js';
+import type { TaskWrite, WriteOptions } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
-import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
-import { createTasks, optionsOf, updateTasks } from './task-batches.js';
+import { createTasks, moreItems, optionsOf, type TaskWritePorts, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
-export interface TaskRoutePorts {
-  readonly tasks: TaskRepository;
-  readonly reader: TaskReader;
-  readonly queues: Pick<RestQueues, 'writes'>;
+export interface TaskRoutePorts extends TaskWritePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
@@ -41,8 +36,9 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
     });
 
   resource(router, '/api/tasks', {
-    post: endpoint(async ({ identity, body, idempotencyKey }): Promise<Answer> => {
+    post: endpoint(async ({ identity, body, countMore, idempotencyKey }): Promise<Answer> => {
       if (Array.isArray(body)) {
+        await countMore(moreItems(body));
         return createTasks(ports, identity, body, idempotencyKey);
       }
       const input = parseInput(createTaskInput, objectOf(body));
@@ -50,10 +46,11 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
       const create = () => tasks.createTaskData(input, optionsOf(identity, idempotencyKey));
       return { status: 201, body: await queues.writes.run(owner, create) };
     }),
-    put: endpoint(async ({ identity, body, idempotencyKey }): Promise<Answer> => {
+    put: endpoint(async ({ identity, body, countMore, idempotencyKey }): Promise<Answer> => {
       if (!Array.isArray(body)) {
         throw new TaskwireError('INVALID_REQUEST', { message: 'The body must be a JSON array of updates' });
       }
+      await countMore(moreItems(body));
       return updateTasks(ports, identity, body, idempotencyKey);
     }),
   });

@@ -65,6 +65,18 @@ export function isServerTrouble(error: unknown): boolean {
   return isDatabaseUnavailable(error) && !(typeof code === 'string' && own.includes(code));
 }
 
+/**
+ * An error of a pooler that takes no settings of sessions, said so that its reader knows what to do; any other error as it
+ * is. PgBouncer closes the connection with this word, and it would do so for ever.
+ */
+export function explained(error: unknown): unknown {
+  return error instanceof Error && /unsupported startup parameter/.test(error.message)
+    ? new Error('A pooler in front of the database takes no settings of sessions: add ?prepare=false to DATABASE_URL', {
+        cause: error,
+      })
+    : error;
+}
+
 /** What the server or the driver said, without the statement that knex puts before it. */
 export function causeText(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) {

@@ -8,6 +8,9 @@ export interface DatabaseTrouble {
   readonly reason: string;
 }
 
+/** How long the health remembers a failure that has not come again, in milliseconds: perhaps nobody has tried. */
+const RECENT_MS = 30_000;
+
 /** Told by the queries of one pool how they went. */
 export interface PoolWatch {
   /** Whether the last word of this pool was trouble: only then `worked` need be called. */
@@ -29,8 +32,15 @@ export interface DatabaseWatchOptions {
  */
 export class DatabaseWatch {
   private readonly troubles = new Map<string, DatabaseTrouble>();
+  private failedAt = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly options: DatabaseWatchOptions) {}
+
+  /** What has failed within the last half minute though the server answers. */
+  get recentTrouble(): 'read-only' | 'busy' | undefined {
+    const status = this.trouble?.status;
+    return status === 'down' || performance.now() - this.failedAt > RECENT_MS ? undefined : status;
+  }
 
   /** The worst that any pool has seen and that no later query has proved wrong. */
   get trouble(): DatabaseTrouble | undefined {
@@ -71,6 +81,7 @@ export class DatabaseWatch {
     if (trouble === undefined) {
       this.troubles.delete(name);
     } else {
+      this.failedAt = performance.now();
       this.troubles.set(name, trouble);
     }
     const now = this.trouble;

@@ -2,12 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import { CAPTURE_TRIGGERS } from './capture-schema.js';
-import { isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
+import { explained, isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
 import { migrationSource } from './migrations.js';
 
 /** Key of the advisory lock: the letters `taskwire` as a 64-bit number. */
 const LOCK_KEY = '8386110886542668389';
 const RETRY_MS = 100;
+/** Table in which knex keeps which steps were applied, and its name in earlier versions. */
+const BOOKS = 'taskwire_migrations';
+const OLD_BOOKS = 'schema_migrations';
 const PATIENCE_MS = 60_000;
 /** How long a step waits for a table: whoever comes after it waits as long, so that writers stop for no longer. */
 const LOCK_TIMEOUT = '1s';
@@ -50,7 +53,8 @@ export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<s
       }
       await sleep(RETRY_MS);
     }
-  } catch (error) {
+  } catch (thrown) {
+    const error = explained(thrown);
     throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
   }
 }
@@ -65,15 +69,37 @@ async function attempt(transaction: Knex.Transaction, { capture }: MigrateOption
     return undefined;
   }
   await transaction.raw(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT}'`);
+  await adoptBooks(transaction);
   const [, names]: [number, string[]] = await transaction.migrate.latest({
     migrationSource,
-    tableName: 'schema_migrations',
+    tableName: BOOKS,
     disableTransactions: true,
   });
   if (capture !== undefined) {
     await setCapture(transaction, capture === 'on');
   }
   return names;
+}
+
+/**
+ * Takes over the table in which earlier versions kept what was applied. Its name belongs to other tools too (Rails has a
+ * table of that name), so it is taken only when it has our columns and our first step.
+ */
+async function adoptBooks(transaction: Knex.Transaction): Promise<void> {
+  const { rows }: { rows: Array<{ ours: boolean }> } = await transaction.raw(
+    `SELECT count(*) = 4 AS ours FROM pg_attribute
+     WHERE attrelid = to_regclass(?) AND attname IN ('id', 'name', 'batch', 'migration_time')
+       AND to_regclass(?) IS NULL`,
+    [OLD_BOOKS, BOOKS],
+  );
+  if (rows[0]?.ours !== true) {
+    return;
+  }
+  const first: { rows: unknown[] } = await transaction.raw(`SELECT FROM ${OLD_BOOKS} WHERE name = '0001_initial'`);
+  if (first.rows.length > 0) {
+    await transaction.raw(`ALTER TABLE ${OLD_BOOKS} RENAME TO ${BOOKS}`);
+    await transaction.raw(`ALTER TABLE IF EXISTS ${OLD_BOOKS}_lock RENAME TO ${BOOKS}_lock`);
+  }
 }
 
 /** Turns the triggers of capture on or off, where they are not so already: that waits for those who write tasks. */

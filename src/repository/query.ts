@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import { isFull, noteServerGone, prepares, watchOf } from './connect-database.js';
-import { isDatabaseUnavailable, isLockTimeout, isReadOnly, isServerGone } from './database-errors.js';
+import { explained, isDatabaseUnavailable, isLockTimeout, isReadOnly, isServerGone } from './database-errors.js';
 
 /**
  * A transaction of another program's client, in which statements are to run.
@@ -81,7 +81,8 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
       watch.worked();
     }
     return result.rows;
-  } catch (error) {
+  } catch (thrown) {
+    const error = explained(thrown);
     if (isReadOnly(error) && !retried && !db.isTransaction) {
       // It has changed nothing, and the next connection leads to the server that takes writes, if there is one.
       return run(db, statement, true);

@@ -12,6 +12,8 @@ type Totals = Pick<ClusterReport, 'clients' | 'totalRooms' | 'partial'>;
 export interface HealthOptions {
   /** Any quick query; rejects when the database does not serve. */
   readonly probeDatabase: () => Promise<unknown>;
+  /** What the queries of late have shown that a probe does not. */
+  readonly databaseTrouble?: () => 'read-only' | 'busy' | undefined;
   readonly brokerState: () => BrokerState;
   readonly readiness: () => Readiness;
   readonly collect: () => Promise<Totals>;
@@ -22,13 +24,23 @@ export interface HealthOptions {
 }
 
 type State = 'up' | 'down';
+/** `read-only`: the database answers and refuses writes. `busy`: all connections of this worker to it are in use. */
+export type DatabaseState = State | 'read-only' | 'busy';
+
+/** What does not work while the database is in a state, in words. */
+const LOST: Readonly<Record<DatabaseState, readonly string[]>> = {
+  up: [],
+  down: [],
+  'read-only': ['writes are refused'],
+  busy: ['requests wait for connections to the database'],
+};
 
 export interface HealthReport {
   readonly status: 'healthy' | 'degraded' | 'starting' | 'draining';
   /** Seconds since 1970. */
   readonly timestamp: number;
   readonly websocket: { readonly active_connections: number; readonly active_rooms: number };
-  readonly components: { readonly database: State; readonly broker: BrokerState['status'] };
+  readonly components: { readonly database: DatabaseState; readonly broker: BrokerState['status'] };
   /** What does not work meanwhile, in words; absent when all is well. */
   readonly lost?: readonly string[];
   /** Whether a worker is missing in the numbers. */
@@ -60,8 +72,10 @@ export class Health {
   async report(): Promise<HealthReport> {
     // As it was when it was asked: whoever asks a worker that is then replaced is not told that there is no service.
     const readiness = this.options.readiness();
-    const { database, report } = await this.find();
-    const { status: broker, lost } = this.options.brokerState();
+    const { database: answers, report } = await this.find();
+    const { status: broker, lost: lostByBroker } = this.options.brokerState();
+    const database = answers === 'up' ? (this.options.databaseTrouble?.() ?? 'up') : answers;
+    const lost = [...LOST[database], ...lostByBroker];
     const whole = database === 'up' && broker === 'up';
     return {
       status: readiness === 'ready' ? (whole ? 'healthy' : 'degraded') : readiness,

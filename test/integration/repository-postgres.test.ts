@@ -49,7 +49,10 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     await Promise.all(open.splice(0).map((db) => db.destroy()));
   });
 
-  after(() => server?.stop());
+  after(async function () {
+    this.timeout(60_000);
+    await server?.stop();
+  });
 
   it('migrates an empty database once, though four processes ask at once', async function () {
     this.timeout(30_000);
@@ -58,6 +61,27 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     const results = await Promise.all(Array.from({ length: 4 }, () => migrate(connect(url, 1))));
     expect(results.filter((names) => names.length > 0)).to.have.length(1);
     expect(await new EventLog(connect(url)).heads(['nobody'])).to.deep.equal(new Map());
+  });
+
+  it('leaves the migrations table of another tool alone, and takes over its own of before', async function () {
+    this.timeout(30_000);
+    for (const [name, theirs] of [
+      ['rails', 'CREATE TABLE schema_migrations (version text PRIMARY KEY)'],
+      ['other_knex', 'CREATE TABLE schema_migrations (id int, name text, batch int, migration_time timestamptz)'],
+    ] as const) {
+      await server.admin(`CREATE DATABASE ${name}`);
+      const db = connect(server.url.replace(/[^/]*$/, name), 1);
+      await db.raw(theirs);
+      expect(await migrate(db)).to.include('0001_initial');
+      expect((await db.raw('SELECT * FROM schema_migrations')).rows).to.deep.equal([]);
+      expect(await migrate(db)).to.deep.equal([]);
+    }
+    await server.admin('CREATE DATABASE earlier');
+    const db = connect(server.url.replace(/[^/]*$/, 'earlier'), 1);
+    await migrate(db);
+    await db.raw('ALTER TABLE taskwire_migrations RENAME TO schema_migrations');
+    await db.raw('ALTER TABLE taskwire_migrations_lock RENAME TO schema_migrations_lock');
+    expect(await migrate(db)).to.deep.equal([]);
   });
 
   it('migrates after a process died in the middle', async function () {

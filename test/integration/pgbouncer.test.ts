@@ -1,0 +1,61 @@
+import { expect } from 'chai';
+import type { Knex } from 'knex';
+import type { TaskEvent } from '../../src/protocol/events.js';
+import { connectDatabase } from '../../src/repository/connect-database.js';
+import { EventLog } from '../../src/repository/event-log.js';
+import { JobRepository } from '../../src/repository/job-repository.js';
+import { migrate } from '../../src/repository/migrate.js';
+import { TaskReader } from '../../src/repository/task-reader.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import { PGBOUNCER_PROGRAMS, PgBouncer } from '../support/pgbouncer.js';
+import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
+import { describeWith } from '../support/programs.js';
+
+describeWith([...POSTGRES_PROGRAMS, ...PGBOUNCER_PROGRAMS], 'behind PgBouncer in transaction mode', function () {
+  this.timeout(120_000);
+  let server: PostgresServer;
+  let bouncer: PgBouncer;
+  const open: Knex[] = [];
+
+  const connect = (parameters: string): Knex => {
+    const db = connectDatabase({ url: bouncer.url('taskwire', parameters), pool: 12 });
+    open.push(db);
+    return db;
+  };
+
+  before(async () => {
+    server = await startPostgres();
+    bouncer = await PgBouncer.start(server.port);
+  });
+  afterEach(() => Promise.all(open.splice(0).map((db) => db.destroy())));
+  after(async () => {
+    await bouncer?.stop();
+    await server?.stop();
+  });
+
+  it('migrates, writes in order and reads back, while sessions change hands', async () => {
+    const db = connect('?prepare=false');
+    await migrate(db);
+    const events: TaskEvent[] = [];
+    const tasks = new TaskRepository(db, { publish: (some) => events.push(...some) });
+    await new JobRepository(db).create({ job_id: '1', user_id: 'alice' });
+    const made = await Promise.all(
+      Array.from({ length: 20 }, () => tasks.createTaskData({ job_id: '1', task_definition_id: 1, is_imua: false })),
+    );
+    await Promise.all(made.map(({ task_id }, fee) => tasks.updateTaskFee(task_id, fee)));
+    expect(events.map(({ seq }) => seq).sort((a, b) => a - b)).to.deep.equal(
+      Array.from({ length: 40 }, (_, i) => i + 1),
+    );
+    const log = new EventLog(db);
+    const page = await log.read({ userId: 'alice', rooms: [{ kind: 'job', id: '1', after: 0 }], limit: 100 });
+    expect(page.events.map(({ seq }) => seq)).to.deep.equal(Array.from({ length: 40 }, (_, i) => i + 1));
+    expect(await new TaskReader(db).getTasksByJob('1')).to.have.length(20);
+  });
+
+  it('says what to add to the URL when it is missing', async () => {
+    const db = connect('');
+    const reason = await new TaskReader(db).getTask(1).catch((error: Error) => error.message);
+    expect(reason).to.match(/prepare=false/);
+    expect(await migrate(db).catch((error: Error) => error.message)).to.match(/prepare=false/);
+  });
+});
