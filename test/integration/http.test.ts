@@ -484,9 +484,9 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
 
     it('each item of a batch is one of them, and a batch that is refused is none', async () => {
       const key = await rest.makeKey('ada', 'user', 5);
-      await rest.request('POST', '/api/jobs', { key: ada, body: { job_id: '70001' } });
+      const job_id = await makeJob();
       const batch = (items: number) => {
-        const item = { job_id: '70001', task_definition_id: 1 };
+        const item = { job_id, task_definition_id: 1 };
         return rest.request('POST', '/api/tasks', { key, body: Array.from({ length: items }, () => item) });
       };
       const left = (answer: RestAnswer): string | null => answer.headers.get('x-ratelimit-remaining');
