@@ -210,8 +210,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data) => {
-        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+      authenticate: async (data, { keyId }) => {
+        // Whoever is in may guess no more keys than whoever stands outside.
+        const identity = await guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
         await rates.check(identity);
         return identity;
       },
