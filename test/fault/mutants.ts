@@ -30,6 +30,10 @@ export const SUITES: Readonly<Record<string, { readonly file: string; readonly t
     file: 'test/contract/repository.test.ts',
     title: 'capture over the embedded database',
   },
+  'test/contract/once.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'writes under keys over the embedded database',
+  },
   'test/contract/broker.suite.ts': { file: 'test/contract/broker.test.ts', title: 'local broker' },
 };
 
@@ -38,6 +42,7 @@ const catchUp = (title: string): NamedTest => ({ file: 'test/unit/catch-up.test.
 const connections = (title: string): NamedTest => ({ file: 'test/unit/connections.test.ts', title });
 const door = (title: string): NamedTest => ({ file: 'test/unit/door.test.ts', title });
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
+const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
 
 export const MUTANTS: readonly Mutant[] = [
@@ -271,10 +276,12 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/repository/task-repository.ts',
     edits: [
       [
-        'const [write] = this.announce(await this.run(statement));',
-        `const [write] = await (this.db as any).transaction(async (trx: any) =>
-          this.announce(await preparedQuery<WriteRow>(trx, statement.sql, statement.bindings)));`,
+        'const rows = await this.run(statementOf(manner));',
+        `const { sql, bindings } = statementOf(manner);
+         const rows: any[] = await (this.db as any).transaction(async (trx: any) =>
+           this.announce(await preparedQuery<WriteRow>(trx, sql, bindings)));`,
       ],
+      ['return this.announce(rows)[0]!;', 'return rows[0];'],
     ],
     killedBy: repository('publish nothing of a write whose commit fails'),
   },
@@ -289,14 +296,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/repository/task-writes.ts',
     edits: [
       [
-        'WITH task AS (\n    UPDATE tasks SET',
-        `WITH held AS MATERIALIZED (
+        'WITH ${seen}task AS (\n    UPDATE tasks SET',
+        `WITH \${seen}held AS MATERIALIZED (
       SELECT s.user_id FROM event_streams s JOIN tasks t ON t.user_id = s.user_id WHERE t.task_id = ? FOR UPDATE OF s
     ), task AS (
     UPDATE tasks SET`,
       ],
       ['${NEXT_MARK} WHERE task_id = ?', '${NEXT_MARK} WHERE task_id = ? AND EXISTS (SELECT FROM held)'],
-      ['bindings: [...values, taskId,', 'bindings: [taskId, ...values, taskId,'],
+      ['...values,\n      taskId,', 'taskId,\n      ...values,\n      taskId,'],
     ],
     killedBy: {
       file: 'test/integration/repository-postgres.test.ts',
@@ -322,6 +329,25 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/repository/capture-schema.ts',
     edits: [['(${UNLOGGED} OR (${UNLOGGED_AGAIN}))', '(${UNLOGGED})']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
+  },
+
+  {
+    name: 'a write under a key is made again',
+    file: 'src/repository/task-repository.ts',
+    edits: [['return key === undefined ? undefined : writeKeyOf(key, write);', 'return undefined;']],
+    killedBy: once('answers what the first one answered'),
+  },
+  {
+    name: 'another write under the same key is answered as the first one',
+    file: 'src/repository/task-repository.ts',
+    edits: [['row.fingerprint !== manner.key?.fingerprint', "row.fingerprint === ''"]],
+    killedBy: once('is refused when it is another one'),
+  },
+  {
+    name: 'keys of items of a batch are ignored',
+    file: 'src/repository/task-repository.ts',
+    edits: [['key: this.keyOf(idempotency_key, ports.fingerprint(item))', 'key: undefined']],
+    killedBy: once('is each item of a batch that has a key'),
   },
 
   // The door and the connections.

@@ -83,6 +83,7 @@ describe('connections of a worker', () => {
     const [good, revoked] = [enter('one', 'good'), enter('two', 'revoked')];
     const maintenance = new Maintenance({
       log: { trim: async () => 0 },
+      cleanWriteKeys: async () => 0,
       apiKeys: { active: async () => new Set(['good']) },
       connections,
       retentionHours: 1,
