@@ -408,7 +408,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'requests are not counted',
     file: 'src/broker/local/local-primary.ts',
-    edits: [['await this.limiter.consume(key, 1)', 'await this.limiter.consume(key, 0)']],
+    edits: [['await this.limiter.consume(key, requests)', 'await this.limiter.consume(key, 0)']],
     killedBy: { file: 'test/contract/broker.suite.ts', title: 'counts the requests of a key over all nodes' },
   },
   {
