@@ -52,7 +52,7 @@ export const userIdInput = z
   .refine(isUserId, { message: 'wants 1 to 128 printable characters' })
   .meta({ pattern: ID_PATTERNS.user });
 
-const status = z.string().regex(/^[a-z0-9_-]{1,32}$/i, 'wants 1 to 32 letters, digits, - or _');
+const status = z.string().regex(/^[A-Za-z0-9_-]{1,32}$/, 'wants 1 to 32 letters, digits, - or _');
 const hash = text(256);
 const fee = z.number().finite();
 /** In events as it will be read back: in UTC, with milliseconds. */

@@ -1,32 +1,16 @@
 import { validate } from '@readme/openapi-parser';
 import { expect } from 'chai';
 import { z } from 'zod';
-import { silentLogger } from '../../src/base/logger.js';
 import { ANSWERS } from '../../src/contract/answers.js';
 import { documents } from '../../src/contract/documents.js';
 import { openApiPath } from '../../src/contract/openapi.js';
 import { BODIES, OPERATIONS } from '../../src/contract/operations.js';
 import { schemaOf } from '../../src/contract/schemas.js';
-import { originCheck } from '../../src/door/origin.js';
-import { type AppOptions, createApp } from '../../src/http/app.js';
-import { restQueues } from '../../src/http/queues.js';
-import { routesOf } from '../../src/http/resource.js';
 import { ERRORS, type ErrorCode, errorEntry } from '../../src/protocol/errors.js';
+import { servedRoutes } from '../support/routes.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: the test looks into all of the document
 type Any = any;
-
-/** The routes of the REST interface; nothing behind them is called. */
-const routes = () =>
-  routesOf(
-    createApp({
-      queues: restQueues({ writes: 1, reads: 1 }),
-      checkOrigin: originCheck([]),
-      maxBodyBytes: 1_000,
-      documents,
-      logger: silentLogger,
-    } as unknown as AppOptions),
-  );
 
 /** Every `$ref` of a document. */
 const refsOf = (text: string): string[] => [...text.matchAll(/"\$ref":"([^"]+)"/g)].map(([, ref]) => ref!);
@@ -42,7 +26,9 @@ describe('the OpenAPI document', () => {
   });
 
   it('has the routes of the program, and no others', () => {
-    const served = routes().flatMap(({ path, methods }) => methods.map((method) => `${method} ${openApiPath(path)}`));
+    const served = servedRoutes().flatMap(({ path, methods }) =>
+      methods.map((method) => `${method} ${openApiPath(path)}`),
+    );
     const described = Object.entries<Any>(document.paths).flatMap(([path, item]) =>
       Object.keys(item).map((method) => `${method.toUpperCase()} ${path}`),
     );
