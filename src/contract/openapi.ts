@@ -21,6 +21,13 @@ const PARAMETERS: Readonly<Record<string, JsonSchema>> = {
   key_id: { type: 'string' },
 };
 
+const ONCE: JsonSchema = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  description: 'The same key and the same write: the first answer again, and no second write.',
+  schema: { type: 'string', pattern: '^[\\x21-\\x7e]{1,255}$' },
+};
+
 const KEY = { apiKey: [] };
 const TOKEN = { token: [] };
 const SECURITY: Readonly<Record<Operation['access'], ReadonlyArray<Readonly<Record<string, readonly string[]>>>>> = {
@@ -101,7 +108,7 @@ function operationObject(path: string, operation: Operation): JsonSchema {
     tags: [tag],
     summary,
     security: SECURITY[access],
-    parameters: [...pathParameters(path), ...queryParameters(operation.query)],
+    parameters: [...pathParameters(path), ...queryParameters(operation.query), ...(operation.once ? [ONCE] : [])],
     ...(body === undefined
       ? {}
       : { requestBody: { required: bodyOptional !== true, content: { 'application/json': { schema: refOf(body) } } } }),

@@ -12,6 +12,7 @@ import {
   createTaskInput,
   executionInput,
   feeInput,
+  jobInput,
   statusInput,
   taskIdInput,
   userIdInput,
@@ -21,13 +22,17 @@ import type { AnswerName } from './answers.js';
 /** The id of the path may be repeated in the body. */
 const repeated = { task_id: z.union([taskIdInput, z.string()]).optional() };
 const items = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(MAX_ITEMS);
-const ofKind = <Kind extends string>(kind: Kind) => ({ task_id: taskIdInput, kind: z.literal(kind) });
+/** An item of a batch may have a key of its own. */
+const once = { idempotency_key: z.string().min(1).max(255).optional() };
+const ofKind = <Kind extends string>(kind: Kind) => ({ task_id: taskIdInput, kind: z.literal(kind), ...once });
 
 /** The bodies of requests, by the name that they have in the document. */
 export const BODIES = {
-  NewJob: ownJobInput,
+  NewJob: z.union([jobInput, ownJobInput]).meta({
+    description: 'A key that sees everything says which job, and whose. Other keys get an id that is made here.',
+  }),
   NewTask: createTaskInput,
-  NewTasks: z.union([createTaskInput, items(createTaskInput)]),
+  NewTasks: z.union([createTaskInput, items(createTaskInput.extend(once))]),
   Execution: executionInput.extend(repeated).meta({ description: 'At least one field.' }),
   Attestation: attestationInput.extend(repeated).meta({ description: 'At least one field.' }),
   Fee: feeInput.extend(repeated),
@@ -65,6 +70,8 @@ export interface Operation {
   readonly alsoAs?: Readonly<Record<string, string>>;
   /** The answer is not JSON at all. */
   readonly text?: string;
+  /** Whether the header Idempotency-Key makes it once. */
+  readonly once?: true;
   /** The answer has the headers of a position. */
   readonly positioned?: true;
   /** Errors beside those that any such request may get. */
@@ -95,7 +102,8 @@ const update = (id: string, body: BodyName, answer: AnswerName, summary: string)
   access: 'key',
   body,
   answers: { 200: answer },
-  errors: ['STREAM_BUSY'],
+  once: true,
+  errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
 });
 
 /** Everything that REST does, by method and path of the route table. */
@@ -112,11 +120,13 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
   'POST /api/jobs': {
     id: 'createJob',
     tag: 'jobs',
-    summary: 'Makes a job; keys that see everything must name the user',
+    summary: 'Makes a job',
     access: 'key',
     body: 'NewJob',
+    bodyOptional: true,
+    once: true,
     answers: { 201: 'Job' },
-    errors: ['ALREADY_EXISTS', 'STREAM_BUSY'],
+    errors: ['ALREADY_EXISTS', 'OWNER_MISMATCH', 'IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
   },
   'GET /api/jobs/:job_id': {
     id: 'getJob',
@@ -133,7 +143,8 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     access: 'key',
     body: 'NewTasks',
     answers: { 201: 'TaskWrite', 207: 'BatchResults' },
-    errors: ['STREAM_BUSY'],
+    once: true,
+    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
   },
   'PUT /api/tasks': {
     id: 'updateTasks',
@@ -142,7 +153,8 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     access: 'key',
     body: 'TaskUpdates',
     answers: { 200: 'BatchResults', 207: 'BatchResults' },
-    errors: ['STREAM_BUSY'],
+    once: true,
+    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
   },
   'GET /api/tasks/job/:job_id': {
     id: 'listTasksOfJob',
@@ -164,6 +176,15 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     access: 'read',
     answers: { 200: 'Task' },
     positioned: true,
+  },
+  'DELETE /api/tasks/:id': {
+    id: 'deleteTask',
+    tag: 'tasks',
+    summary: 'Deletes a task; for keys that see everything',
+    access: 'key',
+    once: true,
+    answers: { 200: 'TaskWrite' },
+    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
   },
   'GET /api/users/:user_id/tasks': {
     id: 'listTasksOfUser',
