@@ -162,10 +162,12 @@ const schema = z.object({
   MAX_BODY_BYTES: count.default(1_048_576),
   /** Tasks of one snapshot; a larger one says `truncated`. */
   MAX_SNAPSHOT_TASKS: count.default(5_000),
-  /** Bytes of one snapshot's tasks; a larger one says `truncated`. */
-  MAX_SNAPSHOT_BYTES: count.default(8_388_608),
-  /** Bytes that wait for a connection before it is closed with SLOW_CONSUMER. */
+  /** Bytes of the tasks in one snapshot; a larger one says `truncated`. Some clients refuse messages of more than 1 MiB. */
+  MAX_SNAPSHOT_BYTES: count.default(1_000_000),
+  /** Bytes that wait for a connection before what comes is kept back until it has taken them. */
   MAX_BUFFERED_BYTES: count.default(1_048_576),
+  /** How long a connection may take nothing of what waits for it before it is closed with SLOW_CONSUMER. */
+  SLOW_CONSUMER_MS: milliseconds.default(10_000),
   /** Recent events of a stream that a worker keeps for short absences. */
   RING_EVENTS: count.default(256),
   /** Bytes of all recent events together in a worker. */

@@ -19,6 +19,7 @@ import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
+import { PlaceClaims } from './door/place-claims.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
@@ -187,6 +188,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     rates,
     addressOf,
     connections: broker,
+    claims: new PlaceClaims((claim) => void bus.send('place-claimed', claim).catch(() => {})),
     maxConnectionsPerIp: perIp,
     refusals,
   });
@@ -207,8 +209,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data) => {
-        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+      authenticate: async (data, { keyId }) => {
+        // Whoever is in may guess no more keys than whoever stands outside.
+        const identity = await guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
         await rates.check(identity);
         return identity;
       },
@@ -311,6 +314,11 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       tokenKeys.forget(keyId);
     }
   }
+  bus.on('place-claimed', ({ keyId, group }) => {
+    if (typeof keyId === 'string' && typeof group === 'string') {
+      connections.probe(keyId, group);
+    }
+  });
   bus.on('key-revoked', revoke);
   bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.

@@ -25,6 +25,8 @@ interface MeteredReceiver extends Receiver {
 
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 export const CLOSE_MS = 5_000;
+/** The same for one that has much to read before, as it reads slowly. */
+export const SLOW_CLOSE_MS = 30_000;
 
 /** States of a receiver, as `ws` has them. */
 const GET_INFO = 0;
@@ -95,7 +97,7 @@ export function meteredServer(meter: () => Meter): new (options: ServerOptions) 
   }
   return class extends WebSocketServer<typeof Socket> {
     constructor(options: ServerOptions) {
-      super({ closeTimeout: CLOSE_MS, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+      super({ closeTimeout: SLOW_CLOSE_MS, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
     }
   } as unknown as new (
     options: ServerOptions,

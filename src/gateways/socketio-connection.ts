@@ -6,13 +6,14 @@ import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { Connections, GatewayConnection, Place } from './connections.js';
+import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
 import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, tooMuch } from './meter.js';
-import { CLOSE_MS } from './metered-socket.js';
+import { CLOSE_MS, SLOW_CLOSE_MS } from './metered-socket.js';
+import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface SocketioConnectionOptions {
   readonly connections: Connections;
@@ -52,13 +53,15 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
   private admission: Admission | undefined;
   /** Bytes given to Engine.IO since its queue was last empty. */
   private queued = 0;
+  /** Bytes that were written although too much waited. */
+  private excess = 0;
   private closing = false;
 
   constructor(
     private readonly socket: TaskSocket,
     private readonly engine: EngineConnection,
     admission: Admission,
-    session: EngineSession,
+    private readonly session: EngineSession,
     private readonly options: SocketioConnectionOptions,
   ) {
     this.meter = session.meter;
@@ -89,6 +92,11 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
   }
 
+  get unsent(): number {
+    const { rawSocket } = this;
+    return (rawSocket === undefined ? 0 : unsentBytes(rawSocket)) + this.queued + (this.pending?.length ?? 0);
+  }
+
   deliver(message: Outgoing): void {
     if (this.closing) {
       return;
@@ -99,17 +107,19 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       return;
     }
     this.options.writer.flush(this);
-    if (this.keepsUp()) {
-      const packet = socketioPacket(message);
+    const packet = socketioPacket(message);
+    if (this.admits(packet.length)) {
       this.queued += packet.length;
       this.engine.write(packet, { compress: false });
+      this.watch();
     }
   }
 
   writeFrames(bytes: Buffer): void {
     const { rawSocket } = this;
-    if (rawSocket !== undefined && this.keepsUp()) {
+    if (rawSocket !== undefined && this.admits(bytes.length)) {
       rawSocket.write(bytes);
+      this.watch();
     }
   }
 
@@ -144,12 +154,40 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
         this.engine.close();
       }
     }
-    setTimeout(() => this.terminate(), CLOSE_MS).unref();
+    setTimeout(() => this.terminate(), code === 'SLOW_CONSUMER' ? SLOW_CLOSE_MS : CLOSE_MS).unref();
+  }
+
+  confirm(done: () => void): void {
+    this.options.writer.flush(this);
+    const ws = this.engine.transport.socket;
+    if (ws === undefined || this.engine.upgrading) {
+      // A poll is asked for when the one before has arrived.
+      setImmediate(done);
+      return;
+    }
+    const onPong = (data: Buffer): void => {
+      if (data.toString('latin1') === CONFIRM) {
+        ws.off('pong', onPong);
+        done();
+      }
+    };
+    ws.on('pong', onPong);
+    ws.ping(CONFIRM);
   }
 
   terminate(): void {
     this.closing = true;
     cutOff(this.engine);
+  }
+
+  probe(): void {
+    const asked = performance.now();
+    this.engine.sendPacket('ping');
+    setTimeout(() => {
+      if (this.session.heardAt < asked) {
+        this.terminate();
+      }
+    }, PROBE_MS).unref();
   }
 
   receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {
@@ -158,7 +196,7 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       if (ack !== undefined) {
         // What was delivered before comes first.
         this.options.writer.flush(this);
-        if (this.keepsUp()) {
+        if (this.admits(ackBytes(outcome))) {
           this.queued += ackBytes(outcome);
           ack(outcome instanceof TaskwireError ? { error: outcome.body } : outcome.data);
         }
@@ -206,13 +244,26 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
   }
 
-  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
-  private keepsUp(): boolean {
-    if (this.backlog <= this.options.limits.MAX_BUFFERED_BYTES) {
+  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
+  private admits(bytes: number): boolean {
+    const { MAX_BUFFERED_BYTES } = this.options.limits;
+    if (this.backlog <= MAX_BUFFERED_BYTES) {
+      this.excess = 0;
+      return true;
+    }
+    this.excess += bytes;
+    if (this.excess <= MAX_BUFFERED_BYTES) {
       return true;
     }
     this.close('SLOW_CONSUMER');
     return false;
+  }
+
+  /** When more waits than may, what comes next waits in the hub. */
+  private watch(): void {
+    if (this.backlog > this.options.limits.MAX_BUFFERED_BYTES) {
+      this.place?.session.fallBehind();
+    }
   }
 }
 

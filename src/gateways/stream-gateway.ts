@@ -203,13 +203,13 @@ class StreamConnection implements GatewayConnection, FrameSink {
     if (this.ending) {
       return;
     }
-    if (this.response.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
-      this.close('SLOW_CONSUMER');
-      return;
-    }
     this.writtenAt = performance.now();
     this.writeHead();
     this.response.write(bytes);
+    if (this.response.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
+      // What comes next waits in the hub, which closes a connection that takes nothing.
+      this.place.session.fallBehind();
+    }
   }
 
   close(code: ErrorCode): void {

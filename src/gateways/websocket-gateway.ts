@@ -12,13 +12,14 @@ import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../p
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { Connections, GatewayConnection, Place } from './connections.js';
+import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
-import { CLOSE_MS, MeteredSocket } from './metered-socket.js';
+import { CLOSE_MS, MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
+import { CONFIRM, unsentBytes } from './unsent.js';
 import { refuseUpgrade } from './upgrade.js';
 
 export interface WebsocketGatewayOptions {
@@ -70,7 +71,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     maxPayload: limits.MAX_MESSAGE_BYTES,
     perMessageDeflate: false,
     WebSocket: TaskSocket,
-    closeTimeout: CLOSE_MS,
+    closeTimeout: SLOW_CLOSE_MS,
     handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
   const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
@@ -103,7 +104,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       heartbeat.add(connection);
       ws.on('message', onMessage);
       ws.on('ping', onHeard);
-      ws.on('pong', onHeard);
+      ws.on('pong', onPong);
       ws.once('close', onClose);
       ws.off('close', leave);
       leave();
@@ -161,6 +162,10 @@ function onHeard(this: WebSocket): void {
   (this as ConnectedSocket).connection?.heard();
 }
 
+function onPong(this: WebSocket, data: Buffer): void {
+  (this as ConnectedSocket).connection?.answered(data);
+}
+
 class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport = 'websocket';
   pending: FrameChain | undefined;
@@ -168,6 +173,9 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
   heardAt = performance.now();
   pingedAt = 0;
   readonly meter: Meter;
+  /** Bytes that were written although too much waited. */
+  private excess = 0;
+  private confirming: (() => void) | undefined;
 
   constructor(
     readonly id: string,
@@ -184,6 +192,10 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     return this.socket.writableLength + (this.pending?.length ?? 0);
   }
 
+  get unsent(): number {
+    return unsentBytes(this.socket) + (this.pending?.length ?? 0);
+  }
+
   deliver(message: Outgoing): void {
     if (this.ws.readyState !== WebSocket.OPEN) {
       return;
@@ -191,14 +203,16 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     this.meter.spend(costOfMessage(message));
     if (this.options.limits.DIRECT_FRAMES) {
       this.options.writer.add(this, plainFrame(message));
-    } else if (this.keepsUp()) {
+    } else if (this.admits(message.payload.length)) {
       this.ws.send(message.payload, { binary: false });
+      this.watch();
     }
   }
 
   writeFrames(bytes: Buffer): void {
-    if (this.ws.readyState === WebSocket.OPEN && this.keepsUp()) {
+    if (this.ws.readyState === WebSocket.OPEN && this.admits(bytes.length)) {
       this.socket.write(bytes);
+      this.watch();
     }
   }
 
@@ -208,10 +222,31 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
       this.options.writer.flush(this);
     }
     this.ws.close(close, code);
+    if (code !== 'SLOW_CONSUMER') {
+      setTimeout(() => this.terminate(), CLOSE_MS).unref();
+    }
   }
 
   terminate(): void {
     this.ws.terminate();
+  }
+
+  confirm(done: () => void): void {
+    this.confirming = done;
+    if (this.ws.readyState === WebSocket.OPEN) {
+      this.options.writer.flush(this);
+      this.ws.ping(CONFIRM);
+    }
+  }
+
+  /** A pong has come: to the heartbeat, or to `confirm`. */
+  answered(data: Buffer): void {
+    this.heard();
+    if (data.toString('latin1') === CONFIRM) {
+      const { confirming } = this;
+      this.confirming = undefined;
+      confirming?.();
+    }
   }
 
   heard(): void {
@@ -224,6 +259,16 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     if (this.ws.readyState === WebSocket.OPEN) {
       this.ws.ping();
     }
+  }
+
+  probe(): void {
+    const asked = performance.now();
+    this.ping();
+    setTimeout(() => {
+      if (this.heardAt < asked) {
+        this.terminate();
+      }
+    }, PROBE_MS).unref();
   }
 
   receive(data: RawData, isBinary: boolean): void {
@@ -259,13 +304,26 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     this.deliver({ type, payload: Buffer.from(text) });
   }
 
-  /** Whether the client takes what it is sent. What comes now may be large; what came before tells. */
-  private keepsUp(): boolean {
-    if (this.socket.writableLength <= this.options.limits.MAX_BUFFERED_BYTES) {
+  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
+  private admits(bytes: number): boolean {
+    const { MAX_BUFFERED_BYTES } = this.options.limits;
+    if (this.socket.writableLength <= MAX_BUFFERED_BYTES) {
+      this.excess = 0;
+      return true;
+    }
+    this.excess += bytes;
+    if (this.excess <= MAX_BUFFERED_BYTES) {
       return true;
     }
     this.close('SLOW_CONSUMER');
     return false;
+  }
+
+  /** When more waits than may, what comes next waits in the hub. */
+  private watch(): void {
+    if (this.socket.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
+      this.place?.session.fallBehind();
+    }
   }
 }
 

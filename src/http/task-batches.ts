@@ -57,6 +57,9 @@ export function updateTasks(
   });
 }
 
+/** The items of a batch beyond the first, each of which counts as a request; a batch that is refused as a whole has none. */
+export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_ITEMS ? 0 : Math.max(0, length - 1));
+
 type Item = Readonly<Record<string, unknown>>;
 
 interface BatchPorts {

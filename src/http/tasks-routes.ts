@@ -13,7 +13,7 @@ import type { TaskWrite } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
 import { resource } from './resource.js';
-import { createTasks, type TaskWritePorts, updateTasks } from './task-batches.js';
+import { createTasks, moreItems, type TaskWritePorts, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
 export interface TaskRoutePorts extends TaskWritePorts {
@@ -33,18 +33,20 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
     });
 
   resource(router, '/api/tasks', {
-    post: endpoint(async ({ identity, body }): Promise<Answer> => {
+    post: endpoint(async ({ identity, body, countMore }): Promise<Answer> => {
       if (Array.isArray(body)) {
+        await countMore(moreItems(body));
         return createTasks(ports, identity, body);
       }
       const input = parseInput(createTaskInput, objectOf(body));
       const owner = await access.resolve(identity, jobRoomOf(input.job_id));
       return { status: 201, body: await queues.writes.run(owner, () => tasks.createTaskData(input)) };
     }),
-    put: endpoint(async ({ identity, body }): Promise<Answer> => {
+    put: endpoint(async ({ identity, body, countMore }): Promise<Answer> => {
       if (!Array.isArray(body)) {
         throw new TaskwireError('INVALID_REQUEST', { message: 'The body must be a JSON array of updates' });
       }
+      await countMore(moreItems(body));
       return updateTasks(ports, identity, body);
     }),
   });

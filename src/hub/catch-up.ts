@@ -1,9 +1,9 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import type { Position } from '../protocol/messages.js';
-import type { RoomCursor } from '../repository/log.js';
-import type { LogReader } from './log-reader.js';
+import type { Position, SnapshotRequest } from '../protocol/messages.js';
+import type { LogReader, SnapshotExtent } from './log-reader.js';
 import type { Membership } from './membership.js';
-import type { EventPage, HubEvent } from './message.js';
+import type { EventPage, RoomSnapshot } from './message.js';
+import { Progress } from './progress.js';
 import type { Subscription } from './subscription.js';
 
 /*
@@ -20,31 +20,43 @@ import type { Subscription } from './subscription.js';
  *              at `since`, when the epoch is the stream's and the log still reaches back to it;
  *              else at a snapshot, which is sent at once, for a job's room or when `since` could not be served;
  *              else where the membership stood when the catch-up began.
+ *   partial  The snapshot did not fit into one message, and the client wants all of it (`sendRest`). Parts follow, from newer
+ *            tasks to older ones. Each is true at a position of its own, and before it comes what happened up to there
+ *            to the tasks that were sent already. So at each moment the client has some tasks, all true at one position.
  *   behind   Events after `after` are missing. They are sent page by page, by rising `seq`, for all rooms of the
- *            membership at once (`sendPage`). `after` rises with each page. When the log no longer has the next event,
+ *            membership at once (`sendPage`). `after` rises with each event. When the log no longer has the next event,
  *            the room gets a snapshot and is placed anew.
  *   live     What is missing stands in the stream's ring. In one turn of the event loop it is sent, the rooms are
- *            joined and the answers are given (`goLive`, `answer`), so no event falls between.
+ *            joined and the answers are given (`goLive`), so no event falls between.
  *   refused  Something failed: the log could not be read, or it is another one now (STREAM_RESET). The client is told.
  *
- * The rooms that the connection was in before are held from `hold` to `release`: live events pass them by and are sent
- * from here, in order with the others. They go on whether the catch-up succeeds or is refused (`abandon`). A room that
- * is asked for again while it is live is one of those asked for, and goes on as before when it is refused.
+ * The rooms that the connection was in before are held meanwhile: live events pass them by and are sent from here, in
+ * order with the others. They go on whether the catch-up succeeds or is refused. A room that is asked for again while it
+ * is live is one of those asked for, and goes on as before when it is refused.
+ *
+ * A client that does not keep up is held in the same way, without asking for anything: its rooms are `behind` until it
+ * has taken what was sent, and what comes meanwhile waits in the ring or in the log.
+ *
+ * What is large (a snapshot, a part, a page) goes through the connection's Line, one at a time.
  */
 
 /** What a catch-up asks of its surroundings. */
 export interface CatchUpPorts {
   readonly log: Pick<LogReader, 'page' | 'state' | 'snapshot'>;
-  /** Resolves when the connection can take another page. */
-  drained(membership: Membership): Promise<void>;
   /** Told of a refusal that is nobody's fault but ours. */
   onError(membership: Membership, error: TaskwireError): void;
 }
 
-/** Serves everything that was asked of a membership, and what is asked meanwhile. One call works, others return at once. */
-export async function catchUp(membership: Membership, ports: CatchUpPorts): Promise<void> {
+/**
+ * Serves everything that was asked of a membership, and what is asked meanwhile. One call works, others return at once.
+ * @param fellBehind the client does not keep up: its rooms are brought up to date when it has taken what waits
+ */
+export async function catchUp(membership: Membership, ports: CatchUpPorts, fellBehind = false): Promise<void> {
   if (!membership.beginCatchUp()) {
     return;
+  }
+  if (fellBehind) {
+    await serve(membership, [], ports);
   }
   // What is asked for in one turn belongs together.
   await Promise.resolve();
@@ -61,11 +73,13 @@ export async function catchUp(membership: Membership, ports: CatchUpPorts): Prom
 async function serve(membership: Membership, asked: readonly Subscription[], ports: CatchUpPorts): Promise<void> {
   let work: CatchUp | undefined;
   try {
-    await membership.stream.ready;
+    if (asked.length > 0) {
+      await membership.stream.ready;
+    }
     work = new CatchUp(membership, asked, ports);
     await work.run();
   } catch (error) {
-    work?.abandon();
+    work?.progress.abandon();
     const refusal = toTaskwireError(error);
     if (!membership.closed) {
       for (const subscription of asked) {
@@ -79,49 +93,31 @@ async function serve(membership: Membership, asked: readonly Subscription[], por
 }
 
 class CatchUp {
-  private readonly names: ReadonlySet<string>;
-  /** Those of `asked` that have their place, in order. */
-  private placed: Subscription[] = [];
-  /** The membership's position when it was held: events up to here went out live. */
-  private readonly heldAt: number;
+  readonly progress: Progress;
 
   constructor(
     private readonly membership: Membership,
     private readonly asked: readonly Subscription[],
     private readonly ports: CatchUpPorts,
   ) {
-    this.names = new Set(asked.map(({ room }) => room.name));
-    membership.hold(this.names);
-    this.heldAt = membership.position;
+    this.progress = new Progress(membership, asked);
   }
 
   async run(): Promise<void> {
-    const { membership, ports } = this;
     for (const subscription of this.asked) {
-      this.placed.push(subscription);
+      this.progress.add(subscription);
       await this.place(subscription);
-      if (membership.closed) {
+      if (this.membership.closed) {
         return;
       }
     }
-    for (;;) {
-      // What goes live behind a snapshot that is still on its way would look like a connection that does not read.
-      await ports.drained(membership);
-      if (membership.closed) {
+    while (!this.membership.closed) {
+      const lost = await this.membership.line.whenClear(() => this.advance());
+      if (lost === undefined) {
         return;
       }
-      if (this.nothingIsFar()) {
-        this.goLive();
-        this.answer();
-        return;
-      }
-      const page = await ports.log.page(membership.keyId, membership.stream.userId, this.cursors());
-      if (membership.closed) {
-        return;
-      }
-      await this.sendPage(page);
-      if (membership.closed) {
-        return;
+      for (const subscription of lost) {
+        await this.sendSnapshot(subscription);
       }
     }
   }
@@ -130,19 +126,24 @@ class CatchUp {
   private async place(subscription: Subscription): Promise<void> {
     const { since, epoch, snapshot } = subscription.asked;
     const { stream } = this.membership;
+    const rest = typeof snapshot === 'object' ? snapshot.before : undefined;
     if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
       const near = since <= stream.last && stream.ring.covers(since, stream.last);
       if (near || (await this.logReaches(since))) {
         subscription.startAt(since, true);
+        await this.sendRest(subscription, rest);
         return;
       }
     }
     // Rooms other than jobs have no snapshot unless it is asked for or replaces what could not be replayed.
-    if (snapshot ?? (subscription.room.kind === 'job' || since !== undefined)) {
+    if (since === undefined && rest !== undefined) {
+      subscription.startAt(this.progress.heldAt, false);
+      await this.sendRest(subscription, rest);
+    } else if (snapshot ?? (subscription.room.kind === 'job' || since !== undefined)) {
       await this.sendSnapshot(subscription);
     } else {
       // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
-      subscription.startAt(this.heldAt, false);
+      subscription.startAt(this.progress.heldAt, false);
     }
   }
 
@@ -157,63 +158,139 @@ class CatchUp {
     return since >= state.floor && since <= state.seq;
   }
 
-  /** Sends a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
+  /** Sends a snapshot, and its parts when the client wants them and there are any. */
   private async sendSnapshot(subscription: Subscription): Promise<void> {
-    const { membership, ports } = this;
-    await ports.drained(membership);
-    const known = this.highest();
-    let snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
+    const { membership } = this;
+    const { parts, extent } = extentOf(subscription.asked.snapshot);
+    const oldest = await membership.line.whenClear(async () => {
+      const bytes = parts ? membership.line.window : undefined;
+      const snapshot = await this.readSnapshot(subscription, { ...extent, bytes });
+      if (membership.closed) {
+        return undefined;
+      }
+      membership.line.deliver(snapshot.message);
+      subscription.startAt(snapshot.seq, false);
+      return snapshot.truncated ? snapshot.oldest : undefined;
+    });
+    if (parts) {
+      await this.sendRest(subscription, oldest);
+    }
+  }
+
+  /** Sends the tasks below an id, part by part, each no larger than what the line takes at once. */
+  private async sendRest(subscription: Subscription, end: number | undefined): Promise<void> {
+    const { membership, progress } = this;
+    let before = end;
+    while (before !== undefined && !membership.closed) {
+      const { extent } = extentOf(subscription.asked.snapshot);
+      const below = before;
+      subscription.expectRest(below);
+      before = await membership.line.whenClear(async () => {
+        const part = await this.readSnapshot(subscription, { ...extent, bytes: membership.line.window, before: below });
+        await this.bringTo(part.seq);
+        if (membership.closed) {
+          return undefined;
+        }
+        membership.line.deliver(part.message);
+        progress.reach(part.seq);
+        return part.truncated ? part.oldest : undefined;
+      });
+    }
+    subscription.expectRest(undefined);
+  }
+
+  /** Reads a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
+  private async readSnapshot({ room }: Subscription, extent: SnapshotExtent): Promise<RoomSnapshot> {
+    const { membership, ports, progress } = this;
+    const known = progress.highest;
+    let snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {
       // Equal reads are shared: that one had begun before this was known.
-      snapshot = await ports.log.snapshot(membership.keyId, subscription.room);
+      snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     }
     if (membership.closed) {
-      return;
+      return snapshot;
     }
     this.checkEpoch(snapshot);
     if (snapshot.seq < known) {
       membership.stream.observeHead(snapshot, known);
       throw new TaskwireError('STREAM_RESET');
     }
-    membership.connection.deliver(snapshot.message);
-    subscription.startAt(snapshot.seq, false);
+    return snapshot;
   }
 
-  private async sendPage(page: EventPage): Promise<void> {
-    this.checkEpoch(page);
-    // The log was trimmed while it was being read: what cannot be completed is replaced by a snapshot.
-    if (this.goingOn().length > 0 && page.floor > this.membership.position) {
+  /** Sends everything that is missing up to a position, and nothing above it. */
+  private async bringTo(goal: number): Promise<void> {
+    const { membership, progress } = this;
+    const { stream } = membership;
+    while (progress.lowest < goal && !membership.closed) {
+      if (goal <= stream.last && stream.ring.covers(progress.lowest, stream.last)) {
+        progress.sendFromRing(goal);
+        return;
+      }
+      const page = await this.readPage();
+      if ((progress.lost(page.floor)?.length ?? 1) > 0) {
+        throw new TaskwireError('STREAM_RESET');
+      }
+      await this.sendPage(page, goal);
+    }
+  }
+
+  /**
+   * Lets the rooms go live when what is missing is near, or sends a page of it.
+   * @returns rooms that need a snapshot, as the log no longer has what they miss; undefined at the end
+   */
+  private async advance(): Promise<readonly Subscription[] | undefined> {
+    const { membership, progress } = this;
+    if (membership.closed) {
+      return undefined;
+    }
+    if (progress.near) {
+      progress.goLive();
+      this.answer();
+      return undefined;
+    }
+    const page = await this.readPage();
+    if (membership.closed) {
+      return undefined;
+    }
+    const lost = progress.lost(page.floor);
+    if (lost === undefined) {
       throw new TaskwireError('STREAM_RESET');
     }
-    const lost = this.placed.filter(({ after }) => after < page.floor);
-    for (const subscription of lost) {
-      await this.sendSnapshot(subscription);
+    if (lost.length === 0) {
+      await this.sendPage(page, Number.POSITIVE_INFINITY);
     }
-    if (this.membership.closed || lost.length > 0) {
-      return;
+    return lost;
+  }
+
+  private async readPage(): Promise<EventPage> {
+    const { keyId, stream } = this.membership;
+    const page = await this.ports.log.page(keyId, stream.userId, this.progress.cursors());
+    if (!this.membership.closed) {
+      this.checkEpoch(page);
     }
+    return page;
+  }
+
+  /** Sends the events of a page up to a position, no faster than the client takes them. */
+  private async sendPage(page: EventPage, goal: number): Promise<void> {
+    const { membership, progress } = this;
     for (const event of page.events) {
-      this.send(event);
+      if (membership.line.full) {
+        await membership.line.clear();
+      }
+      if (membership.closed || event.seq > goal) {
+        break;
+      }
+      progress.send(event);
+      progress.reach(event.seq);
     }
-    this.reach(page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0));
-  }
-
-  /** Whether all that is missing stands in the ring. */
-  private nothingIsFar(): boolean {
-    const { last, ring } = this.membership.stream;
-    const [lowest, highest] = [this.lowest(), this.highest()];
-    return lowest >= highest || (highest === last && ring.covers(lowest, highest));
-  }
-
-  private goLive(): void {
-    const { membership, placed } = this;
-    const { stream } = membership;
-    for (const event of stream.ring.after(this.lowest(), stream.last)) {
-      this.send(event);
+    // What was left out is above the goal.
+    const end = page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0);
+    if (!membership.closed) {
+      progress.reach(Math.min(end, goal));
     }
-    this.reach(stream.last);
-    membership.enter(placed);
-    membership.release(this.lowest());
   }
 
   private answer(): void {
@@ -224,95 +301,6 @@ class CatchUp {
     }
   }
 
-  /** The catch-up failed: the rooms of before are served again, from where they were left. */
-  abandon(): void {
-    const { membership } = this;
-    const { stream } = membership;
-    this.placed = this.askedAgain();
-    if (membership.closed) {
-      return;
-    }
-    if (membership.rooms.length === 0) {
-      membership.release(membership.position);
-    } else if (stream.ring.covers(this.lowest(), stream.last)) {
-      this.goLive();
-    } else {
-      membership.connection.close('STREAM_RESET');
-    }
-  }
-
-  /** Rooms that the connection is in although they were asked for: what it has got of them meanwhile stays got. */
-  private askedAgain(): Subscription[] {
-    const { heldAt } = this;
-    return this.membership.rooms.filter(this.isAsked).map((before) => {
-      const again = this.placed.find(({ room }) => room.name === before.room.name);
-      before.reach(Math.max(heldAt, again?.after ?? 0));
-      if (again !== undefined && again.from > heldAt) {
-        before.from = again.from;
-      }
-      return before;
-    });
-  }
-
-  private readonly isAsked = ({ room }: Subscription): boolean => this.names.has(room.name);
-
-  /** The rooms of before that go on. One may be left at any time. */
-  private goingOn(): Subscription[] {
-    return this.membership.rooms.filter((subscription) => !this.isAsked(subscription));
-  }
-
-  /** Sends an event unless none of the rooms wants it or the connection has had it. */
-  private send(event: HubEvent): void {
-    const { membership } = this;
-    const { seq } = event;
-    let wanted = false;
-    for (const subscription of membership.rooms) {
-      if (subscription.holds(event) && !this.isAsked(subscription)) {
-        if (seq > subscription.from && seq <= this.heldAt) {
-          return;
-        }
-        wanted ||= seq > membership.position;
-      }
-    }
-    for (const subscription of this.placed) {
-      if (seq > subscription.after && subscription.holds(event)) {
-        wanted = true;
-        subscription.replayed += 1;
-      }
-    }
-    if (wanted) {
-      membership.connection.deliver(event);
-    }
-  }
-
-  private reach(seq: number): void {
-    this.membership.reach(seq);
-    for (const subscription of this.placed) {
-      subscription.reach(seq);
-    }
-  }
-
-  /** Up to where every room is known to be complete. */
-  private lowest(): number {
-    const before = this.goingOn().length > 0 ? this.membership.position : Number.POSITIVE_INFINITY;
-    return this.placed.reduce((lowest, { after }) => Math.min(lowest, after), before);
-  }
-
-  /** The position up to which the log is known here. */
-  private highest(): number {
-    const { membership } = this;
-    const known = Math.max(membership.position, membership.stream.last);
-    return this.placed.reduce((highest, { after }) => Math.max(highest, after), known);
-  }
-
-  private cursors(): RoomCursor[] {
-    const cursor = ({ room }: Subscription, after: number): RoomCursor => ({ kind: room.kind, id: room.id, after });
-    return [
-      ...this.goingOn().map((subscription) => cursor(subscription, this.membership.position)),
-      ...this.placed.map((subscription) => cursor(subscription, subscription.after)),
-    ];
-  }
-
   /** Another epoch means another database: the stream is reset and everybody subscribes again. */
   private checkEpoch(head: Position): void {
     const { stream } = this.membership;
@@ -321,4 +309,13 @@ class CatchUp {
       throw new TaskwireError('STREAM_RESET');
     }
   }
+}
+
+/** What a client wants of a snapshot: whether all of it, and how much in one message. */
+function extentOf(asked: boolean | SnapshotRequest | undefined): { parts: boolean; extent: SnapshotExtent } {
+  if (typeof asked !== 'object') {
+    return { parts: false, extent: { inParts: false } };
+  }
+  const { parts = true, limit } = asked;
+  return { parts, extent: { inParts: parts, limit } };
 }

@@ -23,8 +23,7 @@ export interface Outgoing {
  * The gateway's side of one connection, as the hub sees it: the port between hub and gateways.
  *
  * `deliver` must keep the order of its calls on the wire, also in relation to acknowledgements that the gateway sends
- * itself, must not throw, and must not block: a connection that takes too long is closed by its gateway with
- * SLOW_CONSUMER. After `close` or a disconnect it ignores what it is given.
+ * itself, must not throw, and must not block. When too much waits, the gateway calls the session's `fallBehind`. After `close` or a disconnect it ignores what it is given.
  */
 export interface Connection {
   readonly id: string;
@@ -32,6 +31,13 @@ export interface Connection {
   identity: Identity;
   deliver(message: Outgoing): void;
   close(code: ErrorCode): void;
-  /** Bytes that wait to be sent. */
+  /** Bytes that wait to be sent. A message counts until its last byte is sent. */
   readonly backlog: number;
+  /** A figure that falls whenever bytes are sent, also in the middle of a message; absent: `backlog` is all there is. */
+  readonly unsent?: number;
+  /**
+   * Asks the client whether it has got everything that was delivered.
+   * @param done called when it has, and never when the connection ends before. Asked again only after that.
+   */
+  confirm?(done: () => void): void;
 }

@@ -2,29 +2,31 @@ import { controlText, type Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { type CatchUpPorts, catchUp } from './catch-up.js';
 import type { Connection } from './connection.js';
+import { Line, type LineEnd, type LineOptions } from './line.js';
 import { Membership } from './membership.js';
 import type { Stream } from './stream.js';
 import type { Subscription } from './subscription.js';
 
 /** What a client asks of its hub. */
 export interface ClientPorts extends CatchUpPorts {
+  readonly line: LineOptions;
   follow(userId: string): Stream;
   forget(client: HubClient): void;
-  /** A clock that never steps, in milliseconds. */
-  now(): number;
 }
 
 /** One connection in the hub: its memberships, at most one a stream. */
-export class HubClient {
+export class HubClient implements LineEnd {
   private memberships: readonly Membership[] = [];
   private toldAt: number;
+  private readonly line: Line;
   private closed = false;
 
   constructor(
     private readonly connection: Connection,
     private readonly ports: ClientPorts,
   ) {
-    this.toldAt = ports.now();
+    this.line = new Line(connection, ports.line, this);
+    this.toldAt = ports.line.clock.now();
   }
 
   /** Rooms that the connection is in. */
@@ -49,7 +51,7 @@ export class HubClient {
     }
     let membership = this.memberships.find(({ stream }) => stream.userId === owner);
     if (membership === undefined || membership.closed) {
-      membership = new Membership(this.connection, this.ports.follow(owner));
+      membership = new Membership(this.line, this.ports.follow(owner));
       this.memberships = [...this.memberships, membership];
     }
     membership.ask(subscription);
@@ -70,13 +72,13 @@ export class HubClient {
 
   /** Where the connection stands in each of its rooms. */
   positions(): Array<{ room: string } & Position> {
-    this.toldAt = this.ports.now();
+    this.toldAt = this.ports.line.clock.now();
     return this.memberships.flatMap((membership) => membership.tell());
   }
 
   /**
    * Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log.
-   * @param now by the clock of the ports
+   * @param now by the hub's clock
    * @param interval milliseconds after which a client is told again
    */
   tellPositions(now: number, interval: number): void {
@@ -90,8 +92,24 @@ export class HubClient {
     }
   }
 
+  /** The client does not keep up: nothing more of its rooms is sent until it has taken what waits, and then all of it. */
+  fallBehind(): void {
+    for (const membership of this.memberships) {
+      if (membership.rooms.length > 0) {
+        void catchUp(membership, this.ports, true).then(() => this.drop(membership));
+      }
+    }
+  }
+
+  /** The client takes nothing. */
+  stall(): void {
+    this.connection.close('SLOW_CONSUMER');
+    this.close();
+  }
+
   close(): void {
     this.closed = true;
+    this.line.close();
     for (const membership of this.memberships) {
       membership.end();
     }

@@ -1,11 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../base/logger.js';
 import { type Availability, type Subscribing, streamChannel } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Connection } from './connection.js';
 import { type ClientPorts, HubClient } from './hub-client.js';
+import type { Clock } from './line.js';
 import { type HubLog, LogReader, type LogReaderOptions } from './log-reader.js';
-import type { Membership } from './membership.js';
 import { RingBudget } from './ring.js';
 import { Stream, type StreamCounters, type StreamPorts } from './stream.js';
 
@@ -15,14 +16,15 @@ export interface HubOptions extends LogReaderOptions {
   readonly RECONCILE_MS: number;
   readonly RECONCILE_IDLE_MS: number;
   readonly MAX_BUFFERED_BYTES: number;
+  readonly SLOW_CONSUMER_MS: number;
   readonly POSITION_INTERVAL_MS: number;
 }
 
 /** How long a stream is followed after its last member left: clients that come back find its ring. */
 const LINGER_MS = 30_000;
 const SWEEP_MS = 5_000;
-/** How long a replay waits for a connection to take what it was sent. */
-const DRAIN_PATIENCE_MS = 30_000;
+
+const SYSTEM_CLOCK: Clock = { now: () => performance.now(), sleep };
 
 /**
  * The rooms of one worker: follows the streams that its connections need, keeps each in order, and repairs from the log
@@ -47,16 +49,14 @@ export class Hub {
     log: HubLog,
     private readonly options: HubOptions,
     private readonly logger: Logger,
-    /** A clock that never steps, in milliseconds. */
-    private readonly now: () => number = () => performance.now(),
+    private readonly clock: Clock = SYSTEM_CLOCK,
   ) {
     this.log = new LogReader(log, options);
     this.clientPorts = {
       log: this.log,
-      drained: (membership) => this.drained(membership),
+      line: { clearBytes: options.MAX_BUFFERED_BYTES / 4, stallMs: options.SLOW_CONSUMER_MS, clock },
       follow: (userId) => this.follow(userId),
       forget: (client) => this.clients.delete(client),
-      now,
       onError: ({ stream }, error) => this.logger.error('subscription failed', { user: stream.userId, error }),
     };
     this.budget = new RingBudget(options.RING_BYTES);
@@ -220,20 +220,8 @@ export class Hub {
     counters: this.counters,
   };
 
-  private async drained(membership: Membership): Promise<void> {
-    const { connection } = membership;
-    const start = this.now();
-    while (connection.backlog > this.options.MAX_BUFFERED_BYTES / 4 && !membership.closed) {
-      if (this.now() - start > DRAIN_PATIENCE_MS) {
-        connection.close('SLOW_CONSUMER');
-        return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-  }
-
   private sweep(): void {
-    const now = this.now();
+    const now = this.clock.now();
     for (const stream of this.streams.values()) {
       if (stream.idleFor(now) >= LINGER_MS) {
         this.unfollow(stream);

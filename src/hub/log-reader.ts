@@ -13,7 +13,8 @@ export interface HubLog {
   heads(userIds: readonly string[]): Promise<ReadonlyMap<string, Position>>;
   read(query: ReplayQuery): Promise<ReplayPage>;
   state(userId: string): Promise<ReplayState | undefined>;
-  snapshot(room: Room, limit: number, bytes: number): Promise<Snapshot | undefined>;
+  /** @param before only tasks with lower ids */
+  snapshot(room: Room, limit: number, bytes: number, before?: number): Promise<Snapshot | undefined>;
 }
 
 export interface LogReaderOptions {
@@ -25,6 +26,18 @@ export interface LogReaderOptions {
 
 /** Events that one read brings a stream that misses some. */
 const REPAIR_PAGE = 1_000;
+
+/** How much of a room one message brings: its newest tasks, or the newest of those below an id. */
+export interface SnapshotExtent {
+  /** Most tasks. */
+  readonly limit?: number | undefined;
+  /** Most bytes of the tasks. */
+  readonly bytes?: number | undefined;
+  /** Whether the rest follows, and the message says so. */
+  readonly inParts: boolean;
+  /** Only tasks with lower ids: a part. */
+  readonly before?: number;
+}
 
 const SNAPSHOT_TYPES = { job: 'JOB_TASKS_SNAPSHOT', task: 'TASK_SNAPSHOT', user: 'USER_TASKS_SNAPSHOT' } as const;
 
@@ -87,8 +100,11 @@ export class LogReader {
   }
 
   /** @throws TaskwireError NOT_FOUND */
-  snapshot(keyId: string, room: Room): Promise<RoomSnapshot> {
-    return this.queue.share(`snapshot ${room.name}`, keyId, () => this.readSnapshot(room));
+  snapshot(keyId: string, room: Room, extent: SnapshotExtent): Promise<RoomSnapshot> {
+    const { limit = '', bytes = '', inParts, before = '' } = extent;
+    return this.queue.share(`snapshot ${room.name} ${limit} ${bytes} ${inParts} ${before}`, keyId, () =>
+      this.readSnapshot(room, extent),
+    );
   }
 
   private async readPage(query: ReplayQuery): Promise<EventPage> {
@@ -96,25 +112,27 @@ export class LogReader {
     return { ...page, events: page.events.map(hubEventOf) };
   }
 
-  private async readSnapshot(room: Room): Promise<RoomSnapshot> {
-    const snapshot = await this.log.snapshot(room, this.options.MAX_SNAPSHOT_TASKS, this.options.MAX_SNAPSHOT_BYTES);
+  private async readSnapshot(room: Room, extent: SnapshotExtent): Promise<RoomSnapshot> {
+    const { MAX_SNAPSHOT_TASKS, MAX_SNAPSHOT_BYTES } = this.options;
+    const { inParts, before } = extent;
+    const limit = Math.min(extent.limit ?? MAX_SNAPSHOT_TASKS, MAX_SNAPSHOT_TASKS);
+    const bytes = Math.min(extent.bytes ?? MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES);
+    const snapshot = await this.log.snapshot(room, limit, bytes, before);
     if (snapshot === undefined) {
       throw new TaskwireError('NOT_FOUND');
     }
-    const { seq, epoch, userId, tasks, truncated } = snapshot;
-    const type = SNAPSHOT_TYPES[room.kind];
-    const payload = Buffer.from(
-      snapshotText(type, {
-        ids: {
-          ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
-          user_id: userId,
-          ...(truncated ? { truncated } : {}),
-        },
-        tasks,
-        position: { seq, epoch },
-      }),
-    );
-    return { seq, epoch, message: { type, payload } };
+    const { seq, epoch, truncated, oldest } = snapshot;
+    const type = before === undefined ? SNAPSHOT_TYPES[room.kind] : 'SNAPSHOT_PART';
+    const data = {
+      ...(before === undefined ? {} : { room: room.name }),
+      ...(room.kind === 'job' ? { job_id: room.id } : room.kind === 'task' ? { task_id: Number(room.id) } : {}),
+      user_id: snapshot.userId,
+      ...(truncated ? { ...(before === undefined ? { truncated } : {}), before: oldest } : {}),
+      ...(truncated && inParts ? { parts: true } : {}),
+      ...(before === undefined || truncated ? {} : { complete: true }),
+    };
+    const payload = Buffer.from(snapshotText(type, { ids: data, tasks: snapshot.tasks, position: { seq, epoch } }));
+    return { seq, epoch, truncated, oldest, message: { type, payload } };
   }
 }
 

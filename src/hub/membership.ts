@@ -1,5 +1,6 @@
 import type { Room } from '../protocol/rooms.js';
 import type { Connection } from './connection.js';
+import type { Line } from './line.js';
 import type { HubEvent } from './message.js';
 import type { Member, Stream } from './stream.js';
 import type { Subscription } from './subscription.js';
@@ -27,11 +28,13 @@ export class Membership implements Member {
   private delivery = 0;
   /** Highest position that the client was told outside of events. */
   private told = 0;
+  readonly connection: Connection;
 
   constructor(
-    readonly connection: Connection,
+    readonly line: Line,
     readonly stream: Stream,
   ) {
+    this.connection = line.connection;
     stream.add(this);
   }
 
@@ -124,10 +127,13 @@ export class Membership implements Member {
     this.live = [...others, ...entering.values()];
   }
 
-  /** Takes live events again; everything up to `position` has been sent. */
-  release(position: number): void {
+  /**
+   * Takes live events again; everything up to `position` has been sent.
+   * @param told whether the client is told the position
+   */
+  release(position: number, told: boolean): void {
     this.after = position;
-    this.told = position;
+    this.told = told ? position : this.told;
     this.held = false;
     this.entering = NONE;
   }

@@ -17,4 +17,8 @@ export interface RoomSnapshot {
   readonly seq: number;
   readonly epoch: string;
   readonly message: Outgoing;
+  /** Whether the room has tasks with lower ids. */
+  readonly truncated: boolean;
+  /** The lowest task id in it; undefined when it is empty. */
+  readonly oldest: number | undefined;
 }

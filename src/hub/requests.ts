@@ -151,16 +151,20 @@ function snapshotOf(snapshot: unknown, code: ErrorCode): boolean | SnapshotReque
   if (!isObject(snapshot)) {
     throw wrongField(code, 'snapshot', 'true, false, or an object such as {"parts":true} or {"limit":100}');
   }
-  assertKnownFields(snapshot, { known: ['parts', 'limit'], misplaced: MISPLACED_IN_SNAPSHOT, code });
-  const { parts, limit } = snapshot as Fields;
+  assertKnownFields(snapshot, { known: ['parts', 'limit', 'before'], misplaced: MISPLACED_IN_SNAPSHOT, code });
+  const { parts, limit, before } = snapshot as Fields;
   if (parts !== undefined && typeof parts !== 'boolean') {
     throw wrongField(code, 'snapshot.parts', 'true or false');
   }
   if (limit !== undefined && !(Number.isSafeInteger(limit) && Number(limit) >= 1)) {
     throw wrongField(code, 'snapshot.limit', 'an integer from 1');
   }
+  if (before !== undefined && !(Number.isSafeInteger(before) && Number(before) >= 1)) {
+    throw wrongField(code, 'snapshot.before', 'the "before" of the snapshot that was truncated');
+  }
   return {
     ...(parts === undefined ? {} : { parts }),
     ...(limit === undefined ? {} : { limit: limit as number }),
+    ...(before === undefined ? {} : { before: before as number }),
   };
 }

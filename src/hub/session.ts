@@ -21,6 +21,8 @@ export interface Session {
    * Nothing is called after `close`.
    */
   handle(type: string, data: unknown, reply: Reply): void;
+  /** The client does not keep up: the events of its rooms wait elsewhere until it has taken what waits for it. */
+  fallBehind(): void;
   close(): void;
 }
 
@@ -130,6 +132,10 @@ class HubSession implements Session {
     } catch (error) {
       answer(toTaskwireError(error));
     }
+  }
+
+  fallBehind(): void {
+    this.client.fallBehind();
   }
 
   close(): void {

@@ -4,6 +4,12 @@ import type { Room } from '../protocol/rooms.js';
 
 export type SubscribeReply = (outcome: SubscribeResult | TaskwireError) => void;
 
+/** An event as far as it tells which rooms it belongs to. */
+interface Placed {
+  readonly jobId: string;
+  readonly taskId: string;
+}
+
 /**
  * One room of one connection, from its SUBSCRIBE until it is left: what the client asked for, and how far it has come.
  * The states that it goes through stand in catch-up.ts.
@@ -15,6 +21,8 @@ export class Subscription {
   from = 0;
   recovered = false;
   replayed = 0;
+  /** While a snapshot comes in parts: tasks with lower ids than this are still to come, and their events with them. */
+  private restBelow: number | undefined;
   private reply: SubscribeReply | undefined;
 
   /** @param reply called once: in the turn in which the room goes live, or when that failed */
@@ -31,11 +39,22 @@ export class Subscription {
     this.after = this.from = seq;
     this.recovered = recovered;
     this.replayed = 0;
+    this.restBelow = undefined;
   }
 
   /** Everything of the room up to `seq` has been sent. */
   reach(seq: number): void {
     this.after = Math.max(this.after, seq);
+  }
+
+  /** The client has the tasks from this id on, and waits for the others; undefined: it has all. */
+  expectRest(below: number | undefined): void {
+    this.restBelow = below;
+  }
+
+  /** Whether the client has all tasks of the room. */
+  get whole(): boolean {
+    return this.restBelow === undefined;
   }
 
   answer(outcome: SubscribeResult | TaskwireError): void {
@@ -45,8 +64,13 @@ export class Subscription {
   }
 
   /** Whether an event of the room's own stream belongs to the room. */
-  holds({ jobId, taskId }: { readonly jobId: string; readonly taskId: string }): boolean {
+  holds({ jobId, taskId }: Placed): boolean {
     const { kind, id } = this.room;
     return kind === 'user' || (kind === 'job' ? jobId : taskId) === id;
+  }
+
+  /** Whether the client needs an event of the room: not when the task comes later, with what the event changed. */
+  needs(event: Placed): boolean {
+    return this.holds(event) && (this.restBelow === undefined || Number(event.taskId) >= this.restBelow);
   }
 }

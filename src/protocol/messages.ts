@@ -17,12 +17,14 @@ export interface SubscribeResult extends Position {
   readonly replayed: number;
 }
 
-/** How much of a snapshot is wanted. */
+/** How much of a snapshot is wanted, and in which pieces. */
 export interface SnapshotRequest {
-  /** All of it, in further messages when it does not fit into one. */
+  /** All of it, in further messages when it does not fit into one; `false`: only the newest tasks. Default: true. */
   readonly parts?: boolean;
-  /** At most so many tasks, the newest ones; an integer from 1. */
+  /** At most so many tasks in one message; an integer from 1. */
   readonly limit?: number;
+  /** Only tasks with lower ids, in parts: the rest of a snapshot that was truncated. */
+  readonly before?: number;
 }
 
 /** What a client asks for one room. */
@@ -45,6 +47,7 @@ export const CONTROL_TYPES = [
   'JOB_TASKS_SNAPSHOT',
   'TASK_SNAPSHOT',
   'USER_TASKS_SNAPSHOT',
+  'SNAPSHOT_PART',
   'SUCCESS',
   'ERROR',
   'PONG',
@@ -98,6 +101,28 @@ export interface SnapshotMessage extends Position {
     readonly tasks: readonly TaskRow[];
     /** There are more tasks than these, the newest ones. */
     readonly truncated?: true;
+    /** When it is truncated: the lowest task id in it. The rest has lower ones. */
+    readonly before?: number;
+    /** The rest follows, as SNAPSHOT_PART. */
+    readonly parts?: true;
+  };
+  readonly timestamp: string;
+}
+
+/** More tasks of a room whose snapshot did not fit into one message, each true up to `seq`. Sent where the client asked for parts. */
+export interface SnapshotPartMessage extends Position {
+  readonly type: 'SNAPSHOT_PART';
+  readonly data: {
+    readonly room: string;
+    readonly user_id: string;
+    readonly job_id?: string;
+    readonly tasks: readonly TaskRow[];
+    /** The lowest task id in it; further parts have lower ones. Absent in the last part. */
+    readonly before?: number;
+    /** Further parts follow. */
+    readonly parts?: true;
+    /** It is the last part. */
+    readonly complete?: true;
   };
   readonly timestamp: string;
 }
@@ -129,7 +154,13 @@ export interface PositionsMessage {
 }
 
 /** Whatever the server sends: `switch (message.type)` tells which. */
-export type ServerMessage = EventEnvelope | SnapshotMessage | SuccessMessage | ErrorMessage | PositionsMessage;
+export type ServerMessage =
+  | EventEnvelope
+  | SnapshotMessage
+  | SnapshotPartMessage
+  | SuccessMessage
+  | ErrorMessage
+  | PositionsMessage;
 
 /** JSON text of a control message. `requestId` is JSON text, echoed as the client sent it. */
 export function controlText(

@@ -92,16 +92,23 @@ export class EventLog {
    * The tasks of a room, consistent with the stream's head that comes with them: one statement, one snapshot.
    * @param limit most tasks; of more, the newest are taken
    * @param bytes most bytes of their JSON, of which the newest task may have more
+   * @param before only tasks with lower ids
    * @returns undefined when the room does not exist
    */
-  async snapshot(room: Room, limit: number, bytes: number = Number.MAX_SAFE_INTEGER): Promise<Snapshot | undefined> {
-    const { sql, bindings } = pageStatement(room, { order: 'newest', limit, bytes });
+  async snapshot(
+    room: Room,
+    limit: number,
+    bytes: number = Number.MAX_SAFE_INTEGER,
+    before?: number,
+  ): Promise<Snapshot | undefined> {
+    const below = before === undefined ? {} : { after: before };
+    const { sql, bindings } = pageStatement(room, { order: 'newest', limit, bytes, ...below });
     const [row] = await preparedQuery<PageRow>(this.db, sql, bindings);
     if (row === undefined) {
       return undefined;
     }
-    const { userId, seq, epoch, tasks, more } = pageOfRow(row);
-    return { userId, seq, epoch, tasks, truncated: more };
+    const { userId, seq, epoch, tasks, more, last } = pageOfRow(row);
+    return { userId, seq, epoch, tasks, truncated: more, oldest: last };
   }
 
   /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */

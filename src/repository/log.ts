@@ -36,4 +36,6 @@ export interface Snapshot extends Position {
   /** JSON text of the list of `TaskRow`, in order of task id; only the newest tasks when `truncated`. */
   readonly tasks: string;
   readonly truncated: boolean;
+  /** The lowest task id in it; undefined when it is empty. */
+  readonly oldest: number | undefined;
 }

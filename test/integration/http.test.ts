@@ -429,6 +429,23 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       }
     });
 
+    it('each item of a batch is one of them, and a batch that is refused is none', async () => {
+      const key = await rest.makeKey('ada', 'user', 5);
+      await rest.request('POST', '/api/jobs', { key: ada, body: { job_id: '70001' } });
+      const batch = (items: number) => {
+        const item = { job_id: '70001', task_definition_id: 1 };
+        return rest.request('POST', '/api/tasks', { key, body: Array.from({ length: items }, () => item) });
+      };
+      const left = (answer: RestAnswer): string | null => answer.headers.get('x-ratelimit-remaining');
+      const first = await batch(3);
+      expect([first.status, left(first)]).to.deep.equal([201, '2']);
+      const more = await batch(3);
+      expectError(more, 429, 'RATE_LIMIT_EXCEEDED');
+      expect(left(more)).to.equal('1');
+      expectError(await batch(6), 400, 'INVALID_REQUEST');
+      expectError(await batch(1), 429, 'RATE_LIMIT_EXCEEDED');
+    });
+
     it('a key has so many requests', async () => {
       const key = await rest.makeKey('ada', 'user', 2);
       const first = await rest.request('GET', '/api/tasks/job/404', { key });

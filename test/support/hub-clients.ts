@@ -8,6 +8,8 @@ import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { inRoom, type ReferenceLog, USER } from './hub-log.js';
 
+/** More than may wait. */
+export const CLOGGED = 2_000_000;
 const NEVER = Number.POSITIVE_INFINITY;
 
 interface Got {
@@ -38,7 +40,7 @@ function read({ type, payload }: Outgoing): Got {
 /** One connection to the hub. */
 abstract class HubConnection implements Connection {
   readonly identity = { keyId: 'k', owner: USER, role: 'user' as const, rateLimit: 1 };
-  readonly backlog = 0;
+  backlog = 0;
   closedWith: string | undefined;
   readonly hubClient: HubClient;
 
@@ -60,6 +62,14 @@ abstract class HubConnection implements Connection {
       this.closedWith = code;
       this.hubClient.close();
       this.ended();
+    }
+  }
+
+  /** Takes nothing for some time, as its gateway notices. */
+  clog(on: boolean): void {
+    this.backlog = on ? CLOGGED : 0;
+    if (on) {
+      this.hubClient.fallBehind();
     }
   }
 

@@ -1,6 +1,6 @@
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
-import type { ReplayPage, ReplayQuery, ReplayState } from '../../src/repository/log.js';
+import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from '../../src/repository/log.js';
 
 export const USER = 'u';
 /** Tasks 1 and 2 belong to job 1, task 3 to job 2. */
@@ -66,8 +66,19 @@ export class ReferenceLog {
     return new Map(this.events.filter((event) => inRoom(event, room)).map(({ taskId, seq }) => [taskId, seq]));
   }
 
-  tasks(room: string): string {
-    return JSON.stringify([...this.rows(room)].map(([task_id, seq]) => ({ task_id, seq })));
+  /** The newest tasks of a room, of those below an id. */
+  tasks(
+    room: string,
+    limit: number,
+    before = Number.POSITIVE_INFINITY,
+  ): Pick<Snapshot, 'tasks' | 'truncated' | 'oldest'> {
+    const below = [...this.rows(room)].filter(([id]) => id < before).sort(([one], [other]) => one - other);
+    const newest = below.slice(-limit);
+    return {
+      tasks: JSON.stringify(newest.map(([task_id, seq]) => ({ task_id, seq }))),
+      truncated: below.length > newest.length,
+      oldest: newest[0]?.[0],
+    };
   }
 }
 

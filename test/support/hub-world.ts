@@ -7,7 +7,7 @@ import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { FreeClient, Frontend } from './hub-clients.js';
 import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
-import { LetterClient } from './letter-client.js';
+import { type Beginning, LetterClient } from './letter-client.js';
 
 export type Step =
   | { do: 'write' | 'capture'; task: number }
@@ -18,10 +18,12 @@ export type Step =
       asks: ReadonlyArray<{ room: number; back?: number | undefined; epoch?: string }>;
     }
   | { do: 'unsubscribe'; client: number; room: number }
+  | { do: 'clog'; client: number; on: boolean }
+  | { do: 'letterClog'; letter: number; on: boolean }
   | { do: 'disconnect'; client: number }
   | { do: 'open'; frontend: number; rooms: readonly number[] }
   | { do: 'leave'; frontend: number }
-  | { do: 'ask'; letter: number; rooms: readonly number[]; fromSnapshot: boolean }
+  | { do: 'ask'; letter: number; rooms: readonly number[]; from: Beginning }
   | { do: 'quit'; letter: number; rooms: readonly number[]; keep: boolean }
   | { do: 'up' | 'down'; letter: number; messages: number }
   | { do: 'ping' | 'cut' | 'goOn'; letter: number }
@@ -76,8 +78,8 @@ export class World {
         read: (query) =>
           repairs ? gate.run(() => log.read(query)) : gate.run(() => ({ ...log.state(), events: [], complete: true })),
         state: () => gate.run(() => log.state()),
-        snapshot: (room): Promise<Snapshot> =>
-          gate.run(() => ({ ...log.state(), userId: USER, tasks: log.tasks(room.name), truncated: false })),
+        snapshot: (room, limit, _bytes, before): Promise<Snapshot> =>
+          gate.run(() => ({ ...log.state(), userId: USER, ...log.tasks(room.name, limit, before) })),
       },
       {
         RING_EVENTS: 4,
@@ -89,9 +91,12 @@ export class World {
         MAX_SNAPSHOT_TASKS: 10,
         MAX_SNAPSHOT_BYTES: 1_000_000,
         MAX_BUFFERED_BYTES: 1_000_000,
+        SLOW_CONSUMER_MS: 10_000,
         POSITION_INTERVAL_MS: 1_000_000,
       },
       silentLogger,
+      // Nobody stalls, and whoever waits looks again in the next turn.
+      { now: () => 0, sleep: turn },
     );
     this.clients = Array.from({ length: CLIENTS }, () => this.newClient());
     this.frontends = Array.from({ length: FRONTENDS }, () => new Frontend(this.hub));
@@ -147,6 +152,12 @@ export class World {
       case 'unsubscribe':
         this.clients[action.client]!.unsubscribe(ROOMS[action.room]!);
         break;
+      case 'clog':
+        this.clients[action.client]!.clog(action.on);
+        break;
+      case 'letterClog':
+        this.letters[action.letter]!.clog(action.on);
+        break;
       case 'disconnect':
         this.clients[action.client]!.disconnect();
         this.clients[action.client] = this.newClient();
@@ -160,7 +171,7 @@ export class World {
       case 'ask':
         this.letters[action.letter]!.subscribe(
           action.rooms.map((room) => ROOMS[room]!),
-          action.fromSnapshot,
+          action.from,
         );
         break;
       case 'quit':
@@ -202,6 +213,9 @@ export class World {
   /** Lets everything that is under way come to its end, without any further help from the broker. */
   async settle(): Promise<void> {
     this.onTheWay = [];
+    for (const client of [...this.clients, ...this.letters]) {
+      client.clog(false);
+    }
     this.settling = true;
     for (let round = 0; round < 6 || this.unsettled(); round += 1) {
       expect(round, 'everything that is asked for is answered').to.be.below(500);

@@ -3,6 +3,7 @@ import type { Connection, Outgoing } from '../../src/hub/connection.js';
 import type { Success } from '../../src/hub/reply.js';
 import type { OpenSession, Session } from '../../src/hub/session.js';
 import { errorEntry, TaskwireError } from '../../src/protocol/errors.js';
+import { CLOGGED } from './hub-clients.js';
 import { inRoom, JOB_OF, type ReferenceLog, USER } from './hub-log.js';
 
 /** What stands on the wire, parsed. */
@@ -17,7 +18,7 @@ interface Message {
 class Wire implements Connection {
   readonly id = 'letter';
   readonly identity = { keyId: 'k', owner: USER, role: 'user' as const, rateLimit: 1 };
-  readonly backlog = 0;
+  backlog = 0;
   cut = false;
   private readonly session: Session;
   private readonly up: Array<() => void> = [];
@@ -58,6 +59,14 @@ class Wire implements Connection {
     }
   }
 
+  /** Takes nothing for some time, as its gateway notices. */
+  clog(on: boolean): void {
+    this.backlog = on ? CLOGGED : 0;
+    if (on && !this.cut) {
+      this.session.fallBehind();
+    }
+  }
+
   /** The server ends the connection: what it had sent arrives, then the end. */
   close(): void {
     if (!this.cut) {
@@ -79,6 +88,9 @@ class Wire implements Connection {
   }
 }
 
+/** Where a room begins: where it was left, at a snapshot, or at one that comes in parts of so many tasks. */
+export type Beginning = 'left' | 'snapshot' | number;
+
 /** What the page says that a client keeps of a room. */
 interface RoomState {
   position: { readonly seq: number; readonly epoch: string } | undefined;
@@ -97,8 +109,8 @@ interface RoomState {
  * @param eager moves positions before the answer too, which that page forbids
  */
 export class LetterClient {
-  /** Snapshots and events that told it something that it did not know. */
-  news = 0;
+  /** What it got, as `TYPE seq: task ids`. */
+  readonly got: string[] = [];
   /** The positions that it was told last. */
   told: ReadonlyArray<{ readonly room: string; readonly seq: number }> = [];
   private wire: Wire | undefined;
@@ -106,7 +118,11 @@ export class LetterClient {
   /** Positions of rooms that were left, with their rows kept. */
   private readonly left = new Map<string, { readonly seq: number; readonly epoch: string }>();
   private rows = new Map<number, { event: number; known: number }>();
+  /** The lowest id of each room's snapshot so far. */
+  private readonly restBelow = new Map<string, number>();
   private refusals: string[] = [];
+  /** Tasks in a message of the snapshots that it asks for now. */
+  private limit: number | undefined;
 
   constructor(
     private readonly open: OpenSession,
@@ -121,8 +137,9 @@ export class LetterClient {
   }
 
   /** Asks for rooms together; for one that was left, from where it was left. */
-  subscribe(names: readonly string[], fromSnapshot: boolean): void {
-    this.ask([...new Set(names)].map((name) => [name, fromSnapshot ? undefined : this.knownOf(name)] as const));
+  subscribe(names: readonly string[], from: Beginning): void {
+    this.limit = typeof from === 'number' ? from : undefined;
+    this.ask([...new Set(names)].map((name) => [name, from === 'left' ? this.knownOf(name) : undefined] as const));
   }
 
   /** Leaves rooms. Their rows are kept where `keep` says so, to come back with the position. */
@@ -163,6 +180,10 @@ export class LetterClient {
 
   break(): void {
     this.wire?.break();
+  }
+
+  clog(on: boolean): void {
+    this.wire?.clog(on);
   }
 
   /** Comes back where it was cut off, and asks again for what was refused for the moment. */
@@ -219,7 +240,9 @@ export class LetterClient {
   private ask(rooms: ReadonlyArray<readonly [name: string, from: RoomState['position']]>): void {
     const wire = this.connection();
     const data = rooms.map(([room, from]) =>
-      from === undefined ? { room, snapshot: true } : { room, since: from.seq, epoch: from.epoch },
+      from === undefined
+        ? { room, snapshot: this.limit === undefined ? true : { limit: this.limit } }
+        : { room, since: from.seq, epoch: from.epoch },
     );
     const asked = rooms.map(([name, from]) => {
       const state = this.rooms.get(name) ?? { position: from, asked: from, pending: 0, live: false };
@@ -251,11 +274,12 @@ export class LetterClient {
   }
 
   private take({ type, seq, data }: Message): void {
+    const ids = data.task_id ?? data.tasks?.map((task: { task_id: number }) => task.task_id);
+    this.got.push(`${type} ${seq}: ${ids}`);
     if (type === 'TASK_UPDATED') {
       const row = this.rows.get(data.task_id);
       if (row === undefined || seq > row.known) {
         this.rows.set(data.task_id, { event: seq, known: seq });
-        this.news += 1;
       }
       for (const [name, state] of this.rooms) {
         if (inRoom(taskOf(data.task_id), name) && state.position !== undefined && seq > state.position.seq) {
@@ -267,16 +291,27 @@ export class LetterClient {
         this.stand(position.room, position.seq, position.epoch);
       }
     } else {
-      const kind = { JOB_TASKS_SNAPSHOT: 'job', TASK_SNAPSHOT: 'task', USER_TASKS_SNAPSHOT: 'user' }[type];
-      const room = `${kind}:${data[`${kind}_id`]}`;
-      for (const taskId of [...this.rows.keys()].filter((id) => inRoom(taskOf(id), room))) {
+      this.takeTasks(type, seq, data);
+    }
+  }
+
+  /** A snapshot, or a part of one, is all that there is between two ids. */
+  private takeTasks(type: string, seq: number, data: Message['data']): void {
+    const kind = { JOB_TASKS_SNAPSHOT: 'job', TASK_SNAPSHOT: 'task', USER_TASKS_SNAPSHOT: 'user' }[type];
+    const room: string = kind === undefined ? data.room : `${kind}:${data[`${kind}_id`]}`;
+    const below = kind === undefined ? this.restBelow.get(room)! : Number.POSITIVE_INFINITY;
+    const from = data.before ?? 0;
+    for (const taskId of this.rows.keys()) {
+      if (taskId >= from && taskId < below && inRoom(taskOf(taskId), room)) {
         this.rows.delete(taskId);
       }
-      for (const task of data.tasks) {
-        this.rows.set(task.task_id, { event: task.seq, known: seq });
-      }
-      this.news += 1;
     }
+    for (const task of data.tasks) {
+      expect(task.task_id).to.be.within(from, below - 1);
+      this.rows.set(task.task_id, { event: task.seq, known: seq });
+    }
+    this.restBelow.set(room, from);
+    expect(data.parts === true, 'what is truncated goes on').to.equal(data.before !== undefined);
   }
 
   /** Positions count from a room's answer on. */

@@ -64,6 +64,7 @@ describe('hub and a connection that takes its time', () => {
           userId: 'alice',
           tasks: `["${'x'.repeat(5_000)}"]`,
           truncated: false,
+          oldest: undefined,
         }),
       },
       {
@@ -76,6 +77,7 @@ describe('hub and a connection that takes its time', () => {
         MAX_SNAPSHOT_TASKS: 10,
         MAX_SNAPSHOT_BYTES: 1_000_000,
         MAX_BUFFERED_BYTES,
+        SLOW_CONSUMER_MS: 10_000,
         POSITION_INTERVAL_MS: 3_600_000,
       },
       silentLogger,

@@ -26,7 +26,7 @@ class Stage {
         state: () => Promise.reject(new Error('nothing is asked for')),
         snapshot: (room) => {
           this.snapshots.push(room.name);
-          return later({ seq: 0, epoch: 'e', userId: 'u', tasks: '[]', truncated: false });
+          return later({ seq: 0, epoch: 'e', userId: 'u', tasks: '[]', truncated: false, oldest: undefined });
         },
       },
       {
@@ -39,6 +39,7 @@ class Stage {
         MAX_SNAPSHOT_TASKS: 10,
         MAX_SNAPSHOT_BYTES: 1_000_000,
         MAX_BUFFERED_BYTES: 1_000_000,
+        SLOW_CONSUMER_MS: 10_000,
         POSITION_INTERVAL_MS: 3_600_000,
       },
       silentLogger,

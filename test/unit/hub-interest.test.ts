@@ -63,10 +63,11 @@ class Stage {
       MAX_SNAPSHOT_TASKS: 10,
       MAX_SNAPSHOT_BYTES: 1_000_000,
       MAX_BUFFERED_BYTES: 1_000_000,
+      SLOW_CONSUMER_MS: 10_000,
       POSITION_INTERVAL_MS,
     },
     silentLogger,
-    Date.now,
+    { now: Date.now, sleep: () => new Promise(setImmediate) },
   );
 
   get followed(): string[] {

@@ -31,6 +31,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({ do: only('subscribe'), client, asks: fc.array(ask, { minLength: 1, maxLength: 3 }) }),
   },
   { weight: 2, arbitrary: fc.record({ do: only('unsubscribe'), client, room }) },
+  { weight: 3, arbitrary: fc.record({ do: only('clog'), client, on: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ do: only('disconnect'), client }) },
   {
     weight: 3,

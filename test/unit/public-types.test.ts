@@ -58,6 +58,7 @@ function told(message: ServerMessage): string {
     case 'JOB_TASKS_SNAPSHOT':
     case 'TASK_SNAPSHOT':
     case 'USER_TASKS_SNAPSHOT':
+    case 'SNAPSHOT_PART':
       return `${message.data.tasks.length} tasks up to ${message.seq}`;
     case 'PONG':
     case 'POSITION':

@@ -67,7 +67,7 @@ describe('Socket.IO gateway', () => {
       draining: false,
       enter(connection, admission) {
         entered.push(connection);
-        return { session: { handle() {}, close() {} }, leave: () => admission.release() };
+        return { session: { handle() {}, fallBehind() {}, close() {} }, leave: () => admission.release() };
       },
     };
     io = createSocketioGateway({

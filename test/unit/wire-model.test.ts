@@ -2,9 +2,11 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { ROOMS } from '../support/hub-log.js';
 import { LETTERS, type Step, World } from '../support/hub-world.js';
+import type { Beginning } from '../support/letter-client.js';
 
 const RUNS = 3_000;
 
+const beginning = fc.constantFrom<Beginning>('left', 'snapshot', 1, 1);
 const natural = fc.nat({ max: 7 });
 /** Most messages of the broker come in their order. */
 const mostlyFirst = fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, natural);
@@ -20,10 +22,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: only('drop'), pick: natural }) },
   { weight: 10, arbitrary: fc.record({ do: only('answer'), pick: natural }) },
   { weight: 1, arbitrary: fc.record({ do: only('fail'), pick: natural }) },
-  { weight: 8, arbitrary: fc.record({ do: only('ask'), letter, rooms, fromSnapshot: fc.boolean() }) },
+  { weight: 8, arbitrary: fc.record({ do: only('ask'), letter, rooms, from: beginning }) },
   { weight: 4, arbitrary: fc.record({ do: only('quit'), letter, rooms, keep: fc.boolean() }) },
   { weight: 14, arbitrary: fc.record({ do: only('up', 'down'), letter, messages: fc.integer({ min: 1, max: 6 }) }) },
   { weight: 5, arbitrary: fc.record({ do: only('ping'), letter }) },
+  { weight: 3, arbitrary: fc.record({ do: only('letterClog'), letter, on: fc.boolean() }) },
   { weight: 2, arbitrary: fc.record({ do: only('cut'), letter }) },
   { weight: 2, arbitrary: fc.record({ do: only('goOn'), letter }) },
   { weight: 4, arbitrary: fc.record({ do: only('reconcile', 'turn') }) },
@@ -51,17 +54,17 @@ const ARRIVES: readonly Step[] = [
   ...Array.from({ length: 8 }, (): Step => ({ do: 'answer', pick: 0 })),
   { do: 'down', letter: 0, messages: 99 },
 ];
-const [TASK_1, USER] = [ROOMS.indexOf('task:1'), ROOMS.indexOf('user:u')];
+const [JOB_1, TASK_1, USER] = [ROOMS.indexOf('job:1'), ROOMS.indexOf('task:1'), ROOMS.indexOf('user:u')];
 
 /** An event of a room that the client is in comes while another of its rooms is behind; then the line breaks. */
 const OVERTAKEN: readonly Step[] = [
-  { do: 'ask', letter: 0, rooms: [TASK_1, USER], fromSnapshot: true },
+  { do: 'ask', letter: 0, rooms: [TASK_1, USER], from: 'snapshot' },
   ...ARRIVES,
   { do: 'quit', letter: 0, rooms: [USER], keep: true },
   ...ARRIVES,
   { do: 'write', task: 3 },
   { do: 'publish', pick: 0 },
-  { do: 'ask', letter: 0, rooms: [USER], fromSnapshot: false },
+  { do: 'ask', letter: 0, rooms: [USER], from: 'left' },
   { do: 'write', task: 1 },
   { do: 'publish', pick: 0 },
   { do: 'down', letter: 0, messages: 1 },
@@ -74,9 +77,10 @@ describe('a client that follows the documents to the letter', () => {
     await fc.assert(
       fc.asyncProperty(
         rooms,
+        beginning,
         fc.array(step, { minLength: 5, maxLength: 100, size: 'max' }),
         // It begins in some rooms: what goes wrong goes wrong between those and others.
-        (live, steps) => play([{ do: 'ask', letter: 0, rooms: live, fromSnapshot: true }, ...ARRIVES, ...steps]),
+        (live, from, steps) => play([{ do: 'ask', letter: 0, rooms: live, from }, ...ARRIVES, ...steps]),
       ),
       { numRuns: RUNS },
     );
@@ -91,11 +95,11 @@ describe('a client that follows the documents to the letter', () => {
   it('is told where it stands in its other rooms while one of them catches up, and no further than it was sent', async () => {
     const world = new World();
     for (const action of [
-      { do: 'ask', letter: 0, rooms: [TASK_1], fromSnapshot: true },
+      { do: 'ask', letter: 0, rooms: [TASK_1], from: 'snapshot' },
       ...ARRIVES,
       { do: 'write', task: 1 },
       { do: 'publish', pick: 0 },
-      { do: 'ask', letter: 0, rooms: [USER], fromSnapshot: true },
+      { do: 'ask', letter: 0, rooms: [USER], from: 'snapshot' },
       { do: 'up', letter: 0, messages: 1 },
       // The owner of the room is known, its snapshot is under way.
       { do: 'turn' },
@@ -114,5 +118,61 @@ describe('a client that follows the documents to the letter', () => {
     await world.settle();
     world.check();
     await world.stop();
+  });
+
+  it('gets a large room in parts, and before each what happened up to it to the tasks that it has', async () => {
+    const world = new World();
+    const run = async (...actions: Step[]): Promise<void> => {
+      for (const action of actions) {
+        await world.run(action);
+      }
+    };
+    const answer: Step = { do: 'answer', pick: 0 };
+    // Reads are answered as of the answer and as of the call, in turn. With one more in between they are of the first kind.
+    void world.gate.run(() => undefined);
+    world.gate.release(0);
+    await run({ do: 'write', task: 1 }, { do: 'write', task: 2 }, { do: 'drop', pick: 0 }, { do: 'drop', pick: 0 });
+    await run({ do: 'ask', letter: 0, rooms: [JOB_1], from: 1 }, { do: 'up', letter: 0, messages: 1 }, { do: 'turn' });
+    // The owner, the head, and the snapshot, which has the newest task.
+    await run(answer, { do: 'turn' }, { do: 'turn' }, answer, { do: 'turn' }, { do: 'turn' }, answer, { do: 'turn' });
+    expect(world.gate.size, 'the part is being read').to.equal(1);
+    await run({ do: 'write', task: 2 }, { do: 'write', task: 1 }, { do: 'write', task: 3 });
+    void world.gate.run(() => undefined);
+    world.gate.release(1);
+    await run(answer, { do: 'turn' });
+    expect(world.gate.size, 'what happened up to the part is being read').to.equal(1);
+    await run({ do: 'write', task: 2 }, answer);
+    await world.settle();
+    const [letter] = world.letters;
+    expect(letter!.got).to.deep.equal([
+      'JOB_TASKS_SNAPSHOT 2: 2',
+      'TASK_UPDATED 3: 2',
+      'SNAPSHOT_PART 5: 1',
+      'TASK_UPDATED 6: 2',
+    ]);
+    world.check();
+    await world.stop();
+  });
+
+  it('keeps what it had when a room is refused between two parts', async () => {
+    const answer: Step = { do: 'answer', pick: 0 };
+    await play([
+      { do: 'write', task: 1 },
+      { do: 'write', task: 2 },
+      { do: 'ask', letter: 0, rooms: [JOB_1], from: 'snapshot' },
+      ...ARRIVES,
+      { do: 'ask', letter: 0, rooms: [JOB_1], from: 1 },
+      { do: 'up', letter: 0, messages: 1 },
+      { do: 'turn' },
+      answer,
+      // The first part is sent; what happens then is published, and the second one cannot be read.
+      { do: 'write', task: 1 },
+      answer,
+      { do: 'publish', pick: 0 },
+      { do: 'publish', pick: 0 },
+      { do: 'publish', pick: 0 },
+      { do: 'fail', pick: 0 },
+      ...ARRIVES,
+    ]);
   });
 });

@@ -227,13 +227,14 @@ export function createEngine(options: EngineOptions): Engine {
   };
 
   const receive = (message: Incoming): void => {
+    const { room } = message;
     heard();
     if (isSnapshot(message)) {
-      rooms.get(roomOfSnapshot(message))?.replace(message);
+      rooms.get(room ?? roomOfSnapshot(message))?.replace(message);
     } else if (message.type === 'POSITION') {
       positions(message.data as PositionsData);
     } else if (message.seq !== undefined && isTaskEvent(message)) {
-      for (const name of roomsOf(message)) {
+      for (const name of room === undefined ? roomsOf(message) : [room]) {
         rooms.get(name)?.event(message);
       }
     }

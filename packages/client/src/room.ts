@@ -56,12 +56,8 @@ export class Room {
     this.truncated = truncated;
   }
 
-  /** @returns whether the state is another one */
-  go(event: RoomEvent): boolean {
-    const next = ROOM[this.state][event];
-    const moved = next !== this.state;
-    this.state = next;
-    return moved;
+  go(event: RoomEvent): void {
+    this.state = ROOM[this.state][event];
   }
 
   /** The connection is new: what it sends of this room is seen from its beginning. */

@@ -1,25 +1,5 @@
 import type { TaskEvent, TaskRow } from './protocol.js';
 
-/** What a new task has where its event says nothing. */
-const UNSAID = {
-  task_number: null,
-  task_status: 'pending',
-  task_error: null,
-  task_opx_cost: null,
-  execution_timestamp: null,
-  execution_tx_hash: null,
-  proof_of_task: null,
-  task_performer_id: null,
-  task_attester_ids: null,
-  tp_signature: null,
-  ta_signature: null,
-  task_submission_tx_hash: null,
-  is_successful: null,
-  is_accepted: null,
-  tx_url: null,
-  converted_arguments: null,
-};
-
 /** Tasks by their id. */
 export type Rows = Map<number, TaskRow>;
 
@@ -34,7 +14,8 @@ export function applyTo(rows: Rows, { type, data }: TaskEvent): boolean {
   if (type === 'TASK_DELETED') {
     return rows.delete(task_id);
   }
-  const row = type === 'TASK_CREATED' ? UNSAID : rows.get(task_id);
+  // An event of an older server does not say the whole row: then it is as good as missed.
+  const row = type === 'TASK_CREATED' && data.changes.task_status ? {} : rows.get(task_id);
   if (row === undefined) {
     return false;
   }

@@ -25,6 +25,8 @@ export interface Incoming {
   readonly seq?: number;
   readonly epoch?: string;
   readonly data?: unknown;
+  /** The room that it was sent for, where each room has a connection of its own; otherwise it is for all rooms that it belongs to. */
+  readonly room?: string;
 }
 
 /** The answer to a message: what the server said, or a refusal. */

@@ -18,6 +18,7 @@ const PROGRAM = `
 import { createTaskwire, websocket, type RoomSnapshot, type Taskwire } from '@taskwire/client';
 import { ERRORS, isTaskEvent, type ServerMessage } from '@taskwire/client/protocol';
 import { socketio } from '@taskwire/client/socketio';
+import { sse } from '@taskwire/client/sse';
 
 const tw: Taskwire = createTaskwire({ url: 'http://localhost:9002', token: async () => 'x', transport: websocket() });
 const snapshot: RoomSnapshot = tw.job(123n).getSnapshot();
@@ -40,7 +41,7 @@ export async function run(): Promise<void> {
       item.data.changes.old_fee satisfies number | null;
     }
   }
-  void [fee, status, socketio, ERRORS.NOT_FOUND.status satisfies 404];
+  void [fee, status, socketio, sse, ERRORS.NOT_FOUND.status satisfies 404];
 }
 `;
 

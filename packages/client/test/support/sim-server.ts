@@ -74,7 +74,7 @@ export class SimServer {
     const task_id = this.tasks;
     this.owners.set(`task:${task_id}`, user_id);
     const ids = { task_id, job_id: jobId, user_id };
-    this.commit('TASK_CREATED', ids, { task_definition_id: 1, is_imua: false, created_at: 'then' });
+    this.commit('TASK_CREATED', ids, { ...NEW, task_definition_id: 1, is_imua: false, created_at: 'then' });
     return task_id;
   }
 

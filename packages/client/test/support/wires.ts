@@ -1,5 +1,6 @@
 import { type Transport, websocket } from '@taskwire/client';
 import { socketio } from '@taskwire/client/socketio';
+import { sse } from '@taskwire/client/sse';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
 
@@ -7,4 +8,5 @@ import WebSocket from 'ws';
 export const WIRES: Readonly<Record<string, Transport>> = {
   'a plain WebSocket': websocket({ WebSocket }),
   'Socket.IO': socketio(io, { transports: ['websocket'] }),
+  'Server-Sent Events': sse(),
 };

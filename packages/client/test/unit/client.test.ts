@@ -1,0 +1,197 @@
+import { createTaskwire, type Incoming, type LinkEvents, type StreamItem, type Taskwire } from '@taskwire/client';
+import { expect } from 'chai';
+import { SimServer } from '../support/sim-server.js';
+import { VirtualTime } from '../support/virtual-time.js';
+
+describe('the client', () => {
+  let time: VirtualTime;
+  let server: SimServer;
+  let tw: Taskwire;
+  /** What the link of now tells: a test may add to what the server says, or keep it back. */
+  let link: LinkEvents;
+  let lose: (message: Incoming) => boolean;
+
+  const client = (options: Partial<Parameters<typeof createTaskwire>[0]> = {}): Taskwire =>
+    createTaskwire({
+      url: 'sim:',
+      surroundings: time,
+      transport: (target, events) => {
+        link = { ...events, message: (message) => lose(message) || events.message(message) };
+        return server.transport(target, link);
+      },
+      ...options,
+    });
+
+  beforeEach(() => {
+    time = new VirtualTime(3);
+    server = new SimServer(time);
+    server.addJob('1', 'alice');
+    server.create('1');
+    lose = () => false;
+    tw = client();
+  });
+
+  afterEach(() => tw.close());
+
+  /** Collects what a room tells. */
+  const collect = (items: AsyncIterable<StreamItem>): StreamItem[] => {
+    const seen: StreamItem[] = [];
+    void (async () => {
+      for await (const item of items) {
+        seen.push(item);
+      }
+    })();
+    return seen;
+  };
+
+  it('finds an event that did not arrive in the room of a user, and begins anew', async () => {
+    const alice = tw.user('alice');
+    const seen = collect(alice.events());
+    await time.pass(1_000);
+    lose = ({ seq }) => seq === 2;
+    server.write(1, 'task_status', 'running');
+    await time.pass(100);
+    server.write(1, 'tx_url', 'later');
+    await time.pass(5_000);
+    expect(seen.map(({ type }) => type)).to.deep.equal(['RESYNC']);
+    expect(alice.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('user:alice') });
+  });
+
+  it('finds the last event missing by what the server says of the position', async () => {
+    const alice = tw.user('alice');
+    alice.subscribe(() => {});
+    await time.pass(1_000);
+    lose = ({ type }) => type === 'TASK_STATUS_CHANGED';
+    server.write(1, 'task_status', 'running');
+    await time.pass(60_000);
+    expect(alice.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('user:alice') });
+  });
+
+  it('finds what is missing among replayed events by their number, and a task that it does not know', async () => {
+    const job = tw.job('1');
+    const seen = collect(job.events());
+    await time.pass(1_000);
+    server.down = true;
+    server.cut([...server.connections][0]!);
+    server.write(1, 'task_status', 'running');
+    server.write(1, 'tx_url', 'there');
+    server.down = false;
+    lose = ({ seq }) => seq === 2;
+    await time.pass(60_000);
+    expect(seen.map(({ type }) => type)).to.deep.equal(['RESYNC']);
+    expect(job.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('job:1') });
+
+    lose = ({ type }) => type === 'TASK_CREATED';
+    const task = server.create('1');
+    await time.pass(100);
+    server.write(task, 'task_status', 'running');
+    await time.pass(5_000);
+    expect(job.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('job:1') });
+  });
+
+  it('puts what arrives before the answer in order', async () => {
+    const initialData = { tasks: server.rows('job:1'), position: { seq: 1, epoch: 'alice-1' } };
+    for (const status of ['first', 'second', 'third']) {
+      server.write(1, 'task_status', status);
+    }
+    // The oldest event travels behind the others, as when another room of the connection was live before.
+    const late: Incoming[] = [];
+    const odd = client({
+      transport: (target, events) => {
+        const real = server.transport(target, {
+          ...events,
+          message: (message) => (message.seq === 2 ? late.push(message) : events.message(message)),
+        });
+        return {
+          close: () => real.close(),
+          send: (type, data, answered) =>
+            real.send(type, data, (answer) => {
+              late.splice(0).forEach(events.message);
+              answered(answer);
+            }),
+        };
+      },
+    });
+    const job = odd.job('1', { initialData });
+    const seen = collect(job.events());
+    await time.pass(1_000);
+    const statuses = seen.map((item) =>
+      item.type === 'TASK_STATUS_CHANGED' ? item.data.changes.new_status : item.type,
+    );
+    expect(statuses).to.deep.equal(['first', 'second', 'third']);
+    expect(job.getSnapshot().tasks).to.deep.equal(server.rows('job:1'));
+    odd.close();
+  });
+
+  it('tells a reader that is too far behind that it is', async () => {
+    const items = tw.job('1').events();
+    const first = items.next();
+    await time.pass(1_000);
+    server.write(1, 'task_opx_cost', 0);
+    await time.pass(100);
+    expect((await first).value).to.have.property('type', 'TASK_FEE_UPDATED');
+    for (let fee = 1; fee <= 10_001; fee += 1) {
+      link.message({
+        type: 'TASK_FEE_UPDATED',
+        seq: 2 + fee,
+        data: { task_id: 1, job_id: '1', user_id: 'alice', changes: { task_opx_cost: fee }, timestamp: 'now' },
+      });
+    }
+    const { value } = await items.next();
+    expect(value).to.deep.include({ type: 'RESYNC', position: { seq: 10_003, epoch: 'alice-1' } });
+    await items.return();
+  });
+
+  it('keeps rows over a reload, and asks for what came after them', async () => {
+    const kept = new Map<string, string>();
+    const storage = {
+      getItem: (name: string) => kept.get(name) ?? null,
+      setItem: (name: string, text: string) => void kept.set(name, text),
+    };
+    const before = client({ storage, storageKey: 'alice' });
+    before.job('1').subscribe(() => {});
+    await time.pass(1_000);
+    before.close();
+    expect([...kept.keys()]).to.deep.equal(['alice job:1']);
+    server.write(1, 'task_status', 'running');
+
+    const after = client({ storage, storageKey: 'alice' });
+    const job = after.job('1');
+    job.subscribe(() => {});
+    expect(job.getSnapshot()).to.include({ status: 'stale' });
+    expect(job.getSnapshot().tasks).to.have.length(1);
+    await time.pass(1_000);
+    expect(server.asked.at(-1)).to.deep.equal({ room: 'job:1', since: 1, epoch: 'alice-1' });
+    expect(job.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('job:1') });
+    after.close();
+
+    kept.set('alice job:1', 'no JSON');
+    const odd = client({ storage, storageKey: 'alice' });
+    odd.job('1').subscribe(() => {});
+    expect(odd.job('1').getSnapshot().status).to.equal('loading');
+    odd.close();
+  });
+
+  it('comes back after a token cannot be had, and waits as long as the server asks', async () => {
+    let given = 0;
+    const odd = client({
+      token: () => {
+        given += 1;
+        return given < 3 ? Promise.reject(new Error('no network')) : Promise.resolve('a token');
+      },
+    });
+    odd.job('1').subscribe(() => {});
+    await time.pass(0);
+    expect(odd.connection.reason?.code).to.equal('TOKEN_UNAVAILABLE');
+    await time.pass(10_000);
+    expect(odd.job('1').getSnapshot().status).to.equal('live');
+    link.ended({ later: true, code: 'RATE_LIMIT_EXCEEDED', message: 'slowly', retryAfterMs: 20_000 });
+    await time.pass(19_000);
+    expect(odd.connection.state).to.equal('waiting');
+    expect(odd.connection.nextTryAt! - Date.now()).to.be.above(900);
+    await time.pass(10_000);
+    expect(odd.connection.state).to.equal('open');
+    odd.close();
+    expect(odd.job('1').getSnapshot().error?.code).to.equal('CLOSED');
+  });
+});
