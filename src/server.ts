@@ -48,6 +48,7 @@ import { JobRepository } from './repository/job-repository.js';
 import { ReadableLog } from './repository/readable-log.js';
 import { TaskReader } from './repository/task-reader.js';
 import { TaskRepository } from './repository/task-repository.js';
+import { cleanWriteKeys } from './repository/write-keys.js';
 import { ClusterStats } from './stats/cluster-stats.js';
 import { Health, type Readiness } from './stats/health.js';
 
@@ -114,7 +115,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const log = new EventLog(db.lookups);
   const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db.writes, publisher);
+  const tasks = new TaskRepository(db.writes, publisher, { statuses: config.TASK_STATUSES });
   const jobs = new JobRepository(db.writes);
   const apiKeys = new ApiKeyRepository(db.lookups);
 
@@ -292,6 +293,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
 
   const maintenance = new Maintenance({
     log: new EventRetention(db.writes),
+    cleanWriteKeys: () => cleanWriteKeys(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,

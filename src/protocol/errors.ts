@@ -45,6 +45,12 @@ export const ERRORS = {
   INVALID_REQUEST: { message: 'Invalid request', status: 400, close: 4506, retry: 'never' },
   NOT_FOUND: { message: 'Not found', status: 404, retry: 'never' },
   METHOD_NOT_ALLOWED: { message: 'Method not allowed', status: 405, retry: 'never' },
+  IDEMPOTENCY_MISMATCH: {
+    message: 'This idempotency key was given to another request before; use a new one',
+    status: 409,
+    retry: 'never',
+  },
+  OWNER_MISMATCH: { message: 'This job belongs to another user', status: 409, retry: 'never' },
   ALREADY_EXISTS: { message: 'Already exists', status: 409, retry: 'never' },
   PAYLOAD_TOO_LARGE: { message: 'Request body too large', status: 413, retry: 'never' },
   UNSUPPORTED_MEDIA_TYPE: { message: 'Content-Type must be application/json', status: 415, retry: 'never' },
