@@ -10,7 +10,7 @@ import { lockFolder } from './folder-lock.js';
 import { makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
-import { SOCKET_NAME, socketFolderIn } from './url-file.js';
+import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
 const RESTART_MS = 1_000;
 /** A thread that fails so often without having served is not started again. */
@@ -47,7 +47,7 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     return {
       // All connections share the one session that there is, so names of prepared statements would collide. It speaks no
       // TLS, whatever PGSSLMODE says.
-      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres?prepare=false&sslmode=disable${address.query}`,
+      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();

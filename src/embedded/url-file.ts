@@ -2,8 +2,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openSocketFolder } from './socket-folder.js';
 
+/** The port that clients name, though nobody listens on it: it is a part of the socket's name. */
+export const SOCKET_PORT = 5432;
 /** The name that Postgres clients look for in a socket's folder. */
-export const SOCKET_NAME = '.s.PGSQL.5432';
+export const SOCKET_NAME = `.s.PGSQL.${SOCKET_PORT}`;
 
 /** The file in which a running service says where its embedded database is, for commands of the same user. */
 export const embeddedUrlFile = (dir: string): string => join(dir, 'database-url');
