@@ -47,10 +47,12 @@ export async function startServer(variant: Variant, options: ServerOptions): Pro
       DATABASE_URL: options.databaseUrl,
       LOG_LEVEL: 'warn',
       MAX_CONNECTIONS_PER_IP: '1000000',
+      STATS_ACCESS: 'local',
       ...variant.environment,
       ...options.environment,
     },
   });
+  const workers = Number(options.environment?.['WORKERS'] ?? options.workers);
   let log = '';
   let said = '';
   child.stdout.on('data', (bytes: Buffer) => {
@@ -80,7 +82,7 @@ export async function startServer(variant: Variant, options: ServerOptions): Pro
     await eventually(
       async () => {
         if (!ended) {
-          await (variant.ours ? healthy(port, options.workers) : saidReady(said));
+          await (variant.ours ? healthy(port, workers) : saidReady(said));
         }
       },
       { timeoutMs: START_MS, intervalMs: 50 },

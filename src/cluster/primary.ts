@@ -38,13 +38,13 @@ export async function runPrimary({
   let database: OpenDatabase | undefined;
   let changes: DatabaseChanges | undefined;
 
+  // Workers accept from ports of their own, and from REST_PORT, themselves. If the primary did and passed connections on, one that was
+  // on its way to a worker that hangs would stay open for ever.
+  // Node.js looks at this in setupPrimary.
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
   if (local !== undefined) {
     setupClusterAdapter();
-  }
-  if (front === undefined) {
-    // Workers accept from their ports themselves; the primary only keeps these while one worker replaces another.
-    cluster.schedulingPolicy = cluster.SCHED_NONE;
   }
   const pool = new WorkerPool({
     size: config.WORKERS,

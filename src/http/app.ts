@@ -2,8 +2,9 @@ import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
 import type { CheckOrigin } from '../door/origin.js';
 import { accessLog } from './access-log.js';
-import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
+import { type AuthenticatePorts, createAuthenticate, createCountMore } from './authenticate.js';
 import { cors } from './cors.js';
+import { type DocumentRoutePorts, documentRoutes } from './document-routes.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
 import { type EventRoutePorts, eventRoutes } from './events-routes.js';
@@ -25,6 +26,7 @@ export interface AppOptions
     EventRoutePorts,
     KeyRoutePorts,
     TokenRoutePorts,
+    DocumentRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
   readonly queues: RestQueues;
   readonly checkOrigin: CheckOrigin;
@@ -49,7 +51,12 @@ export function createApp(options: AppOptions): Express {
   app.use(cors(checkOrigin));
 
   const authenticate = createAuthenticate(options);
-  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
+  const endpoint = createEndpoint({
+    authenticate,
+    countMore: createCountMore(options),
+    readJson: jsonReader(maxBodyBytes),
+    reads: options.queues.reads,
+  });
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);
@@ -57,6 +64,7 @@ export function createApp(options: AppOptions): Express {
   eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
   tokenRoutes(app, endpoint, options);
+  documentRoutes(app, options);
 
   app.use((request) => {
     throw noSuchPath(request, routesOf(app));

@@ -84,6 +84,15 @@ describe('connections and workers', function () {
     });
   }
 
+  it('requests to REST_PORT never wait for a worker that hangs', async () => {
+    const restPort = await freePort();
+    instance = await Instance.start({ workers: 2, env: { REST_PORT: String(restPort) } });
+    process.kill([...instance.workers][0]!, 'SIGSTOP');
+    const answers = Array.from({ length: 20 }, () => ask(restPort, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
+    expect(said('worker does not answer: it is killed')).to.deep.equal([]);
+  });
+
   it('a worker that is held up for a while gets connections again afterwards', async () => {
     instance = await Instance.start({ workers: 2 });
     const [held, other] = [...instance.workers] as [number, number];

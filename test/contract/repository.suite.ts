@@ -201,6 +201,11 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
         tasks.createTaskData({ job_id: job, task_definition_id: 1.5 }),
         tasks.updateTaskFee(id, Number.NaN),
         tasks.updateTaskFee(id, Number.POSITIVE_INFINITY),
+        tasks.updateTaskFee(id, -0.01),
+        tasks.updateTaskExecutionData(id, { task_opx_cost: -1 }),
+        tasks.updateTaskExecutionData(id, { tx_url: 'x', task_number: 1 } as object),
+        // Each number is five characters here and 309 in the database.
+        tasks.updateTaskExecutionData(id, { converted_arguments: Array(1_000).fill(1e308) }),
         tasks.updateTaskFee(0, 1),
         tasks.updateTaskFee(2 ** 60, 1),
         tasks.updateTaskExecutionData(id, {}),
@@ -219,6 +224,24 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       for (const [index, work] of bad.entries()) {
         expect(await refusal(work), `case ${index}`).to.equal('INVALID_REQUEST');
       }
+      expect(await head()).to.equal(1);
+    });
+
+    it('publish nothing of a write whose commit fails', async () => {
+      const id = await task();
+      published = [];
+      await db.raw(`CREATE FUNCTION fail_at_commit() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'the commit fails'; END $$`);
+      // It runs when the statement is through and its transaction commits.
+      await db.raw(`CREATE CONSTRAINT TRIGGER fail_at_commit AFTER UPDATE ON tasks DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION fail_at_commit()`);
+      try {
+        expect(await refusal(tasks.updateTaskFee(id, 5))).to.contain('the commit fails');
+      } finally {
+        await db.raw('DROP TRIGGER fail_at_commit ON tasks');
+        await db.raw('DROP FUNCTION fail_at_commit()');
+      }
+      expect(published).to.deep.equal([]);
       expect(await head()).to.equal(1);
     });
 
@@ -502,7 +525,8 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
 
   describe('jobs', () => {
     it('exist once, and so do their owners', async () => {
-      expect(await refusal(jobs.create({ job_id: job, user_id: `${user}_other` }))).to.equal('ALREADY_EXISTS');
+      expect(await refusal(jobs.create({ job_id: job, user_id: `${user}_other` }))).to.equal('OWNER_MISMATCH');
+      expect(await refusal(jobs.create({ job_id: job, user_id: user }))).to.equal('ALREADY_EXISTS');
       expect(await refusal(jobs.create({ job_id: job, user_id: 'two words' }))).to.equal('INVALID_REQUEST');
       const before = (await log.state(user))!.epoch;
       const made = await jobs.create({ job_id: 3_000_000 + users, user_id: user });

@@ -3,15 +3,14 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
 import { io } from 'socket.io-client';
-import { silentLogger } from '../../src/base/logger.js';
-import { createApp } from '../../src/http/app.js';
-import { type Route, routesOf } from '../../src/http/resource.js';
+import type { Route } from '../../src/http/resource.js';
 import { ROLE_SCOPES, type Role, type Scope } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { PlainClient } from '../support/plain-client.js';
+import { servedRoutes } from '../support/routes.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
@@ -69,6 +68,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'GET /api/tasks/:id/events': { scope: 'read', room: task },
   'GET /api/users/:user_id/events': { scope: 'read', room: user },
   'GET /api/users/:user_id/tasks': { scope: 'read', room: user },
+  'DELETE /api/tasks/:id': { scope: 'write', room: task, refusalsOnly: true },
   'POST /api/tasks': { scope: 'write', room: job, body: ({ job }) => ({ job_id: job, task_definition_id: 1 }) },
   'PUT /api/tasks': {
     scope: 'write',
@@ -88,6 +88,8 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'PUT /api/keys/:key_id': { scope: 'keys', body: () => ({ rate_limit: 5 }), refusalsOnly: true },
   'DELETE /api/keys/:key_id': { scope: 'keys', refusalsOnly: true },
   'POST /api/keys/:key_id/rotate': { scope: 'keys', refusalsOnly: true },
+  'GET /api/openapi.json': { scope: 'public' },
+  'GET /api/asyncapi.json': { scope: 'public' },
   'POST /api/tokens': { scope: 'tokens', room: job, body: ({ job }) => ({ rooms: [`job:${job}`] }) },
 };
 
@@ -122,7 +124,7 @@ describe('who may what', function () {
       POSITION_INTERVAL_MS: '600000',
     });
     await server.start();
-    routes = routesOf(createApp({ checkOrigin: () => {}, maxBodyBytes: 1, logger: silentLogger } as never));
+    routes = servedRoutes();
 
     const keys = new ApiKeyRepository(db);
     const jobs = new JobRepository(db);
@@ -194,7 +196,10 @@ describe('who may what', function () {
   });
 
   /** Looks at jobs, tasks and users: what could tell one room from another. */
-  const looksAtData = (text: string): boolean => /\b(?:jobs|tasks|users|event_streams|task_events)\b/.test(text);
+  const looksAtData = (text: string): boolean =>
+    /\b(?:jobs|tasks|users|event_streams|task_events)\b/.test(text) &&
+    // The hub compares the streams that it follows with the log, whoever asks for what.
+    !text.startsWith('SELECT user_id, seq, epoch FROM event_streams');
 
   const pathOf = (path: string, { user, job, task }: Ids): string =>
     path.replace(':job_id', job).replace(':user_id', user).replace(':id', String(task)).replace(':key_id', 'nosuchkey');
@@ -308,15 +313,15 @@ describe('who may what', function () {
     it(`rooms over ${door}`, async () => {
       for (const asker of askers) {
         for (const kind of [job, task, user]) {
-          const looks: number[] = [];
+          const looks: string[][] = [];
           for (const place of PLACES) {
             const room = kind(things[place]);
             const expected = asker.scopes.includes('read') ? verdict(asker, room, place) : 'ACCESS_DENIED';
             expect(await subscribe(asker, room), `${asker.name}, ${room} (${place})`).to.equal(expected);
-            looks.push(statements.filter(looksAtData).length);
+            looks.push(statements.filter(looksAtData));
           }
           if (!asker.seesAll && asker.scopes.includes('read')) {
-            expect(looks[1], `${asker.name}: look-ups of a foreign and of a missing room`).to.equal(looks[2]);
+            expect(looks[1], `${asker.name}: look-ups of a foreign and of a missing room`).to.deep.equal(looks[2]);
           }
         }
       }

@@ -62,6 +62,7 @@ export class Instance {
         LOG_FORMAT: 'json',
         LOG_LEVEL: 'info',
         MAX_CONNECTIONS_PER_IP: '1000000',
+        STATS_ACCESS: 'local',
         DRAIN_SECONDS: '1',
         ...(options.preload === undefined ? {} : { NODE_OPTIONS: `--import=${options.preload}` }),
         ...options.env,

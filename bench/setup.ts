@@ -1,0 +1,89 @@
+/**
+ * What setting a connection up costs the server, with a key and one room, by who listens:
+ *
+ *     node dist/bench/setup.js [--connections 2000] [--repeats 3]
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { endOnSignals } from './lib/machine.js';
+import { cpuMicros } from './lib/proc.js';
+import { startServer } from './lib/server.js';
+import { startServices } from './lib/services.js';
+import { table } from './lib/table.js';
+import { VARIANTS } from './lib/variants.js';
+import { createWorld, type World } from './lib/world.js';
+import { Fleet } from './load/fleet.js';
+import type { Wire } from './load/frames.js';
+import { expectAll } from './scenarios/context.js';
+
+const MODES: ReadonlyArray<
+  readonly [title: string, variant: string, wires: readonly Wire[], env: Record<string, string>]
+> = [
+  ['plain Socket.IO with sticky', 'plain', ['socketio'], {}],
+  ['bare ws with sticky', 'plain-ws', ['plain'], {}],
+  ['ours, the primary hands over', 'ours', ['socketio', 'plain'], {}],
+  ['ours, LISTEN=workers', 'ours', ['socketio', 'plain'], { LISTEN: 'workers' }],
+  ['ours, WORKERS=1', 'ours', ['socketio', 'plain'], { WORKERS: '1' }],
+];
+/** Connections that come and go first: what a server learns with them is not what a connection costs. */
+const FIRST = 500;
+/** How long a server takes to see that clients have gone, in milliseconds. */
+const GONE_MS = 1_000;
+
+const { values } = parseArgs({
+  options: { connections: { type: 'string', default: '2000' }, repeats: { type: 'string', default: '3' } },
+});
+const connections = Number(values.connections);
+
+endOnSignals();
+const services = await startServices(false);
+try {
+  const world = await createWorld(services, { jobs: connections, users: connections / 5, tasksPerJob: 1 });
+  const measured = new Map<string, number[]>();
+  for (let repeat = 0; repeat < Number(values.repeats); repeat += 1) {
+    for (const [title, name, wires, environment] of MODES) {
+      for (const wire of wires) {
+        const key = `${title} | ${wire}`;
+        const micros = await setUp(name, wire, environment, world);
+        console.error(`${key}: ${micros.toFixed(0)} µs`);
+        measured.set(key, [...(measured.get(key) ?? []), micros]);
+      }
+    }
+  }
+  const rows = [...measured].map(([key, figures]) => [
+    ...key.split(' | '),
+    figures.map((micros) => micros.toFixed(0)).join(', '),
+  ]);
+  console.log(table(['', 'wire', 'server CPU of a set-up, µs'], rows));
+} finally {
+  await services.stop();
+}
+
+async function setUp(name: string, wire: Wire, environment: Record<string, string>, world: World): Promise<number> {
+  const start = () =>
+    startServer(VARIANTS.find((variant) => variant.name === name)!, {
+      redisUrl: services.redis.url,
+      databaseUrl: world.databaseUrl,
+      workers: 2,
+      cores: undefined,
+      environment,
+    });
+  // The port after a free one may be taken.
+  const server = await start().catch(start).catch(start);
+  const fleet = new Fleet(1, undefined);
+  try {
+    // Of several ports one is enough: what all processes of a server spend is added up.
+    const targets = [{ port: server.port, wire, key: world.key }];
+    const rooms = world.jobs.map(({ jobId }) => [`job:${jobId}`]);
+    const accounts = rooms.map(() => -1);
+    expectAll(await fleet.open(targets, rooms.slice(0, FIRST), accounts.slice(0, FIRST)));
+    await fleet.drop();
+    await sleep(GONE_MS);
+    const before = cpuMicros(server.pid);
+    expectAll(await fleet.open(targets, rooms, accounts));
+    return (cpuMicros(server.pid) - before) / rooms.length;
+  } finally {
+    await fleet.stop();
+    await server.stop();
+  }
+}
