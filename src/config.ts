@@ -73,6 +73,12 @@ const schema = z.object({
   LISTEN: z.enum(['primary', 'workers']).default('primary'),
   /** Postgres; unset: an embedded database in DATA_DIR. */
   DATABASE_URL: databaseUrl.optional(),
+  /** Comma-separated statuses that tasks may be given; empty: any short word. */
+  TASK_STATUSES: list
+    .refine((items) => items.every((item) => /^[a-z0-9_-]{1,32}$/i.test(item)), {
+      message: 'wants words of 1 to 32 letters, digits, - or _',
+    })
+    .default([]),
   /** Where pages, snapshots and replays are read, for example a streaming replica; unset: DATABASE_URL. */
   DATABASE_READ_URL: databaseUrl.optional(),
   /** Whether changes that other programs make to tasks become events. */

@@ -19,6 +19,7 @@ import { KeyGuard } from './door/key-guard.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
+import { PlaceClaims } from './door/place-claims.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
@@ -47,6 +48,7 @@ import { JobRepository } from './repository/job-repository.js';
 import { ReadableLog } from './repository/readable-log.js';
 import { TaskReader } from './repository/task-reader.js';
 import { TaskRepository } from './repository/task-repository.js';
+import { cleanWriteKeys } from './repository/write-keys.js';
 import { ClusterStats } from './stats/cluster-stats.js';
 import { Health, type Readiness } from './stats/health.js';
 
@@ -113,7 +115,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const log = new EventLog(db.lookups);
   const reader = new TaskReader(db.reads);
   const publisher = new Publisher(broker, logger);
-  const tasks = new TaskRepository(db.writes, publisher);
+  const tasks = new TaskRepository(db.writes, publisher, { statuses: config.TASK_STATUSES });
   const jobs = new JobRepository(db.writes);
   const apiKeys = new ApiKeyRepository(db.lookups);
 
@@ -187,6 +189,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     rates,
     addressOf,
     connections: broker,
+    claims: new PlaceClaims((claim) => void bus.send('place-claimed', claim).catch(() => {})),
     maxConnectionsPerIp: perIp,
     refusals,
   });
@@ -207,8 +210,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data) => {
-        const identity = await authenticator.authenticate(credentialsOfMessage(data));
+      authenticate: async (data, { keyId }) => {
+        // Whoever is in may guess no more keys than whoever stands outside.
+        const identity = await guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
         await rates.check(identity);
         return identity;
       },
@@ -289,6 +293,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
 
   const maintenance = new Maintenance({
     log: new EventRetention(db.writes),
+    cleanWriteKeys: () => cleanWriteKeys(db.writes),
     apiKeys,
     connections,
     retentionHours: config.EVENT_RETENTION_HOURS,
@@ -311,6 +316,11 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       tokenKeys.forget(keyId);
     }
   }
+  bus.on('place-claimed', ({ keyId, group }) => {
+    if (typeof keyId === 'string' && typeof group === 'string') {
+      connections.probe(keyId, group);
+    }
+  });
   bus.on('key-revoked', revoke);
   bus.on('key-changed', change);
   // Keys may have been revoked while nobody could be told.

@@ -14,7 +14,13 @@ export type ToPrimary =
   | { readonly type: 'taskwire:subscribe'; readonly call: number; readonly channel: string }
   | { readonly type: 'taskwire:unsubscribe'; readonly call: number; readonly channel: string }
   | { readonly type: 'taskwire:publish'; readonly items: Array<[channel: string, message: Uint8Array]> }
-  | { readonly type: 'taskwire:consume'; readonly call: number; readonly key: string; readonly limit: number }
+  | {
+      readonly type: 'taskwire:consume';
+      readonly call: number;
+      readonly key: string;
+      readonly limit: number;
+      readonly requests: number;
+    }
   | { readonly type: 'taskwire:acquire'; readonly call: number; readonly address: string; readonly limit: number }
   | { readonly type: 'taskwire:release'; readonly address: string }
   | { readonly type: 'taskwire:nodes'; readonly call: number };

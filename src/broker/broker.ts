@@ -55,8 +55,9 @@ export interface RateStore {
    * Counts one request of an API key in its window of 60 s.
    * @param key id of the API key
    * @param limit requests per minute
+   * @param requests as how many it counts (1)
    */
-  consume(key: string, limit: number): Promise<RateLimitResult>;
+  consume(key: string, limit: number, requests?: number): Promise<RateLimitResult>;
 }
 
 /** Counts connections of addresses over all live nodes. */

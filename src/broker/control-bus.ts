@@ -13,6 +13,8 @@ export interface ControlMessages {
   };
   /** A key is no longer valid: forget it and close its connections. */
   'key-revoked': { readonly keyId: string };
+  /** Somebody found all places of its address taken: are the connections of its key there still alive? */
+  'place-claimed': { readonly keyId: string; readonly group: string };
   /** A key was changed: forget what is known of it. */
   'key-changed': { readonly keyId: string };
 }

@@ -13,6 +13,7 @@ import {
 } from './credentials.js';
 import type { KeyGuard } from './key-guard.js';
 import type { CheckOrigin } from './origin.js';
+import type { PlaceClaims } from './place-claims.js';
 import type { RateLimiter } from './rate-limit.js';
 import type { RefusalLog } from './refusal-log.js';
 
@@ -24,6 +25,8 @@ export interface DoorOptions {
   readonly connections: ConnectionPlaces;
   /** Connections of one address over the whole cluster. */
   readonly maxConnectionsPerIp: number;
+  /** Told when all places of an address are taken. */
+  readonly claims?: Pick<PlaceClaims, 'make'>;
   /** Told about those that are refused. */
   readonly refusals?: Pick<RefusalLog, 'note'>;
 }
@@ -66,7 +69,7 @@ const FULL_RETRY_MS = 5_000;
  * can have more of those than connections.
  */
 export function createDoor(options: DoorOptions): Admit {
-  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp, refusals } = options;
+  const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp, refusals, claims } = options;
 
   async function placeOf(address: string): Promise<() => void> {
     const release = await connections.acquireConnection(addressGroup(address), maxConnectionsPerIp);
@@ -107,6 +110,10 @@ export function createDoor(options: DoorOptions): Admit {
       // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
       const [rate, place] = await Promise.allSettled([rates.check(identity), release ?? placeOf(address)]);
       release = place.status === 'fulfilled' ? place.value : undefined;
+      if (release === undefined) {
+        // Perhaps it was here before, and its old connection is dead and nobody knows.
+        claims?.make({ keyId: identity.keyId, group: addressGroup(address) });
+      }
       for (const step of [rate, place]) {
         if (step.status === 'rejected') {
           throw step.reason;

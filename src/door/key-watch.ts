@@ -3,6 +3,8 @@ import type { ErrorCode } from '../protocol/errors.js';
 
 export interface MaintenanceOptions {
   readonly log: { trim(hours: number): Promise<number> };
+  /** Removes keys of writes that are too old. */
+  readonly cleanWriteKeys: () => Promise<unknown>;
   readonly apiKeys: { active(keyIds: readonly string[]): Promise<ReadonlySet<string>> };
   readonly connections: { keyIds(): string[]; closeByKey(keyId: string, code: ErrorCode): void };
   readonly retentionHours: number;
@@ -15,7 +17,7 @@ export interface MaintenanceOptions {
 
 const TRIM_MS = 60_000;
 
-/** What a worker does now and then: removes expired events, and closes connections whose key is no longer active. */
+/** What a worker does now and then: removes expired events and keys of writes, and closes connections whose key is no longer active. */
 export class Maintenance {
   private timers: NodeJS.Timeout[] = [];
 
@@ -53,8 +55,9 @@ export class Maintenance {
 
   /** All workers try; the log lets one of them at a time. */
   private async trim(): Promise<void> {
-    const { log, retentionHours, logger } = this.options;
+    const { log, retentionHours, cleanWriteKeys, logger } = this.options;
     try {
+      await cleanWriteKeys();
       const dropped = await log.trim(retentionHours);
       if (dropped > 0) {
         logger.info('expired events removed', { tables: dropped });

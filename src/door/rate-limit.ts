@@ -2,13 +2,15 @@ import type { RateLimitResult, RateStore } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 
+export type { RateLimitResult };
+
 /** Requests and new connections of each API key per minute, counted over all workers. */
 export class RateLimiter {
   constructor(private readonly store: RateStore) {}
 
-  /** Counts one request; whether it is allowed stands in the result. */
-  count({ keyId, rateLimit }: Identity): Promise<RateLimitResult> {
-    return this.store.consume(keyId, rateLimit);
+  /** Counts one request, or several; whether they are allowed stands in the result. */
+  count({ keyId, rateLimit }: Identity, requests = 1): Promise<RateLimitResult> {
+    return this.store.consume(keyId, rateLimit, requests);
   }
 
   /**

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../base/logger.js';
+import { addressGroup } from '../door/client-address.js';
 import type { Admission } from '../door/door.js';
 import type { Connection } from '../hub/connection.js';
 import type { OpenSession, Session } from '../hub/session.js';
@@ -12,7 +13,12 @@ export interface GatewayConnection extends Connection {
   readonly transport: 'websocket' | 'socket.io' | StreamFormat;
   /** Cuts it off, without a word. */
   terminate(): void;
+  /** Asks the client for a sign of life, and cuts it off when none comes within three seconds. Absent where it cannot be asked. */
+  probe?(): void;
 }
+
+/** How long a client that was asked for a sign of life has, in milliseconds. */
+export const PROBE_MS = 3_000;
 
 /** A place in the registry, from admission to the end. */
 export interface Place {
@@ -28,7 +34,8 @@ const FAREWELL_MS = 2_000;
 
 /** All connections of this worker, whatever their transport. */
 export class Connections {
-  private readonly all = new Set<GatewayConnection>();
+  /** By connection, its address as `addressGroup` gives it. */
+  private readonly all = new Map<GatewayConnection, string>();
   private drainingNow = false;
 
   constructor(
@@ -46,7 +53,7 @@ export class Connections {
   }
 
   enter(connection: GatewayConnection, admission: Admission): Place {
-    this.all.add(connection);
+    this.all.set(connection, addressGroup(admission.address));
     const session = this.open(connection);
     this.logger.debug('connected', {
       connection: connection.id,
@@ -65,11 +72,20 @@ export class Connections {
 
   /** Ids of the keys that have connections here, by themselves or by a token that they made. */
   keyIds(): string[] {
-    return [...new Set([...this.all].flatMap(({ identity }) => keyBehind(identity) ?? []))];
+    return [...new Set([...this.all.keys()].flatMap(({ identity }) => keyBehind(identity) ?? []))];
+  }
+
+  /** Asks the clients of a key from one address for a sign of life. */
+  probe(keyId: string, group: string): void {
+    for (const [connection, where] of this.all) {
+      if (where === group && connection.identity.keyId === keyId) {
+        connection.probe?.();
+      }
+    }
   }
 
   closeByKey(keyId: string, code: ErrorCode): void {
-    for (const connection of [...this.all]) {
+    for (const connection of [...this.all.keys()]) {
       if (keyBehind(connection.identity) === keyId) {
         connection.close(code);
       }
@@ -79,7 +95,7 @@ export class Connections {
   /** Sends everybody away, spread evenly over some seconds so that the other workers are not stormed. */
   async drain(seconds: number): Promise<void> {
     this.drainingNow = true;
-    const waiting = [...this.all];
+    const waiting = [...this.all.keys()];
     const steps = Math.max(1, Math.floor((seconds * 1_000) / DRAIN_STEP_MS));
     for (let step = 0; step < steps && this.all.size > 0; step += 1) {
       const share = Math.ceil(waiting.length / (steps - step));
@@ -95,7 +111,7 @@ export class Connections {
     while (this.all.size > 0 && performance.now() < end) {
       await sleep(DRAIN_STEP_MS);
     }
-    for (const connection of [...this.all]) {
+    for (const connection of [...this.all.keys()]) {
       connection.terminate();
     }
   }

@@ -18,6 +18,7 @@ export interface EngineConnection {
   request: unknown;
   write(packet: string, options: { compress: boolean }): void;
   close(discard?: boolean): void;
+  sendPacket(type: 'ping'): void;
   /** It has ended, it goes on with another transport, or a packet came. */
   on(event: 'close' | 'upgrade' | 'packet', listener: () => void): void;
   /** A packet is about to join the queue. */
@@ -43,6 +44,8 @@ export function cutOff(engine: EngineConnection): void {
 /** What the gateway keeps of a connection from its beginning: whose it is may never be known. */
 export class EngineSession implements MeterListener {
   readonly meter: Meter;
+  /** When a packet came last. */
+  heardAt = performance.now();
   /** Told about what comes after the connection was admitted. */
   listener: MeterListener | undefined;
   private polling: MeteredPolling | undefined;

@@ -6,7 +6,7 @@ import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { Connections, GatewayConnection, Place } from './connections.js';
+import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
 import { socketioFrame, socketioPacket } from './frame.js';
@@ -61,7 +61,7 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     private readonly socket: TaskSocket,
     private readonly engine: EngineConnection,
     admission: Admission,
-    session: EngineSession,
+    private readonly session: EngineSession,
     private readonly options: SocketioConnectionOptions,
   ) {
     this.meter = session.meter;
@@ -178,6 +178,16 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
   terminate(): void {
     this.closing = true;
     cutOff(this.engine);
+  }
+
+  probe(): void {
+    const asked = performance.now();
+    this.engine.sendPacket('ping');
+    setTimeout(() => {
+      if (this.session.heardAt < asked) {
+        this.terminate();
+      }
+    }, PROBE_MS).unref();
   }
 
   receive(type: string, args: readonly unknown[], ack: Ack | undefined): void {

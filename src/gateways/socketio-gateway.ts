@@ -107,7 +107,11 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   }
 
   /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
-  function boundAnswers(this: EngineConnection): void {
+  function onPacket(this: EngineConnection): void {
+    const session = sessions.get(this);
+    if (session !== undefined) {
+      session.heardAt = performance.now();
+    }
     const waiting = this.writeBuffer.length;
     if (waiting === 0) {
       refusals.delete(this);
@@ -134,7 +138,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     const leave = approach.wait(engine.request as IncomingMessage, () => cutOff(engine));
     sessions.set(engine, new EngineSession(engine, meters, leave));
     engine.on('packetCreate', onRefusal);
-    engine.on('packet', boundAnswers);
+    engine.on('packet', onPacket);
     engine.on('upgrade', onUpgrade);
     engine.on('close', onClose);
   });

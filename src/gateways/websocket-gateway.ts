@@ -12,7 +12,7 @@ import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../p
 import { controlText, errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { Connections, GatewayConnection, Place } from './connections.js';
+import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { FirstMessages } from './first-messages.js';
 import { plainFrame } from './frame.js';
@@ -259,6 +259,16 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
     if (this.ws.readyState === WebSocket.OPEN) {
       this.ws.ping();
     }
+  }
+
+  probe(): void {
+    const asked = performance.now();
+    this.ping();
+    setTimeout(() => {
+      if (this.heardAt < asked) {
+        this.terminate();
+      }
+    }, PROBE_MS).unref();
   }
 
   receive(data: RawData, isBinary: boolean): void {

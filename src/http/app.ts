@@ -2,7 +2,7 @@ import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
 import type { CheckOrigin } from '../door/origin.js';
 import { accessLog } from './access-log.js';
-import { type AuthenticatePorts, createAuthenticate } from './authenticate.js';
+import { type AuthenticatePorts, createAuthenticate, createCountMore } from './authenticate.js';
 import { cors } from './cors.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
@@ -49,7 +49,12 @@ export function createApp(options: AppOptions): Express {
   app.use(cors(checkOrigin));
 
   const authenticate = createAuthenticate(options);
-  const endpoint = createEndpoint(authenticate, jsonReader(maxBodyBytes), options.queues.reads);
+  const endpoint = createEndpoint({
+    authenticate,
+    countMore: createCountMore(options),
+    readJson: jsonReader(maxBodyBytes),
+    reads: options.queues.reads,
+  });
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options);
   taskRoutes(app, endpoint, options);

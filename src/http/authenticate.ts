@@ -2,13 +2,42 @@ import type { Request, Response } from 'express';
 import { type AddressOf, addressGroup } from '../door/client-address.js';
 import { credentialsOf, type QueryCredentials } from '../door/credentials.js';
 import type { KeyGuard } from '../door/key-guard.js';
-import { assertAllowed, type RateLimiter, rateLimitHeaders } from '../door/rate-limit.js';
+import { assertAllowed, type RateLimiter, type RateLimitResult, rateLimitHeaders } from '../door/rate-limit.js';
 import type { RefusalLog } from '../door/refusal-log.js';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo, type Scope } from '../protocol/tasks.js';
 
 /** Says who makes a request and counts it; the answer gets the headers that tell how many more there may be. */
 export type Authenticate = (request: Request, response: Response) => Promise<Identity>;
+
+/** Where a response keeps what the count of its request gave. */
+const COUNTED = 'rate';
+
+/**
+ * Counts further requests of somebody whose request was counted: a batch counts as many as it has items.
+ * @throws TaskwireError RATE_LIMIT_EXCEEDED when so many are not left in this minute, INVALID_REQUEST when there are never
+ * so many; nothing is counted then
+ */
+export type CountMore = (identity: Identity, response: Response, requests: number) => Promise<void>;
+
+export function createCountMore({ rates }: Pick<AuthenticatePorts, 'rates'>): CountMore {
+  return async (identity, response, requests) => {
+    const { limit, remaining, resetMs } = response.locals[COUNTED] as RateLimitResult;
+    if (requests >= limit) {
+      throw new TaskwireError('INVALID_REQUEST', {
+        message: `A batch may have at most ${limit} items here: each is a request, and the key may make ${limit} a minute`,
+      });
+    }
+    if (requests > remaining) {
+      assertAllowed({ allowed: false, limit, remaining, resetMs });
+    }
+    if (requests > 0) {
+      const result = await rates.count(identity, requests);
+      response.set(rateLimitHeaders(result));
+      assertAllowed(result);
+    }
+  };
+}
 
 export interface AuthenticatePorts {
   readonly keys: Pick<KeyGuard, 'authenticate'>;
@@ -34,6 +63,7 @@ export function createAuthenticate(
       key = identity.keyId;
       const result = await rates.count(identity);
       response.set(rateLimitHeaders(result));
+      response.locals[COUNTED] = result;
       assertAllowed(result);
       return identity;
     } catch (error) {

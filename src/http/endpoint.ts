@@ -1,8 +1,10 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { RequestHandler } from 'express';
 import { queryOf } from '../door/credentials.js';
 import type { Position } from '../protocol/messages.js';
 import type { Identity, Scope } from '../protocol/tasks.js';
-import { type Authenticate, assertMayDo } from './authenticate.js';
+import { type Authenticate, assertMayDo, type CountMore } from './authenticate.js';
+import { invalidField } from './input.js';
 import type { ReadJson } from './json-body.js';
 import type { RestQueues } from './queues.js';
 
@@ -14,6 +16,13 @@ export interface Call {
   readonly query: URLSearchParams;
   /** JSON of the body; undefined when there is none. */
   readonly body: unknown;
+  /** The header Idempotency-Key, which makes a write once. */
+  readonly idempotencyKey?: string | undefined;
+  /**
+   * Counts further requests of the caller, beside the one that this is.
+   * @throws TaskwireError RATE_LIMIT_EXCEEDED, INVALID_REQUEST
+   */
+  readonly countMore: (requests: number) => Promise<void>;
 }
 
 export interface Answer {
@@ -34,14 +43,29 @@ export const POSITION_HEADERS = { seq: 'X-Stream-Seq', epoch: 'X-Stream-Epoch' }
  */
 export type Endpoint = (handle: (call: Call) => Promise<Answer>, scope?: Scope) => RequestHandler;
 
+export interface EndpointPorts {
+  readonly authenticate: Authenticate;
+  readonly countMore: CountMore;
+  readonly readJson: ReadJson;
+  readonly reads: RestQueues['reads'];
+}
+
 /** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
-export function createEndpoint(authenticate: Authenticate, readJson: ReadJson, reads: RestQueues['reads']): Endpoint {
+export function createEndpoint({ authenticate, countMore, readJson, reads }: EndpointPorts): Endpoint {
   return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);
     assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
     const body = await readJson(request, response);
     const params = request.params as Record<string, string>;
-    const call = { identity, params, query: queryOf(request), body };
+    const idempotencyKey = idempotencyKeyOf(request.headers);
+    const call: Call = {
+      identity,
+      params,
+      query: queryOf(request),
+      body,
+      idempotencyKey,
+      countMore: (requests) => countMore(identity, response, requests),
+    };
     const answer = await (request.method === 'GET' || request.method === 'HEAD'
       ? reads.run(identity.keyId, () => handle(call))
       : handle(call));
@@ -56,4 +80,16 @@ export function createEndpoint(authenticate: Authenticate, readJson: ReadJson, r
       response.json(answer.body);
     }
   };
+}
+
+/** @throws TaskwireError INVALID_REQUEST */
+function idempotencyKeyOf(headers: IncomingHttpHeaders): string | undefined {
+  const key = headers['idempotency-key'];
+  if (key === undefined) {
+    return undefined;
+  }
+  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(key)) {
+    throw invalidField('Idempotency-Key', 'wants 1 to 255 printable characters without spaces');
+  }
+  return key;
 }

@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
 import { isJobId, isTaskId, isUserId, jobRoom, parseRoom, type Room, taskRoom, userRoom } from '../protocol/rooms.js';
-import { jobIdInput, parseInput } from '../repository/task-input.js';
+import { invalidFields, jobIdInput, parseInput } from '../repository/task-input.js';
 
 /** INVALID_REQUEST that names one field. */
 export function invalidField(field: string, message: string): TaskwireError {
-  return new TaskwireError('INVALID_REQUEST', { details: [{ field, message }] });
+  return invalidFields([{ field, message }]);
 }
 
 /**
@@ -54,6 +54,7 @@ export function objectOf(body: unknown): Readonly<Record<string, unknown>> {
 
 /**
  * The body of a write to the task that the path names; `task_id` may be repeated in it.
+ * @returns the other fields
  * @throws TaskwireError INVALID_REQUEST
  */
 export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, unknown>> {
@@ -62,7 +63,8 @@ export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, u
   if (repeated !== undefined && textOf(repeated) !== id) {
     throw invalidField('task_id', 'differs from the id in the path');
   }
-  return object;
+  const { task_id, ...fields } = object;
+  return fields;
 }
 
 /** An id as text. What else may stand there is not made text of: an object says itself how, and may fail at it. */

@@ -1,5 +1,5 @@
 import type { Router } from 'express';
-import type { z } from 'zod';
+import { z } from 'zod';
 import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { mayAccess, seesAll } from '../protocol/tasks.js';
@@ -10,16 +10,16 @@ import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
 import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 
-const ownJobInput = jobInput.extend({ user_id: userIdInput.optional() });
+const ownJobInput = z.strictObject({ user_id: userIdInput.optional() });
 
 export interface JobRoutePorts {
-  readonly jobs: Pick<JobRepository, 'create'>;
+  readonly jobs: Pick<JobRepository, 'create' | 'createWithNewId'>;
   readonly jobReader: Pick<JobRepository, 'getPositionedJob' | 'list' | 'listOfUser'>;
   readonly queues: Pick<RestQueues, 'writes'>;
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
-/** Jobs. A user's key makes and sees jobs of its owner; other keys say whose. */
+/** Jobs. A user's key makes jobs of its owner, whose ids are made here, and sees those; other keys say which and whose. */
 export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePorts): void {
   const { jobs, jobReader, access, queues } = ports;
   resource(router, '/api/jobs', {
@@ -39,17 +39,20 @@ export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePor
       const { position, ...list } = found;
       return { body: { user_id: room.id, ...list, ...position }, position };
     }),
-    post: endpoint(async ({ identity, body }) => {
-      const input: z.output<typeof ownJobInput> = parseInput(
-        seesAll(identity) ? jobInput : ownJobInput,
-        objectOf(body),
-      );
-      const user_id = input.user_id ?? identity.owner;
+    post: endpoint(async ({ identity, body, idempotencyKey }) => {
+      const { owner } = identity;
+      if (seesAll(identity)) {
+        const job = parseInput(jobInput, objectOf(body));
+        const create = () => jobs.create(job, { again: idempotencyKey !== undefined });
+        return { status: 201, body: await queues.writes.run(job.user_id, create) };
+      }
+      // An id that somebody chooses could be the one that a backend means for somebody else's job.
+      const { user_id = owner } = parseInput(ownJobInput, objectOf(body ?? {}));
       if (!mayAccess(identity, user_id)) {
         throw new TaskwireError('ACCESS_DENIED');
       }
-      const create = () => jobs.create({ job_id: input.job_id, user_id });
-      return { status: 201, body: await queues.writes.run(user_id, create) };
+      const key = idempotencyKey === undefined ? undefined : JSON.stringify([owner, idempotencyKey]);
+      return { status: 201, body: await queues.writes.run(user_id, () => jobs.createWithNewId(user_id, key)) };
     }),
   });
 

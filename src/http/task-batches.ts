@@ -4,9 +4,9 @@ import type { CreateTaskInput } from '../repository/inputs.js';
 import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { TaskReader } from '../repository/task-reader.js';
-import type { BatchOutcome, TaskRepository } from '../repository/task-repository.js';
+import type { BatchOutcome, TaskRepository, WriteOptions } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
-import { objectOf } from './input.js';
+import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
 /** What tasks are written with. */
@@ -28,10 +28,12 @@ export function createTasks(
   { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
+  idempotencyKey: string | undefined,
 ): Promise<Answer> {
   return batch(body, 201, {
+    idempotencyKey,
     identity,
-    idOf: (item) => parseInput(jobIdInput, item['job_id']),
+    idOf: (item) => parseInput(jobIdInput, item['job_id'], 'job_id'),
     ownersOf: (ids) => reader.ownersOfJobs(ids),
     write: (owner, items) =>
       queues.writes.run(owner, () => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[])),
@@ -47,20 +49,27 @@ export function updateTasks(
   { tasks, reader, queues }: TaskWritePorts,
   identity: Identity,
   body: readonly unknown[],
+  idempotencyKey: string | undefined,
 ): Promise<Answer> {
   return batch(body, 200, {
+    idempotencyKey,
     identity,
-    idOf: (item) => String(parseInput(taskIdInput, item['task_id'])),
+    idOf: (item) => String(parseInput(taskIdInput, item['task_id'], 'task_id')),
     ownersOf: (ids) => reader.ownersOfTasks(ids),
     write: (owner, items) =>
       queues.writes.run(owner, () => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[])),
   });
 }
 
+/** The items of a batch beyond the first, each of which counts as a request; a batch that is refused as a whole has none. */
+export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_ITEMS ? 0 : Math.max(0, length - 1));
+
 type Item = Readonly<Record<string, unknown>>;
 
 interface BatchPorts {
   readonly identity: Identity;
+  /** Of the whole request: each item without a key of its own gets one made of it and the item's place. */
+  readonly idempotencyKey: string | undefined;
   /** What an item is about. @throws TaskwireError INVALID_REQUEST */
   readonly idOf: (item: Item) => string;
   readonly ownersOf: (ids: readonly string[]) => Promise<ReadonlyMap<string, string>>;
@@ -75,7 +84,7 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   const known: Array<{ index: number; item: Item; id: string }> = [];
   for (const [index, value] of body.entries()) {
     try {
-      const item = objectOf(value);
+      const item = keyed(objectOf(value), index, ports);
       known.push({ index, item, id: ports.idOf(item) });
     } catch (error) {
       outcomes[index] = toTaskwireError(error);
@@ -124,4 +133,24 @@ function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
       results: outcomes.map((outcome) => (outcome instanceof TaskwireError ? { error: outcome.body } : outcome)),
     },
   };
+}
+
+/** Keys of one owner are not another's. */
+export const optionsOf = ({ owner }: Identity, key: string | undefined): WriteOptions => ({
+  idempotencyKey: key === undefined ? undefined : scoped(owner, key),
+});
+
+const scoped = (...parts: readonly unknown[]): string => JSON.stringify(parts);
+
+/** @throws TaskwireError INVALID_REQUEST */
+function keyed(item: Item, index: number, { identity, idempotencyKey }: BatchPorts): Item {
+  const own = item['idempotency_key'];
+  if (own !== undefined && (typeof own !== 'string' || own.length === 0 || own.length > 255)) {
+    throw invalidField('idempotency_key', 'wants 1 to 255 characters');
+  }
+  if (own === undefined && idempotencyKey === undefined) {
+    return item;
+  }
+  const key = own === undefined ? scoped(identity.owner, idempotencyKey, index) : scoped(identity.owner, own);
+  return { ...item, idempotency_key: key };
 }

@@ -1,6 +1,7 @@
 import type { Router } from 'express';
 import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
+import { seesAll } from '../protocol/tasks.js';
 import {
   attestationInput,
   createTaskInput,
@@ -9,43 +10,48 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
-import type { TaskWrite } from '../repository/task-repository.js';
+import type { TaskWrite, WriteOptions } from '../repository/task-repository.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
 import { resource } from './resource.js';
-import { createTasks, type TaskWritePorts, updateTasks } from './task-batches.js';
+import { createTasks, moreItems, optionsOf, type TaskWritePorts, updateTasks } from './task-batches.js';
 import { pageAnswer } from './task-pages.js';
 
 export interface TaskRoutePorts extends TaskWritePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
-/** Tasks: the five writes, and what was written. A 2xx says that the write is committed. */
+/** Tasks: the writes, and what was written. A 2xx says that the write is committed. */
 export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRoutePorts): void {
   const { tasks, reader, access, queues } = ports;
   /** A write to the task that the path names, made when the key may see the task. */
-  const update = (write: (taskId: number, body: unknown) => Promise<TaskWrite>) =>
-    endpoint(async ({ identity, params, body }) => {
+  const update = (write: (taskId: number, body: unknown, options: WriteOptions) => Promise<TaskWrite>) =>
+    endpoint(async ({ identity, params, body, idempotencyKey }) => {
       const room = taskRoomOf(params['id']);
       const input = taskBodyOf(body, room.id);
       const owner = await access.resolve(identity, room);
-      return { body: await queues.writes.run(owner, () => write(Number(room.id), input)) };
+      return {
+        body: await queues.writes.run(owner, () => write(Number(room.id), input, optionsOf(identity, idempotencyKey))),
+      };
     });
 
   resource(router, '/api/tasks', {
-    post: endpoint(async ({ identity, body }): Promise<Answer> => {
+    post: endpoint(async ({ identity, body, countMore, idempotencyKey }): Promise<Answer> => {
       if (Array.isArray(body)) {
-        return createTasks(ports, identity, body);
+        await countMore(moreItems(body));
+        return createTasks(ports, identity, body, idempotencyKey);
       }
       const input = parseInput(createTaskInput, objectOf(body));
       const owner = await access.resolve(identity, jobRoomOf(input.job_id));
-      return { status: 201, body: await queues.writes.run(owner, () => tasks.createTaskData(input)) };
+      const create = () => tasks.createTaskData(input, optionsOf(identity, idempotencyKey));
+      return { status: 201, body: await queues.writes.run(owner, create) };
     }),
-    put: endpoint(async ({ identity, body }): Promise<Answer> => {
+    put: endpoint(async ({ identity, body, countMore, idempotencyKey }): Promise<Answer> => {
       if (!Array.isArray(body)) {
         throw new TaskwireError('INVALID_REQUEST', { message: 'The body must be a JSON array of updates' });
       }
-      return updateTasks(ports, identity, body);
+      await countMore(moreItems(body));
+      return updateTasks(ports, identity, body, idempotencyKey);
     }),
   });
 
@@ -59,24 +65,34 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
   });
 
   resource(router, '/api/tasks/execution/:id', {
-    put: update((taskId, body) => tasks.updateTaskExecutionData(taskId, parseInput(executionInput, body))),
+    put: update((taskId, body, options) =>
+      tasks.updateTaskExecutionData(taskId, parseInput(executionInput, body), options),
+    ),
   });
 
   resource(router, '/api/tasks/attestation/:id', {
-    put: update((taskId, body) => tasks.updateTaskAttestationData(taskId, parseInput(attestationInput, body))),
+    put: update((taskId, body, options) =>
+      tasks.updateTaskAttestationData(taskId, parseInput(attestationInput, body), options),
+    ),
   });
 
   resource(router, '/api/tasks/:id/fee', {
-    put: update(async (taskId, body) => {
+    put: update(async (taskId, body, options) => {
       const { fee } = parseInput(feeInput, body);
-      return { ...(await tasks.updateTaskFee(taskId, fee)), fee };
+      return { ...(await tasks.updateTaskFee(taskId, fee, options)), fee };
     }),
   });
 
   resource(router, '/api/tasks/:id/status', {
-    put: update(async (taskId, body) => {
+    put: update(async (taskId, body, options) => {
       const { task_number, task_status, task_submission_tx_hash } = parseInput(statusInput, body);
-      const written = await tasks.updateTaskNumberAndStatus(taskId, task_number, task_status, task_submission_tx_hash);
+      const written = await tasks.updateTaskNumberAndStatus(
+        taskId,
+        task_number,
+        task_status,
+        task_submission_tx_hash,
+        options,
+      );
       return { ...written, task_status };
     }),
   });
@@ -90,6 +106,16 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
         throw new TaskwireError('NOT_FOUND');
       }
       return { body: found.task, position: found };
+    }),
+    delete: endpoint(async ({ identity, params, idempotencyKey }) => {
+      const room = taskRoomOf(params['id']);
+      // Tasks are ended by whoever runs them, not by whoever owns them.
+      if (!seesAll(identity)) {
+        throw new TaskwireError('ACCESS_DENIED');
+      }
+      const owner = await access.resolve(identity, room);
+      const remove = () => tasks.deleteTaskData(Number(room.id), optionsOf(identity, idempotencyKey));
+      return { body: await queues.writes.run(owner, remove) };
     }),
   });
 }

@@ -6,8 +6,11 @@ import type { Connection } from './connection.js';
 import type { Success } from './reply.js';
 
 export interface CredentialPorts {
-  /** Says who somebody is by the data of an AUTH message, and counts the request. */
-  authenticate(data: AuthData): Promise<Identity>;
+  /**
+   * Says who somebody is by the data of an AUTH message, and counts the request.
+   * @param before who it was until now
+   */
+  authenticate(data: AuthData, before: Identity): Promise<Identity>;
   /** Checks that somebody may see a room. */
   resolve(identity: Identity, room: Room): Promise<string>;
 }
@@ -44,7 +47,7 @@ export class CredentialLife {
    * @throws TaskwireError INVALID_MESSAGE, ACCESS_DENIED or NOT_FOUND (a room), what `authenticate` throws
    */
   async renew(data: unknown, rooms: () => readonly Room[]): Promise<Success> {
-    const identity = await this.ports.authenticate(parseAuth(data));
+    const identity = await this.ports.authenticate(parseAuth(data), this.connection.identity);
     await Promise.all(
       rooms().map(async (room) => {
         try {

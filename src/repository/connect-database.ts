@@ -26,6 +26,26 @@ const LIFETIME_JITTER_MS = 600_000;
 export const SESSION_SETTINGS: Readonly<Record<string, string>> = {
   enable_seqscan: 'off',
   enable_bitmapscan: 'off',
+  enable_indexscan: 'on',
+  enable_indexonlyscan: 'on',
+  enable_nestloop: 'on',
+  plan_cache_mode: 'auto',
+  jit: 'off',
+  // A statement waits for the newest version of a row, instead of failing because there is one.
+  default_transaction_isolation: 'read\\ committed',
+  default_transaction_read_only: 'off',
+  default_transaction_deferrable: 'off',
+  // What was answered well is there after a crash.
+  synchronous_commit: 'on',
+  // One text for each value, everywhere.
+  extra_float_digits: '1',
+  DateStyle: 'ISO',
+  TimeZone: 'UTC',
+  bytea_output: 'hex',
+  standard_conforming_strings: 'on',
+  transform_null_equals: 'off',
+  array_nulls: 'on',
+  exit_on_error: 'off',
 };
 
 export interface DatabaseOptions {

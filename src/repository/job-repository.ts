@@ -1,9 +1,10 @@
+import { createHash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { JobInput } from './inputs.js';
 import { preparedQuery, query } from './query.js';
-import { jobIdInput, jobInput, parseInput } from './task-input.js';
+import { jobIdInput, jobInput, parseInput, userIdInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';
 
@@ -31,19 +32,46 @@ export class JobRepository {
 
   /**
    * Creates a job, and its owner's stream with the owner's first one.
-   * @throws TaskwireError INVALID_REQUEST, ALREADY_EXISTS, DATABASE_UNAVAILABLE
+   * @param options `again`: a job of the same owner that exists already is returned
+   * @throws TaskwireError INVALID_REQUEST, ALREADY_EXISTS, OWNER_MISMATCH when the job is another user's,
+   *   DATABASE_UNAVAILABLE
    */
-  async create(input: JobInput): Promise<JobRow> {
+  async create(input: JobInput, { again = false } = {}): Promise<JobRow> {
     const { job_id, user_id } = parseInput(jobInput, input);
-    await ensureUser(this.db, user_id);
+    const made = await this.insert(job_id, user_id);
+    if (made !== undefined) {
+      return made;
+    }
+    const job = await this.get(job_id);
+    if (job !== undefined && job.user_id !== user_id) {
+      throw new TaskwireError('OWNER_MISMATCH');
+    }
+    if (job === undefined || !again) {
+      throw new TaskwireError('ALREADY_EXISTS', { message: 'A job with this id exists already' });
+    }
+    return job;
+  }
+
+  /**
+   * Creates a job whose id nobody chooses.
+   * @param key makes one job, however often it is asked for with the same key
+   * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
+   */
+  async createWithNewId(userId: string, key?: string): Promise<JobRow> {
+    const owner = parseInput(userIdInput, userId, 'user_id');
+    const seed = key === undefined ? randomBytes(32) : createHash('sha256').update(key).digest();
+    // Wide enough that two are never equal, and none can be guessed.
+    const jobId = BigInt(`0x${seed.toString('hex', 0, 16)}`).toString();
+    return (await this.insert(jobId, owner)) ?? (await this.create({ job_id: jobId, user_id: owner }, { again: true }));
+  }
+
+  private async insert(jobId: string, userId: string): Promise<JobRow | undefined> {
+    await ensureUser(this.db, userId);
     const [row] = await query<JobRow>(
       this.db,
       `INSERT INTO jobs (job_id, user_id) VALUES (?::numeric, ?) ON CONFLICT DO NOTHING RETURNING ${COLUMNS}`,
-      [job_id, user_id],
+      [jobId, userId],
     );
-    if (row === undefined) {
-      throw new TaskwireError('ALREADY_EXISTS', { message: 'A job with this id exists already' });
-    }
     return row;
   }
 

@@ -168,6 +168,24 @@ const STEPS: readonly Step[] = [
       'DROP TABLE event_tables',
     ],
   },
+  {
+    name: '0008_write_keys',
+    up: [
+      // Writes that were made under a key, so that they are made once. Key and fingerprint are digests.
+      `CREATE TABLE write_keys (
+         key text PRIMARY KEY,
+         fingerprint text NOT NULL,
+         task_id bigint NOT NULL,
+         job_id numeric(78, 0) NOT NULL,
+         user_id text NOT NULL,
+         seq bigint NOT NULL,
+         epoch text NOT NULL,
+         created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+       )`,
+      'CREATE INDEX write_keys_by_age ON write_keys (created_at)',
+    ],
+    down: ['DROP TABLE write_keys'],
+  },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

@@ -3,12 +3,14 @@ import { COLUMN_TYPES, type Patch } from './task-patch.js';
 import {
   type Announcement,
   EVENT_COLUMNS,
+  KEY_COLUMNS,
   loggedRow,
   NEW_MARK,
   NEXT_MARK,
   type Statement,
   UNLOGGED,
 } from './task-writes.js';
+import type { WriteKey } from './write-keys.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. Their rows are locked
@@ -22,22 +24,45 @@ const STREAM = `stream AS (
     RETURNING epoch, seq - (SELECT count(*) FROM task) AS base, clock_timestamp() AS written_at
   )`;
 
-const finish = (announcement: Announcement): string =>
-  announcement === 'silent'
-    ? `${UNLOGGED} ORDER BY place`
-    : `, ${STREAM}
+/** The keys of items, by their place among all items; items without one have none. */
+export type ItemKeys = ReadonlyArray<WriteKey | undefined>;
+
+function finish(announcement: Announcement, keys: ItemKeys): string {
+  if (announcement === 'silent') {
+    return `${UNLOGGED} ORDER BY place`;
+  }
+  const log = `
   INSERT INTO task_events (${EVENT_COLUMNS})
   SELECT task.user_id, stream.base + task.place, task.job_id, task.task_id, task.type, task.said, stream.written_at,
     ${announcement === 'published'}
   FROM task LEFT JOIN stream ON true
   ORDER BY task.place
   RETURNING ${loggedRow(announcement)}`;
+  return keys.every((key) => key === undefined)
+    ? `, ${STREAM}${log}`
+    : `, ${STREAM}, kept AS (
+    INSERT INTO write_keys (${KEY_COLUMNS})
+    SELECT item.key, item.fingerprint, task.task_id, task.job_id, task.user_id, stream.base + task.place, stream.epoch
+    FROM stream, task JOIN unnest(?::text[], ?::text[]) WITH ORDINALITY AS item (key, fingerprint, ord) USING (ord)
+    WHERE item.key IS NOT NULL ORDER BY item.key
+  )${log}`;
+}
+
+function finishBindings(owner: string, announcement: Announcement, keys: ItemKeys): unknown[] {
+  if (announcement === 'silent') {
+    return [];
+  }
+  return keys.every((key) => key === undefined)
+    ? [owner]
+    : [owner, keys.map((key) => key?.key ?? null), keys.map((key) => key?.fingerprint ?? null)];
+}
 
 /** Inserts tasks of jobs of one owner, in order; items whose job is not the owner's are left out. */
 export function insertTasks(
   owner: string,
   items: ReadonlyArray<{ job_id: string; task_definition_id: number; is_imua: boolean }>,
   announcement: Announcement,
+  keys: ItemKeys = [],
 ): Statement {
   const jobIds = items.map(({ job_id }) => job_id);
   return {
@@ -56,8 +81,9 @@ export function insertTasks(
     RETURNING task_id, job_id, user_id, taskwire_row(tasks) AS said
   ), task AS (
     -- Ids are drawn in the order of the items.
-    SELECT made.*, 'TASK_CREATED' AS type, row_number() OVER (ORDER BY task_id) AS place FROM made
-  )${finish(announcement)}`,
+    SELECT made.*, 'TASK_CREATED' AS type, input.ord
+    FROM (SELECT made.*, row_number() OVER (ORDER BY task_id) AS place FROM made) made JOIN input USING (place)
+  )${finish(announcement, keys)}`,
     bindings: [
       jobIds,
       owner,
@@ -65,7 +91,7 @@ export function insertTasks(
       items.map(({ task_definition_id }) => task_definition_id),
       items.map(({ is_imua }) => is_imua),
       owner,
-      ...(announcement === 'silent' ? [] : [owner]),
+      ...finishBindings(owner, announcement, keys),
     ],
   };
 }
@@ -89,7 +115,12 @@ function assignments(columns: readonly string[], uniform: boolean): string {
  * Updates tasks of one owner; the rows are in order, items whose task is not the owner's are left out. A task that several
  * items name is written once, with what they come to, and has an event of each.
  */
-export function updateTasks(owner: string, patches: readonly Patch[], announcement: Announcement): Statement {
+export function updateTasks(
+  owner: string,
+  patches: readonly Patch[],
+  announcement: Announcement,
+  keys: ItemKeys = [],
+): Statement {
   const rows = new Map<number, Record<string, unknown>>();
   // What an item replaces, where an earlier item has set it; otherwise the row says it.
   const replaced = patches.map(({ taskId, fields }) => {
@@ -117,7 +148,7 @@ export function updateTasks(owner: string, patches: readonly Patch[], announceme
     ) input
     WHERE tasks.task_id = input.task_id
   ), task AS MATERIALIZED (
-    SELECT held.task_id, held.job_id, held.user_id, item.type, row_number() OVER (ORDER BY item.ord) AS place,
+    SELECT held.task_id, held.job_id, held.user_id, item.type, item.ord, row_number() OVER (ORDER BY item.ord) AS place,
       item.said || CASE item.type
         WHEN 'TASK_FEE_UPDATED' THEN
           jsonb_build_object('old_fee', coalesce(item.replaced -> 'task_opx_cost', to_jsonb(held.task_opx_cost)))
@@ -128,7 +159,7 @@ export function updateTasks(owner: string, patches: readonly Patch[], announceme
     FROM unnest(?::bigint[], ?::text[], ?::jsonb[], ?::jsonb[])
       WITH ORDINALITY AS item (task_id, type, said, replaced, ord)
     JOIN held USING (task_id)
-  )${finish(announcement)}`,
+  )${finish(announcement, keys)}`,
     bindings: [
       taskIds,
       owner,
@@ -138,7 +169,7 @@ export function updateTasks(owner: string, patches: readonly Patch[], announceme
       patches.map(({ type }) => type),
       patches.map(({ said }) => JSON.stringify(said)),
       replaced,
-      ...(announcement === 'silent' ? [] : [owner]),
+      ...finishBindings(owner, announcement, keys),
     ],
   };
 }

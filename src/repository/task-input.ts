@@ -28,9 +28,26 @@ function isStorableJson(value: unknown, depth = 0): boolean {
     : Object.entries(value).every(([key, item]) => STORABLE.test(key) && isStorableJson(item, depth + 1));
 }
 
+/** Characters of a number as Postgres prints it within JSON: with all of its digits. */
+function printedLength(value: number): number {
+  const [digits = '', exponent = '0'] = String(value).split('e');
+  return digits.length + Math.abs(Number(exponent));
+}
+
+/** Characters by which a JSON value is longer in Postgres than here: `1e308` is five here and 309 there. */
+function expansion(value: unknown): number {
+  if (typeof value === 'number') {
+    return printedLength(value) - String(value).length;
+  }
+  if (typeof value !== 'object' || value === null) {
+    return 0;
+  }
+  return Object.values(value).reduce<number>((sum, item) => sum + expansion(item), 0);
+}
+
 const json = z.custom<unknown>(
-  (value) => isStorableJson(value) && JSON.stringify(value).length <= MAX_JSON_LENGTH,
-  `wants JSON of up to ${MAX_JSON_LENGTH} characters, nested up to ${MAX_JSON_DEPTH} deep`,
+  (value) => isStorableJson(value) && JSON.stringify(value).length + expansion(value) <= MAX_JSON_LENGTH,
+  `wants JSON of up to ${MAX_JSON_LENGTH} characters, with all digits of its numbers, nested up to ${MAX_JSON_DEPTH} deep`,
 );
 
 const integer = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -47,7 +64,7 @@ export const userIdInput = z.string().refine(isUserId, { message: 'wants 1 to 12
 
 const status = z.string().regex(/^[a-z0-9_-]{1,32}$/i, 'wants 1 to 32 letters, digits, - or _');
 const hash = text(256);
-const fee = z.number().finite();
+const fee = z.number().finite().nonnegative();
 /** In events as it will be read back: in UTC, with milliseconds. */
 const rfc3339 = z.iso
   .datetime({ offset: true, message: 'wants an RFC 3339 date and time' })
@@ -61,15 +78,15 @@ const outcome = {
   tx_url: text(2_048).nullable().optional(),
 };
 
-export const jobInput = z.object({ job_id: jobIdInput, user_id: userIdInput });
+export const jobInput = z.strictObject({ job_id: jobIdInput, user_id: userIdInput });
 
-export const createTaskInput = z.object({
+export const createTaskInput = z.strictObject({
   job_id: jobIdInput,
   task_definition_id: integer,
   is_imua: z.boolean().default(false),
 });
 
-export const executionInput = z.object({
+export const executionInput = z.strictObject({
   task_performer_id: integer.optional(),
   execution_timestamp: rfc3339.optional(),
   execution_tx_hash: hash.optional(),
@@ -79,7 +96,7 @@ export const executionInput = z.object({
   ...outcome,
 });
 
-export const attestationInput = z.object({
+export const attestationInput = z.strictObject({
   task_number: integer.optional(),
   task_attester_ids: z.array(integer).max(1_000).optional(),
   tp_signature: text(4_096).optional(),
@@ -89,9 +106,9 @@ export const attestationInput = z.object({
   ...outcome,
 });
 
-export const feeInput = z.object({ fee });
+export const feeInput = z.strictObject({ fee });
 
-export const statusInput = z.object({
+export const statusInput = z.strictObject({
   task_number: integer.nullish(),
   task_status: status,
   task_submission_tx_hash: hash.nullish(),
@@ -99,13 +116,34 @@ export const statusInput = z.object({
 
 /**
  * Checks a value against a schema.
- * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details`
+ * @param name of the value, where it is no object: the field that is wrong
+ * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details` and in the message
  */
-export function parseInput<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+export function parseInput<Schema extends z.ZodType>(schema: Schema, value: unknown, name?: string): z.output<Schema> {
   const result = schema.safeParse(value);
   if (!result.success) {
-    const details = result.error.issues.map(({ path, message }) => ({ field: path.join('.'), message }));
-    throw new TaskwireError('INVALID_REQUEST', { details });
+    throw invalidFields(
+      result.error.issues.flatMap((issue) => {
+        const path = [...(name === undefined ? [] : [name]), ...issue.path].join('.');
+        const { code, message } = issue;
+        return code === 'unrecognized_keys'
+          ? issue.keys.map((key) => ({ field: path === '' ? key : `${path}.${key}`, message: 'is no field of this' }))
+          : [{ field: path, message }];
+      }),
+    );
   }
   return result.data;
+}
+
+/** Fields that the message names; `details` has all. */
+const SAID_FIELDS = 3;
+
+/** INVALID_REQUEST that says which fields are wrong. */
+export function invalidFields(
+  details: ReadonlyArray<{ readonly field: string; readonly message: string }>,
+): TaskwireError {
+  const said = details
+    .slice(0, SAID_FIELDS)
+    .map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));
+  return new TaskwireError('INVALID_REQUEST', { message: `Invalid request: ${said.join('; ')}`, details });
 }

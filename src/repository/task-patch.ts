@@ -1,7 +1,15 @@
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType } from '../protocol/events.js';
 import type { AttestationInput, ExecutionInput, FeeInput, StatusInput } from './inputs.js';
-import { attestationInput, executionInput, feeInput, parseInput, statusInput, taskIdInput } from './task-input.js';
+import {
+  attestationInput,
+  executionInput,
+  feeInput,
+  invalidFields,
+  parseInput,
+  statusInput,
+  taskIdInput,
+} from './task-input.js';
 
 /** SQL types of the columns that updates set, each under its own name. */
 export const COLUMN_TYPES: Readonly<Record<string, string>> = {
@@ -45,9 +53,9 @@ export interface Patch {
  * Checks an update.
  * @throws TaskwireError INVALID_REQUEST, with the fields that are wrong in `details`
  */
-export function patchOf(update: TaskUpdate): Patch {
-  const taskId = parseInput(taskIdInput, update.task_id);
-  const [type, values] = read(update);
+export function patchOf({ kind, task_id, ...update }: TaskUpdate): Patch {
+  const taskId = parseInput(taskIdInput, task_id, 'task_id');
+  const [type, values] = read(kind, update);
   const given = Object.entries(values).filter(([, value]) => value !== undefined);
   if (given.length === 0) {
     throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to update' });
@@ -67,8 +75,8 @@ function saidOf(type: EventType, fields: Readonly<Record<string, unknown>>): Rec
   };
 }
 
-function read(update: TaskUpdate): [EventType, object] {
-  switch (update.kind) {
+function read(kind: TaskUpdate['kind'], update: object): [EventType, object] {
+  switch (kind) {
     case 'execution':
       return ['TASK_UPDATED', parseInput(executionInput, update)];
     case 'attestation':
@@ -87,8 +95,6 @@ function read(update: TaskUpdate): [EventType, object] {
       ];
     }
     default:
-      throw new TaskwireError('INVALID_REQUEST', {
-        details: [{ field: 'kind', message: 'wants execution, attestation, fee or status' }],
-      });
+      throw invalidFields([{ field: 'kind', message: 'wants execution, attestation, fee or status' }]);
   }
 }

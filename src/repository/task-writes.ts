@@ -2,6 +2,7 @@ import type { EventType } from '../protocol/events.js';
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { isoText } from './task-json.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
+import type { WriteKey } from './write-keys.js';
 
 /** One SQL statement with its bindings in the order of its question marks. */
 export interface Statement {
@@ -9,8 +10,10 @@ export interface Statement {
   readonly bindings: readonly unknown[];
 }
 
-/** What a statement returns for each task that it wrote; the last two are null where nothing was logged. */
+/** What a statement returns for each task that it wrote; `stamp` and `changes` are null where nothing was logged. */
 export interface WriteRow {
+  /** Of a write that was made before, under the same key: what it was. */
+  fingerprint?: string | null;
   task_id: string;
   job_id: string;
   user_id: string;
@@ -27,6 +30,13 @@ export interface WriteRow {
  * - `silent`: there is none. No subscriber learns of the write.
  */
 export type Announcement = 'published' | 'unpublished' | 'silent';
+
+/** How a write is made. */
+export interface Manner {
+  readonly announcement: Announcement;
+  /** Makes it once, however often it is asked for; not of silent writes. */
+  readonly key?: WriteKey | undefined;
+}
 
 /*
  * The order of locks is: task rows by `task_id`, then the counter. Other programs' transactions meet them in that order
@@ -56,40 +66,69 @@ export const EVENT_COLUMNS = 'user_id, seq, job_id, task_id, type, changes, crea
 export const UNLOGGED = `
   SELECT task_id, job_id::text AS job_id, user_id, NULL AS changes, NULL AS stamp FROM task`;
 
+/** SQL before a write under a key, and a condition of the write: it was not made before. */
+const guard = ({ key }: Manner): { readonly seen: string; readonly unseen: string; readonly bindings: unknown[] } =>
+  key === undefined
+    ? { seen: '', unseen: '', bindings: [] }
+    : {
+        seen: 'seen AS MATERIALIZED (SELECT * FROM write_keys WHERE key = ?), ',
+        unseen: ' AND NOT EXISTS (SELECT FROM seen)',
+        bindings: [key.key],
+      };
+
+/** Columns of a kept write. */
+export const KEY_COLUMNS = 'key, fingerprint, task_id, job_id, user_id, seq, epoch';
+
 /**
  * Raises the counter and logs the written row. Without a stream there is no number, which the log does not take: the
- * write fails as a whole.
+ * write fails as a whole. So it does when a write with its key is made at the same time, since the key is there then.
  * @param said SQL of what the event says beside the ids: jsonb
  * @param where SQL of a condition that holds
  */
-const finish = (announcement: Announcement, type: EventType, said: string, where = ''): string =>
-  announcement === 'silent'
-    ? `${UNLOGGED} ${where}`
-    : `, stream AS (
+function finish({ announcement, key }: Manner, type: EventType, said: string, where = ''): string {
+  if (announcement === 'silent') {
+    return `${UNLOGGED} ${where}`;
+  }
+  const stream = `, stream AS (
     UPDATE event_streams SET seq = seq + 1 WHERE user_id = (SELECT user_id FROM task) RETURNING seq, epoch
-  )
+  )`;
+  const log = `
   INSERT INTO task_events (${EVENT_COLUMNS})
   SELECT task.user_id, stream.seq, task.job_id, task.task_id, '${type}', ${said}, clock_timestamp(),
     ${announcement === 'published'}
   FROM task LEFT JOIN stream ON true ${where}
   RETURNING ${loggedRow(announcement)}`;
+  return key === undefined
+    ? `${stream}${log}`
+    : `${stream}, logged AS (${log}
+  ), kept AS (
+    INSERT INTO write_keys (${KEY_COLUMNS})
+    SELECT ?, ?, task.task_id, task.job_id, task.user_id, stream.seq, stream.epoch FROM task, stream
+  )
+  SELECT task_id, job_id, user_id, changes, stamp, NULL AS fingerprint FROM logged
+  UNION ALL
+  SELECT task_id, job_id::text, user_id, NULL, concat_ws(' ', '-', seq, epoch), fingerprint FROM seen`;
+}
+
+const keyBindings = ({ key }: Manner): unknown[] => (key === undefined ? [] : [key.key, key.fingerprint]);
 
 /** Inserts a task of an existing job. Without the job no row is changed and none is returned. */
 export function insertTask(
   input: { job_id: string; task_definition_id: number; is_imua: boolean },
-  announcement: Announcement,
+  manner: Manner,
 ): Statement {
   const { job_id, task_definition_id, is_imua } = input;
+  const { seen, unseen, bindings } = guard(manner);
   return {
     // The job first: whoever deletes a job holds it while the counter is waited for.
     sql: `
-  WITH task AS (
+  WITH ${seen}task AS (
     INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at, write_mark)
     SELECT job_id, user_id, ?::bigint, ?::boolean, '${INITIAL_TASK_STATUS}', clock_timestamp(), ${NEW_MARK}
-    FROM jobs WHERE job_id = ?::numeric FOR KEY SHARE
+    FROM jobs WHERE job_id = ?::numeric${unseen} FOR KEY SHARE
     RETURNING task_id, job_id, user_id, taskwire_row(tasks) AS said
-  )${finish(announcement, 'TASK_CREATED', 'task.said')}`,
-    bindings: [task_definition_id, is_imua, job_id],
+  )${finish(manner, 'TASK_CREATED', 'task.said')}`,
+    bindings: [...bindings, task_definition_id, is_imua, job_id, ...keyBindings(manner)],
   };
 }
 
@@ -111,7 +150,8 @@ const PREVIOUS: Readonly<Record<string, string>> = {
  * The row itself keeps what the update replaces: an UPDATE always works on the newest version of a row, while a read in
  * the same statement shows what was there before the statement waited for it, or costs a lock of its own.
  */
-export function updateTask({ taskId, type, fields, said }: Patch, announcement: Announcement): Statement {
+export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner): Statement {
+  const { seen, unseen, bindings } = guard(manner);
   const columns = Object.keys(fields);
   const assignments = columns.flatMap((column) => {
     const set = `${column} = ?::${COLUMN_TYPES[column]}`;
@@ -123,31 +163,38 @@ export function updateTask({ taskId, type, fields, said }: Patch, announcement: 
   );
   return {
     sql: `
-  WITH task AS (
-    UPDATE tasks SET ${assignments.join(', ')}, write_mark = ${NEXT_MARK} WHERE task_id = ?
+  WITH ${seen}task AS (
+    UPDATE tasks SET ${assignments.join(', ')}, write_mark = ${NEXT_MARK} WHERE task_id = ?${unseen}
     RETURNING task_id, job_id, user_id, previous_status, previous_opx_cost
-  )${finish(announcement, type, `?::jsonb${REPLACED[type] ?? ''}`)}`,
-    bindings: [...values, taskId, ...(announcement === 'silent' ? [] : [JSON.stringify(said)])],
+  )${finish(manner, type, `?::jsonb${REPLACED[type] ?? ''}`)}`,
+    bindings: [
+      ...bindings,
+      ...values,
+      taskId,
+      ...(manner.announcement === 'silent' ? [] : [JSON.stringify(said)]),
+      ...keyBindings(manner),
+    ],
   };
 }
 
 /** Deletes a task. Without the task no row is changed and none is returned. */
-export function deleteTask(taskId: number, announcement: Announcement): Statement {
+export function deleteTask(taskId: number, manner: Manner): Statement {
+  const { seen, unseen, bindings } = guard(manner);
   return {
     // The setting keeps the deletion from being captured, and is taken back as soon as that is decided.
     sql: `
-  WITH task AS (
+  WITH ${seen}task AS (
     DELETE FROM tasks
-    WHERE task_id = ? AND (SELECT set_config('taskwire.deleting', ?::bigint::text, true)) IS NOT NULL
+    WHERE task_id = ?${unseen} AND (SELECT set_config('taskwire.deleting', ?::bigint::text, true)) IS NOT NULL
     RETURNING task_id, job_id, user_id, task_status, task_opx_cost
   ), done AS MATERIALIZED (
     SELECT set_config('taskwire.deleting', '', true) FROM (SELECT count(*) FROM task) counted
   )${finish(
-    announcement,
+    manner,
     'TASK_DELETED',
     `jsonb_build_object('old_status', task.task_status, 'old_fee', task.task_opx_cost)`,
     'WHERE EXISTS (SELECT FROM done)',
   )}`,
-    bindings: [taskId, taskId],
+    bindings: [...bindings, taskId, taskId, ...keyBindings(manner)],
   };
 }

@@ -223,7 +223,7 @@ export function batchSuite(open: () => Promise<SuiteDatabase>): void {
       );
     const writes: Promise<unknown>[] = [];
     for (let n = 0; n < 20; n += 1) {
-      writes.push(batch(n), tasks.updateTaskFee(ids[n % 4]!, -n));
+      writes.push(batch(n), tasks.updateTaskFee(ids[n % 4]!, n + 0.5));
     }
     await Promise.all(writes);
     const events = await logged();

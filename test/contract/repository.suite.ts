@@ -201,6 +201,11 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
         tasks.createTaskData({ job_id: job, task_definition_id: 1.5 }),
         tasks.updateTaskFee(id, Number.NaN),
         tasks.updateTaskFee(id, Number.POSITIVE_INFINITY),
+        tasks.updateTaskFee(id, -0.01),
+        tasks.updateTaskExecutionData(id, { task_opx_cost: -1 }),
+        tasks.updateTaskExecutionData(id, { tx_url: 'x', task_number: 1 } as object),
+        // Each number is five characters here and 309 in the database.
+        tasks.updateTaskExecutionData(id, { converted_arguments: Array(1_000).fill(1e308) }),
         tasks.updateTaskFee(0, 1),
         tasks.updateTaskFee(2 ** 60, 1),
         tasks.updateTaskExecutionData(id, {}),
@@ -497,7 +502,8 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
 
   describe('jobs', () => {
     it('exist once, and so do their owners', async () => {
-      expect(await refusal(jobs.create({ job_id: job, user_id: `${user}_other` }))).to.equal('ALREADY_EXISTS');
+      expect(await refusal(jobs.create({ job_id: job, user_id: `${user}_other` }))).to.equal('OWNER_MISMATCH');
+      expect(await refusal(jobs.create({ job_id: job, user_id: user }))).to.equal('ALREADY_EXISTS');
       expect(await refusal(jobs.create({ job_id: job, user_id: 'two words' }))).to.equal('INVALID_REQUEST');
       const before = (await log.state(user))!.epoch;
       const made = await jobs.create({ job_id: 3_000_000 + users, user_id: user });

@@ -69,6 +69,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'GET /api/tasks/:id/events': { scope: 'read', room: task },
   'GET /api/users/:user_id/events': { scope: 'read', room: user },
   'GET /api/users/:user_id/tasks': { scope: 'read', room: user },
+  'DELETE /api/tasks/:id': { scope: 'write', room: task, refusalsOnly: true },
   'POST /api/tasks': { scope: 'write', room: job, body: ({ job }) => ({ job_id: job, task_definition_id: 1 }) },
   'PUT /api/tasks': {
     scope: 'write',

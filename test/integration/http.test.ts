@@ -40,9 +40,10 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
     rest.events.length = 0;
   });
 
-  async function makeJob(key = ada): Promise<string> {
+  async function makeJob(user_id = 'ada'): Promise<string> {
     const job_id = String(nextJob++);
-    expect((await rest.request('POST', '/api/jobs', { key, body: { job_id } })).status).to.equal(201);
+    const body = { job_id, user_id };
+    expect((await rest.request('POST', '/api/jobs', { key: service, body })).status).to.equal(201);
     return job_id;
   }
 
@@ -56,7 +57,11 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
   describe('tasks', () => {
     it('are created, and what was committed is announced', async () => {
       const job_id = await makeJob();
-      const body = { job_id: Number(job_id), task_definition_id: 7, is_imua: true, unknown: 'ignored' };
+      const body = { job_id: Number(job_id), task_definition_id: 7, is_imua: true };
+      const unknown = await rest.request('POST', '/api/tasks', { key: ada, body: { ...body, unknown: 1 } });
+      expectError(unknown, 400, 'INVALID_REQUEST');
+      expect(unknown.body.error.details[0].field).to.equal('unknown');
+      expect(unknown.body.error.message).to.contain('unknown');
       const { status, body: made } = await rest.request('POST', '/api/tasks', { key: ada, body });
       expect(status).to.equal(201);
       expect(made).to.include({ job_id, user_id: 'ada' });
@@ -66,15 +71,19 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
 
     it('keep job ids of 78 digits', async () => {
       const job_id = '9'.repeat(78);
-      expect((await rest.request('POST', '/api/jobs', { key: ada, body: { job_id } })).body).to.include({ job_id });
+      expect(
+        (await rest.request('POST', '/api/jobs', { key: service, body: { job_id, user_id: 'ada' } })).body,
+      ).to.include({
+        job_id,
+      });
       const task = await makeTask(job_id);
       expect((await rest.request('GET', `/api/tasks/${task}`, { key: ada })).body).to.include({ job_id });
     });
 
     it('keep job ids that are numbers of any size, to the last digit', async () => {
-      const post = (path: string, body: string) => rest.request('POST', path, { key: ada, body });
+      const post = (path: string, body: string) => rest.request('POST', path, { key: service, body });
       for (const id of [`1${'0'.repeat(76)}1`, '9007199254740993', '18446744073709551615']) {
-        const job = await post('/api/jobs', `{"job_id":${id}}`);
+        const job = await post('/api/jobs', `{"job_id":${id},"user_id":"ada"}`);
         expect(job.status, JSON.stringify(job.body)).to.equal(201);
         expect(job.body).to.include({ job_id: id });
         const one = await post('/api/tasks', `{"task_definition_id":1, "job_id" : ${id}\n}`);
@@ -102,7 +111,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
 
     it('keep numbers elsewhere as they are', async () => {
       const id = await makeTask();
-      const body = `{"job_id":12345678901234567890,"converted_arguments":[{"job_id":1.5},"{\\"job_id\\":1}"]}`;
+      const body = `{"converted_arguments":[{"job_id":1.5},"{\\"job_id\\":1}"]}`;
       await rest.request('PUT', `/api/tasks/execution/${id}`, { key: ada, body });
       const row = (await rest.request('GET', `/api/tasks/${id}`, { key: ada })).body;
       expect(row.converted_arguments).to.deep.equal([{ job_id: 1.5 }, '{"job_id":1}']);
@@ -162,7 +171,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
 
     it('are created many at once, with a result per item', async () => {
       const [first, second] = [await makeJob(), await makeJob()];
-      const foreign = await makeJob(eve);
+      const foreign = await makeJob('eve');
       const of = (job_id: unknown, task_definition_id: unknown = 7) => ({ job_id, task_definition_id });
       const { status, body } = await rest.request('POST', '/api/tasks', { key: ada, body: [of(first), of(second)] });
       expect(status).to.equal(201);
@@ -375,16 +384,60 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expect(rest.events).to.deep.equal([]);
     });
 
-    it('a user makes jobs of its own, other keys say whose', async () => {
+    it('a user makes jobs of its own with ids that are made here, other keys say which and whose', async () => {
       const post = (key: string, body: unknown) => rest.request('POST', '/api/jobs', { key, body });
-      const [a, b, c] = [nextJob++, nextJob++, nextJob++].map(String);
-      expect((await post(ada, { job_id: a })).body).to.include({ job_id: a, user_id: 'ada' });
-      expect((await post(ada, { job_id: b, user_id: 'ada' })).status).to.equal(201);
-      expectError(await post(ada, { job_id: c, user_id: 'eve' }), 403, 'ACCESS_DENIED');
-      expectError(await post(service, { job_id: c }), 400, 'INVALID_REQUEST');
-      expectError(await post(service, { job_id: c, user_id: 'no spaces' }), 400, 'INVALID_REQUEST');
-      expect((await post(service, { job_id: c, user_id: 'newcomer' })).body).to.include({ user_id: 'newcomer' });
-      expectError(await post(eve, { job_id: a }), 409, 'ALREADY_EXISTS');
+      const [a, b] = [nextJob++, nextJob++].map(String);
+      const own = (await post(ada, {})).body;
+      expect(own).to.include({ user_id: 'ada' });
+      expect(own.job_id).to.match(/^\d{30,39}$/);
+      expect((await post(ada, { user_id: 'ada' })).body.job_id).to.not.equal(own.job_id);
+      const chosen = await post(ada, { job_id: a });
+      expectError(chosen, 400, 'INVALID_REQUEST');
+      expect(chosen.body.error.details[0].field).to.equal('job_id');
+      expectError(await post(ada, { user_id: 'eve' }), 403, 'ACCESS_DENIED');
+      expectError(await post(service, { job_id: a }), 400, 'INVALID_REQUEST');
+      expectError(await post(service, { job_id: a, user_id: 'no spaces' }), 400, 'INVALID_REQUEST');
+      expect((await post(service, { job_id: b, user_id: 'newcomer' })).body).to.include({ user_id: 'newcomer' });
+      expectError(await post(service, { job_id: b, user_id: 'newcomer' }), 409, 'ALREADY_EXISTS');
+      expectError(await post(service, { job_id: b, user_id: 'ada' }), 409, 'OWNER_MISMATCH');
+    });
+
+    it('a write under a key is made once, for each owner and item', async () => {
+      const job_id = await makeJob();
+      rest.events.length = 0;
+      const headers = { 'idempotency-key': 'order-1' };
+      const send = (method: string, path: string, body: unknown, key = ada, more: Record<string, string> = headers) =>
+        rest.request(method, path, { key, body, headers: more });
+      const create = { job_id, task_definition_id: 7 };
+      const first = await send('POST', '/api/tasks', create);
+      const again = await send('POST', '/api/tasks', create);
+      expect([first.status, again.status]).to.deep.equal([201, 201]);
+      expect(again.body).to.deep.equal(first.body);
+      expectError(await send('POST', '/api/tasks', { job_id, task_definition_id: 8 }), 409, 'IDEMPOTENCY_MISMATCH');
+      expectError(await send('PUT', `/api/tasks/${first.body.task_id}/fee`, { fee: 1 }), 409, 'IDEMPOTENCY_MISMATCH');
+      expect((await send('POST', '/api/tasks', create, service)).body.task_id).to.not.equal(first.body.task_id);
+      const many = [create, { ...create, idempotency_key: 'mine' }, { ...create, idempotency_key: 'mine' }];
+      const bulk = await send('POST', '/api/tasks', many, ada, { 'idempotency-key': 'bulk' });
+      const ids = bulk.body.results.map(({ task_id }: { task_id: number }) => task_id);
+      expect(new Set(ids).size).to.equal(2);
+      const other = await send('POST', '/api/tasks', many, ada, { 'idempotency-key': 'bulk' });
+      expect(other.body).to.deep.equal(bulk.body);
+      expect(rest.events.map(({ type }) => type)).to.deep.equal(Array(4).fill('TASK_CREATED'));
+      expectError(await send('POST', '/api/tasks', create, ada, { 'idempotency-key': 'a b' }), 400, 'INVALID_REQUEST');
+      const jobs = [await send('POST', '/api/jobs', {}), await send('POST', '/api/jobs', {})];
+      expect(jobs[1]!.body).to.deep.equal(jobs[0]!.body);
+    });
+
+    it('a task is deleted by keys that see all, and by no user', async () => {
+      const id = await makeTask();
+      rest.events.length = 0;
+      const path = `/api/tasks/${id}`;
+      expectError(await rest.request('DELETE', path, { key: ada }), 403, 'ACCESS_DENIED');
+      const { status, body } = await rest.request('DELETE', path, { key: service });
+      expect([status, body.task_id, typeof body.seq]).to.deep.equal([200, id, 'number']);
+      expect(rest.events.map(({ type, seq }) => [type, seq])).to.deep.equal([['TASK_DELETED', body.seq]]);
+      expectError(await rest.request('DELETE', path, { key: service }), 404, 'NOT_FOUND');
+      expectError(await rest.request('GET', path, { key: service }), 404, 'NOT_FOUND');
     });
 
     it('keys are checked before anything is read', async () => {
@@ -427,6 +480,23 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       ]) {
         expectError(await rest.request('POST', '/api/keys', { key: admin, body: wrong }), 400, 'INVALID_REQUEST');
       }
+    });
+
+    it('each item of a batch is one of them, and a batch that is refused is none', async () => {
+      const key = await rest.makeKey('ada', 'user', 5);
+      const job_id = await makeJob();
+      const batch = (items: number) => {
+        const item = { job_id, task_definition_id: 1 };
+        return rest.request('POST', '/api/tasks', { key, body: Array.from({ length: items }, () => item) });
+      };
+      const left = (answer: RestAnswer): string | null => answer.headers.get('x-ratelimit-remaining');
+      const first = await batch(3);
+      expect([first.status, left(first)]).to.deep.equal([201, '2']);
+      const more = await batch(3);
+      expectError(more, 429, 'RATE_LIMIT_EXCEEDED');
+      expect(left(more)).to.equal('1');
+      expectError(await batch(6), 400, 'INVALID_REQUEST');
+      expectError(await batch(1), 429, 'RATE_LIMIT_EXCEEDED');
     });
 
     it('a key has so many requests', async () => {
@@ -472,9 +542,9 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
         expect(answer.status, path).to.be.oneOf([400, 404]);
         expect(answer.body.error.code).to.be.oneOf(['NOT_FOUND', 'INVALID_REQUEST']);
       }
-      const wrong = await rest.request('DELETE', '/api/tasks/1');
+      const wrong = await rest.request('PUT', '/api/tasks/1');
       expectError(wrong, 405, 'METHOD_NOT_ALLOWED');
-      expect(wrong.headers.get('allow')).to.equal('GET, HEAD, OPTIONS');
+      expect(wrong.headers.get('allow')).to.equal('GET, HEAD, DELETE, OPTIONS');
       expect((await rest.request('GET', '/api/tasks')).headers.get('allow')).to.equal('POST, PUT, OPTIONS');
       expect((await rest.request('OPTIONS', '/api/tasks')).status).to.equal(204);
       expect((await rest.request('HEAD', `/api/tasks/${await makeTask()}`, { key: ada })).status).to.equal(200);
@@ -588,6 +658,7 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
         'taskwire_deliveries_total{worker="n1"} 21',
         'taskwire_duplicates_total{worker="n1"} 1',
         'taskwire_repairs_total{worker="n1"} 2',
+        'taskwire_captured_total{worker="n1"} 4',
         'taskwire_resets_total{worker="n1"} 0',
         'taskwire_published_total{worker="n1"} 9',
         'taskwire_publish_failures_total{worker="n1"} 3',
@@ -643,8 +714,8 @@ describeWith(POSTGRES_PROGRAMS, 'REST without its database', function () {
     try {
       await rest.start();
       const key = await rest.makeKey('ada');
-      await rest.request('POST', '/api/jobs', { key, body: { job_id: '1' } });
-      const write = () => rest.request('POST', '/api/tasks', { key, body: { job_id: '1', task_definition_id: 1 } });
+      const { job_id } = (await rest.request('POST', '/api/jobs', { key, body: {} })).body;
+      const write = () => rest.request('POST', '/api/tasks', { key, body: { job_id, task_definition_id: 1 } });
       expect((await write()).status).to.equal(201);
       await postgres.halt('immediate');
       const answer = await write();

@@ -60,7 +60,7 @@ describeWith(POSTGRES_PROGRAMS, 'the life of a key', function () {
       [{ owner: 'ada', role: 'reader', scopes: ['write'] }, 'scopes'],
       [{ owner: 'ada', scopes: ['keys'] }, 'scopes'],
       [{ owner: 'ada', scopes: [] }, 'scopes'],
-      [{ owner: 'ada', expiresAt: '2999-01-01T00:00:00Z' }, ''],
+      [{ owner: 'ada', expiresAt: '2999-01-01T00:00:00Z' }, 'expiresAt'],
     ] as const) {
       const { status, body: answer } = await call('POST', '/api/keys', body);
       expect([status, answer.error.details[0].field], JSON.stringify(body)).to.deep.equal([400, field]);
@@ -70,11 +70,11 @@ describeWith(POSTGRES_PROGRAMS, 'the life of a key', function () {
   it('does what its scopes say', async () => {
     const { key } = await make({ owner: 'ada', scopes: ['write'] });
     expect(await use(key)).to.equal('ACCESS_DENIED');
-    const made = await rest.request('POST', '/api/jobs', { key, body: { job_id: '4242' } });
+    const made = await rest.request('POST', '/api/jobs', { key, body: {} });
     expect(made.status).to.equal(201);
     const reader = await make({ owner: 'ada', role: 'reader' });
     expect(await use(reader.key)).to.equal(200);
-    const refused = await rest.request('POST', '/api/jobs', { key: reader.key, body: { job_id: '4243' } });
+    const refused = await rest.request('POST', '/api/jobs', { key: reader.key, body: {} });
     expect(refused.body.error.code).to.equal('ACCESS_DENIED');
     const { body } = await rest.request('GET', '/api/jobs', { key: reader.key });
     expect(body.jobs.map(({ user_id }: { user_id: string }) => user_id)).to.deep.equal(['ada']);

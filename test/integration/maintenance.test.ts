@@ -49,6 +49,7 @@ describe('maintenance of a worker', function () {
     const closed = new Set<string>();
     const maintenance = new Maintenance({
       log: new EventRetention(db),
+      cleanWriteKeys: async () => 0,
       apiKeys,
       connections: {
         keyIds: () => [good!, bad!].map(({ record }) => record.key_id),

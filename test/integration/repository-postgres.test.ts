@@ -200,9 +200,66 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     }
     for (const [taskId, { old_fee, new_fee, old_status, new_status, ...state }] of derived) {
       const row = (await tasks.getTask(taskId))! as TaskRow & Record<string, unknown>;
-      expect(row).to.include(state);
+      expect(row).to.deep.include(state);
     }
   }
+
+  it('needs no setting of the server, the database or the role', async function () {
+    this.timeout(60_000);
+    const url = await server.createDatabase();
+    const name = new URL(url).pathname.slice(1);
+    const odd: Readonly<Record<string, string>> = {
+      default_transaction_isolation: 'serializable',
+      default_transaction_read_only: 'on',
+      default_transaction_deferrable: 'on',
+      synchronous_commit: 'off',
+      extra_float_digits: '-15',
+      DateStyle: 'SQL, DMY',
+      TimeZone: 'Asia/Kolkata',
+      IntervalStyle: 'sql_standard',
+      bytea_output: 'escape',
+      standard_conforming_strings: 'off',
+      transform_null_equals: 'on',
+      array_nulls: 'off',
+      exit_on_error: 'on',
+      enable_indexscan: 'off',
+      enable_indexonlyscan: 'off',
+      enable_nestloop: 'off',
+      plan_cache_mode: 'force_custom_plan',
+      quote_all_identifiers: 'on',
+      row_security: 'off',
+    };
+    for (const [setting, value] of Object.entries(odd)) {
+      await server.admin(`ALTER DATABASE ${name} SET ${setting} = '${value}'`);
+    }
+    const db = connect(url, 8);
+    const published: TaskEvent[] = [];
+    const tasks = new TaskRepository(db, { publish: (events) => published.push(...events) });
+    const log = new EventLog(db);
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+    const input = {
+      execution_timestamp: '2024-01-02T03:04:05.678Z',
+      proof_of_task: "it's \\n \\ ü",
+      converted_arguments: [null, 'NULL', 0.1],
+    };
+    await tasks.updateTaskExecutionData(task_id, input);
+    await Promise.all(Array.from({ length: 40 }, (_, n) => tasks.updateTaskFee(task_id, n + 0.1234567890123456)));
+    await db.raw(`UPDATE tasks SET task_opx_cost = 0.30000000000000004, tx_url = '' WHERE task_id = ?`, [task_id]);
+    const { rows } = await db.raw(`SELECT current_setting('synchronous_commit') AS sync`);
+    expect(rows).to.deep.equal([{ sync: 'on' }]);
+    const row = (await tasks.getTask(task_id))!;
+    expect(row).to.deep.include({ ...input, task_opx_cost: 0.30000000000000004 });
+    const rooms = [{ kind: 'user', id: 'someone', after: 0 }] as const;
+    const { events } = await log.read({ userId: 'someone', rooms, limit: 100 });
+    expect(events).to.have.length(43);
+    expectChained(events);
+    const live = published.sort((a, b) => a.seq - b.seq);
+    expect(events.slice(0, 42).map(envelopeText)).to.deep.equal(live.map(envelopeText));
+    await expectLastState(tasks, events);
+    const snapshot = await log.snapshot({ kind: 'task', id: String(task_id), name: `task:${task_id}` }, 10);
+    expect(JSON.parse(snapshot!.tasks)).to.deep.equal([row]);
+  });
 
   it('leaves no hole when a task goes away while its update waits', async () => {
     const db = connect(await server.createDatabase());

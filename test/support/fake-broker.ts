@@ -52,8 +52,8 @@ export class FakeBroker implements Broker {
     return undefined;
   }
 
-  async consume(key: string, limit: number): Promise<RateLimitResult> {
-    const used = (this.all.rates.get(key) ?? 0) + 1;
+  async consume(key: string, limit: number, requests = 1): Promise<RateLimitResult> {
+    const used = (this.all.rates.get(key) ?? 0) + requests;
     this.all.rates.set(key, used);
     return { allowed: used <= limit, limit, remaining: Math.max(0, limit - used), resetMs: 30_000 };
   }

@@ -88,8 +88,8 @@ export class LocalBroker implements Broker {
     return this.adapter();
   }
 
-  async consume(key: string, limit: number): Promise<RateLimitResult> {
-    return (await this.call({ type: 'taskwire:consume', key, limit })) as RateLimitResult;
+  async consume(key: string, limit: number, requests = 1): Promise<RateLimitResult> {
+    return (await this.call({ type: 'taskwire:consume', key, limit, requests })) as RateLimitResult;
   }
 
   async acquireConnection(address: string, limit: number): Promise<(() => void) | undefined> {

@@ -52,7 +52,7 @@ export class LocalPrimary {
         this.route(message.items);
         break;
       case 'taskwire:consume':
-        this.answer(peer, message.call, await this.consume(message.key, message.limit));
+        this.answer(peer, message.call, await this.consume(message.key, message.limit, message.requests));
         break;
       case 'taskwire:acquire':
         this.answer(peer, message.call, this.acquire(peer, message.address, message.limit));
@@ -85,8 +85,8 @@ export class LocalPrimary {
     }
   }
 
-  private async consume(key: string, limit: number): Promise<RateLimitResult> {
-    const { consumedPoints, msBeforeNext } = await this.limiter.consume(key, 1);
+  private async consume(key: string, limit: number, requests: number): Promise<RateLimitResult> {
+    const { consumedPoints, msBeforeNext } = await this.limiter.consume(key, requests);
     return {
       allowed: consumedPoints <= limit,
       limit,

@@ -123,8 +123,8 @@ export class RedisBroker implements Broker {
     return adapter.adapter;
   }
 
-  consume(key: string, limit: number): Promise<RateLimitResult> {
-    return this.rates.consume(key, limit);
+  consume(key: string, limit: number, requests = 1): Promise<RateLimitResult> {
+    return this.rates.consume(key, limit, requests);
   }
 
   acquireConnection(address: string, limit: number): Promise<(() => void) | undefined> {

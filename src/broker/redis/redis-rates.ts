@@ -4,9 +4,9 @@ import type { RateLimitResult } from '../broker.js';
 
 const WINDOW_MS = 60_000;
 
-/** Counts one request. @returns how many there were in this window, and its milliseconds that are left */
+/** Counts requests. @returns how many there were in this window, and its milliseconds that are left */
 const CONSUME = `
-local count = redis.call('INCR', KEYS[1])
+local count = redis.call('INCRBY', KEYS[1], ARGV[2])
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
@@ -15,7 +15,7 @@ end
 return { count, left }`;
 
 type ScriptedRedis = Redis & {
-  consumeRate(key: string, windowMs: number): Promise<[count: number, left: number]>;
+  consumeRate(key: string, windowMs: number, requests: number): Promise<[count: number, left: number]>;
 };
 
 /** Requests of API keys, counted by the server; by this process where the server does not. */
@@ -31,13 +31,13 @@ export class RedisRates {
     this.redis = redis as unknown as ScriptedRedis;
   }
 
-  async consume(key: string, limit: number): Promise<RateLimitResult> {
+  async consume(key: string, limit: number, requests: number): Promise<RateLimitResult> {
     try {
-      const [count, left] = await this.redis.consumeRate(`{${this.options.prefix}}:rate:${key}`, WINDOW_MS);
+      const [count, left] = await this.redis.consumeRate(`{${this.options.prefix}}:rate:${key}`, WINDOW_MS, requests);
       return result(count, limit, left);
     } catch (error) {
       this.options.onFailed(error);
-      const { consumedPoints, msBeforeNext } = await this.own.consume(key, 1);
+      const { consumedPoints, msBeforeNext } = await this.own.consume(key, requests);
       return result(consumedPoints, limit, msBeforeNext);
     }
   }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { type Attack, count } from '../attack.js';
@@ -28,6 +29,7 @@ const attack: Attack = {
         await sleep(500);
       }
     };
+    setMaxListeners(SOCKETS + 1, stop);
     await Promise.all(Array.from({ length: SOCKETS }, one));
   },
   verify({ opened, most, statuses }) {

@@ -14,7 +14,8 @@ import { PageServer } from '../support/page-server.js';
 const TRANSPORTS: Readonly<Record<string, string | undefined>> = {
   'a plain WebSocket': undefined,
   'Socket.IO': `import { socketio } from '@taskwire/client/socketio'; import { io } from 'socket.io-client';\nsocketio(io)`,
-  'Server-Sent Events': `import { sse } from '@taskwire/client/sse';\nsse()`,
+  // A browser opens six streams to a host over HTTP/1.1: twelve tabs share what one has.
+  'Server-Sent Events, one stream for all tabs': `import { sse } from '@taskwire/client/sse'; import { tabs } from '@taskwire/client/tabs';\ntabs({ transport: sse(), name: 'user_1' })`,
 };
 const PATIENCE = { timeoutMs: 90_000, intervalMs: 200 };
 

@@ -1,0 +1,35 @@
+import { LRUCache } from 'lru-cache';
+import { Allowance } from '../base/allowance.js';
+
+/** Somebody who found all places of its address taken. */
+export interface PlaceClaim {
+  readonly keyId: string;
+  /** Its address, as `addressGroup` gives it. */
+  readonly group: string;
+}
+
+/** The same claim is passed on again after so long, in milliseconds, and so many claims a second in all. */
+const AGAIN_MS = 3_000;
+const CLAIMS_PER_SECOND = 10;
+const MAX_CLAIMS = 1_000;
+
+/**
+ * Has all workers look whether the connections of a key from one address still live. A client whose network was away comes
+ * back before the server has noticed that it was gone; its old connection would keep its place until the next ping.
+ */
+export class PlaceClaims {
+  private readonly recent = new LRUCache<string, true>({ max: MAX_CLAIMS, ttl: AGAIN_MS });
+  private readonly allowance = new Allowance({ rate: CLAIMS_PER_SECOND, burst: CLAIMS_PER_SECOND });
+
+  /** @param tell all workers, this one too */
+  constructor(private readonly tell: (claim: PlaceClaim) => void) {}
+
+  make(claim: PlaceClaim): void {
+    const name = `${claim.keyId} ${claim.group}`;
+    if (!this.recent.has(name) && this.allowance.waitMs === 0) {
+      this.recent.set(name, true);
+      this.allowance.spend(1);
+      this.tell(claim);
+    }
+  }
+}
