@@ -123,7 +123,7 @@ describe('who may what', function () {
       POSITION_INTERVAL_MS: '600000',
     });
     await server.start();
-    routes = routesOf(createApp({ checkOrigin: () => {}, maxBodyBytes: 1, logger: silentLogger } as never));
+    routes = routesOf(createApp({ checkOrigin: () => {}, maxBodyBytes: 1, logger: silentLogger, queues: {} } as never));
 
     const keys = new ApiKeyRepository(db);
     const jobs = new JobRepository(db);
@@ -195,7 +195,10 @@ describe('who may what', function () {
   });
 
   /** Looks at jobs, tasks and users: what could tell one room from another. */
-  const looksAtData = (text: string): boolean => /\b(?:jobs|tasks|users|event_streams|task_events)\b/.test(text);
+  const looksAtData = (text: string): boolean =>
+    /\b(?:jobs|tasks|users|event_streams|task_events)\b/.test(text) &&
+    // The hub compares the streams that it follows with the log, whoever asks for what.
+    !text.startsWith('SELECT user_id, seq, epoch FROM event_streams');
 
   const pathOf = (path: string, { user, job, task }: Ids): string =>
     path.replace(':job_id', job).replace(':user_id', user).replace(':id', String(task)).replace(':key_id', 'nosuchkey');
@@ -309,15 +312,15 @@ describe('who may what', function () {
     it(`rooms over ${door}`, async () => {
       for (const asker of askers) {
         for (const kind of [job, task, user]) {
-          const looks: number[] = [];
+          const looks: string[][] = [];
           for (const place of PLACES) {
             const room = kind(things[place]);
             const expected = asker.scopes.includes('read') ? verdict(asker, room, place) : 'ACCESS_DENIED';
             expect(await subscribe(asker, room), `${asker.name}, ${room} (${place})`).to.equal(expected);
-            looks.push(statements.filter(looksAtData).length);
+            looks.push(statements.filter(looksAtData));
           }
           if (!asker.seesAll && asker.scopes.includes('read')) {
-            expect(looks[1], `${asker.name}: look-ups of a foreign and of a missing room`).to.equal(looks[2]);
+            expect(looks[1], `${asker.name}: look-ups of a foreign and of a missing room`).to.deep.equal(looks[2]);
           }
         }
       }
