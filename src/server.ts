@@ -7,6 +7,7 @@ import type { Broker } from './broker/broker.js';
 import { ControlBus } from './broker/control-bus.js';
 import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
+import { documents } from './contract/documents.js';
 import { AddressBrake } from './door/address-brake.js';
 import { Approach } from './door/approach.js';
 import { clientAddress } from './door/client-address.js';
@@ -230,6 +231,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     announceChanged: (keyId) => keys.announce('key-changed', keyId),
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
+    documents,
     logger,
   });
 

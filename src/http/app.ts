@@ -4,6 +4,7 @@ import type { CheckOrigin } from '../door/origin.js';
 import { accessLog } from './access-log.js';
 import { type AuthenticatePorts, createAuthenticate, createCountMore } from './authenticate.js';
 import { cors } from './cors.js';
+import { type DocumentRoutePorts, documentRoutes } from './document-routes.js';
 import { createEndpoint } from './endpoint.js';
 import { errorHandler } from './error-handler.js';
 import { type EventRoutePorts, eventRoutes } from './events-routes.js';
@@ -25,6 +26,7 @@ export interface AppOptions
     EventRoutePorts,
     KeyRoutePorts,
     TokenRoutePorts,
+    DocumentRoutePorts,
     Omit<SystemRoutePorts, 'authenticate'> {
   readonly queues: RestQueues;
   readonly checkOrigin: CheckOrigin;
@@ -62,6 +64,7 @@ export function createApp(options: AppOptions): Express {
   eventRoutes(app, endpoint, options);
   keyRoutes(app, endpoint, options);
   tokenRoutes(app, endpoint, options);
+  documentRoutes(app, options);
 
   app.use((request) => {
     throw noSuchPath(request, routesOf(app));

@@ -43,8 +43,8 @@ const eventsInput = z.object({
   epoch: z.string().min(1).max(MAX_EPOCH_LENGTH).optional(),
   types: z.array(z.enum(EVENT_TYPES)).optional(),
 });
-const historyInput = eventsInput.extend({ limit: digits(1, MAX_PAGE).default(PAGE) });
-const streamInput = eventsInput.extend({
+export const historyInput = eventsInput.extend({ limit: digits(1, MAX_PAGE).default(PAGE) });
+export const streamInput = eventsInput.extend({
   limit: digits(1, Number.MAX_SAFE_INTEGER).optional(),
   snapshot: flag.optional(),
 });

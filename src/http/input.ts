@@ -82,11 +82,12 @@ export const digits = (min: number, max: number) =>
     .refine((text) => /^\d{1,16}$/.test(text) && Number(text) >= min && Number(text) <= max, {
       message: `wants a whole number from ${min} to ${max}`,
     })
+    .meta({ type: 'integer', minimum: min, maximum: max })
     .transform(Number);
 
 const pageLimit = digits(1, MAX_PAGE).default(PAGE);
 
-const pageInput = z.object({ limit: pageLimit, after: digits(0, Number.MAX_SAFE_INTEGER).default(0) });
+export const pageInput = z.object({ limit: pageLimit, after: digits(0, Number.MAX_SAFE_INTEGER).default(0) });
 
 /**
  * Which page of a list is wanted: `limit` entries after the one with id `after`.
@@ -97,7 +98,7 @@ export function pageOf(query: URLSearchParams): z.output<typeof pageInput> {
   return parseInput(pageInput, { limit: limit ?? undefined, after: after ?? undefined });
 }
 
-const jobPageInput = z.object({ limit: pageLimit, after: jobIdInput.optional() });
+export const jobPageInput = z.object({ limit: pageLimit, after: jobIdInput.optional() });
 
 /**
  * Which page of a list of jobs is wanted; see `pageOf`.

@@ -10,7 +10,7 @@ import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
 import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
 
-const ownJobInput = z.strictObject({ user_id: userIdInput.optional() });
+export const ownJobInput = z.strictObject({ user_id: userIdInput.optional() });
 
 export interface JobRoutePorts {
   readonly jobs: Pick<JobRepository, 'create' | 'createWithNewId'>;

@@ -27,8 +27,8 @@ const KEY_ID = /^[\w-]{1,64}$/;
 /** A day: long enough for whoever has the key to take the new one. */
 const OVERLAP_SECONDS = 86_400;
 
-const rotateBody = z.strictObject({ overlap_seconds: z.number().int().min(0).optional() });
-const changeBody = z.strictObject({
+export const rotateBody = z.strictObject({ overlap_seconds: z.number().int().min(0).optional() });
+export const changeBody = z.strictObject({
   rate_limit: z.number().int().positive().optional(),
   active: z.boolean().optional(),
 });

@@ -17,7 +17,7 @@ export interface TaskWritePorts {
 }
 
 /** Items of one request. */
-const MAX_ITEMS = 500;
+export const MAX_ITEMS = 500;
 
 /**
  * Creates a task per item. The items of one owner are one statement and one commit, in their order.

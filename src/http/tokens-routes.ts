@@ -18,7 +18,7 @@ export interface TokenRoutePorts {
 /** Life of a token that names none, in seconds: a quarter of an hour. */
 const DEFAULT_SECONDS = 900;
 
-const tokenBody = z
+export const tokenBody = z
   .strictObject({
     rooms: z.array(z.string()).min(1).max(MAX_TOKEN_ROOMS).optional(),
     user: userIdInput.optional(),

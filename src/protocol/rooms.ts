@@ -20,6 +20,13 @@ const TASK_ID = /^[1-9][0-9]{0,15}$/;
 // channel name, in a log line and in HTML as it is.
 const USER_ID = /^[!#-;=?-[\]-~]{1,128}$/;
 
+/** The same as text, for documents. */
+export const ID_PATTERNS: Readonly<Record<RoomKind, string>> = {
+  job: JOB_ID.source,
+  task: TASK_ID.source,
+  user: USER_ID.source,
+};
+
 /** Whether `text` is a job id: an unsigned integer of up to 78 digits without leading zeros. */
 export function isJobId(text: string): boolean {
   return JOB_ID.test(text);

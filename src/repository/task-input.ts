@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
-import { isJobId, isUserId } from '../protocol/rooms.js';
+import { ID_PATTERNS, isJobId, isUserId } from '../protocol/rooms.js';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what is looked for
 const STORABLE = /^[^\u0000\uD800-\uDFFF]*$/u;
@@ -54,15 +54,22 @@ const integer = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 
 /** A job id: decimal text of up to 78 digits, or a number that is exact. */
 export const jobIdInput = z
-  .union([z.string().max(78), integer, z.bigint()])
+  .union([
+    z.string().max(78).meta({ pattern: ID_PATTERNS.job }),
+    integer,
+    z.bigint().meta({ type: 'integer', minimum: 0, description: 'Read to its last digit, whatever its size.' }),
+  ])
   .transform(String)
   .refine(isJobId, { message: 'wants an unsigned integer of up to 78 digits' });
 
 export const taskIdInput = z.number().int().positive().max(Number.MAX_SAFE_INTEGER);
 
-export const userIdInput = z.string().refine(isUserId, { message: 'wants 1 to 128 printable characters' });
+export const userIdInput = z
+  .string()
+  .refine(isUserId, { message: 'wants 1 to 128 printable characters' })
+  .meta({ pattern: ID_PATTERNS.user });
 
-const status = z.string().regex(/^[a-z0-9_-]{1,32}$/i, 'wants 1 to 32 letters, digits, - or _');
+const status = z.string().regex(/^[A-Za-z0-9_-]{1,32}$/, 'wants 1 to 32 letters, digits, - or _');
 const hash = text(256);
 const fee = z.number().finite().nonnegative();
 /** In events as it will be read back: in UTC, with milliseconds. */

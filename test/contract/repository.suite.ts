@@ -227,6 +227,24 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(await head()).to.equal(1);
     });
 
+    it('publish nothing of a write whose commit fails', async () => {
+      const id = await task();
+      published = [];
+      await db.raw(`CREATE FUNCTION fail_at_commit() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'the commit fails'; END $$`);
+      // It runs when the statement is through and its transaction commits.
+      await db.raw(`CREATE CONSTRAINT TRIGGER fail_at_commit AFTER UPDATE ON tasks DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION fail_at_commit()`);
+      try {
+        expect(await refusal(tasks.updateTaskFee(id, 5))).to.contain('the commit fails');
+      } finally {
+        await db.raw('DROP TRIGGER fail_at_commit ON tasks');
+        await db.raw('DROP FUNCTION fail_at_commit()');
+      }
+      expect(published).to.deep.equal([]);
+      expect(await head()).to.equal(1);
+    });
+
     it('number the events of a stream without a gap under concurrent writers', async () => {
       const ids = await Promise.all([task(), task(), task()]);
       await Promise.all(

@@ -3,15 +3,14 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
 import { io } from 'socket.io-client';
-import { silentLogger } from '../../src/base/logger.js';
-import { createApp } from '../../src/http/app.js';
-import { type Route, routesOf } from '../../src/http/resource.js';
+import type { Route } from '../../src/http/resource.js';
 import { ROLE_SCOPES, type Role, type Scope } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { PlainClient } from '../support/plain-client.js';
+import { servedRoutes } from '../support/routes.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
@@ -89,6 +88,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'PUT /api/keys/:key_id': { scope: 'keys', body: () => ({ rate_limit: 5 }), refusalsOnly: true },
   'DELETE /api/keys/:key_id': { scope: 'keys', refusalsOnly: true },
   'POST /api/keys/:key_id/rotate': { scope: 'keys', refusalsOnly: true },
+  'GET /api/openapi.json': { scope: 'public' },
   'POST /api/tokens': { scope: 'tokens', room: job, body: ({ job }) => ({ rooms: [`job:${job}`] }) },
 };
 
@@ -123,7 +123,7 @@ describe('who may what', function () {
       POSITION_INTERVAL_MS: '600000',
     });
     await server.start();
-    routes = routesOf(createApp({ checkOrigin: () => {}, maxBodyBytes: 1, logger: silentLogger, queues: {} } as never));
+    routes = servedRoutes();
 
     const keys = new ApiKeyRepository(db);
     const jobs = new JobRepository(db);

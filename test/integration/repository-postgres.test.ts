@@ -279,6 +279,25 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     expect(await new EventLog(db).state('someone')).to.include({ seq: 2 });
   });
 
+  it('holds up no other write of a stream while one waits for its task', async () => {
+    const db = connect(await server.createDatabase());
+    const tasks = new TaskRepository(db, { publish() {} });
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+    const holder = await db.transaction();
+    await holder.raw('SELECT 1 FROM tasks WHERE task_id = ? FOR UPDATE', [task_id]);
+    const update = codeOf(tasks.updateTaskFee(task_id, 5));
+    await eventually(async () => {
+      const { rows } = await db.raw(`SELECT count(*)::int AS waiting FROM pg_locks WHERE NOT granted`);
+      expect(rows[0].waiting).to.be.greaterThan(0);
+    });
+    // The counter is free: the task comes first, then the counter.
+    const counter = await codeOf(db.raw(`SELECT 1 FROM event_streams WHERE user_id = 'someone' FOR UPDATE NOWAIT`));
+    await holder.commit();
+    expect(counter).to.equal('ok');
+    expect(await update).to.equal('ok');
+  });
+
   it('closes and drops parts of the log while writers go on, and no stream has a hole', async function () {
     this.timeout(60_000);
     const db = connect(await server.createDatabase(), 8);

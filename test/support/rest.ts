@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Knex } from 'knex';
 import { type Logger, silentLogger } from '../../src/base/logger.js';
 import { ControlBus } from '../../src/broker/control-bus.js';
+import { documents } from '../../src/contract/documents.js';
 import { ApiKeyAuth } from '../../src/door/api-key.js';
 import { Authenticator } from '../../src/door/authenticator.js';
 import { clientAddress } from '../../src/door/client-address.js';
@@ -112,6 +113,7 @@ export class RestServer {
       },
       defaultRateLimit: 120,
       maxBodyBytes: 200_000,
+      documents,
       logger,
     });
     this.server = createServer(app);

@@ -15,6 +15,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['door', 'config'],
   ['hub', 'stats'],
   ['gateways', 'http'],
+  ['contract'],
   ['server', 'index'],
   ['cluster'],
   ['cli'],
@@ -47,6 +48,14 @@ const BORDERS: readonly Border[] = [
   // Gateways carry; who comes in and what is sent is decided elsewhere.
   { from: /^src\/gateways\//, to: /^src\/(?:repository|broker|stats)\b/ },
   { from: /^src\/gateways\//, to: /^src\/gateways\/\w+-gateway\.ts$/ },
+  // The contract describes: it reads the schemas and tables of the parts, and runs none of them.
+  { from: /^src\/contract\//, to: /^src\/(?:broker|hub|gateways|door|base|config)\b/ },
+  {
+    from: /^src\/contract\//,
+    to: /^src\/repository\//,
+    code: /\/(?:task|key)-input\.ts$/,
+    types: /-repository\.ts$/,
+  },
   { from: /^src\/door\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
   // The contract with browsers stands on nothing.
   { from: /^src\/protocol\//, to: /^src\/(?!protocol\/)/ },

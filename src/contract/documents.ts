@@ -1,0 +1,10 @@
+import { readFileSync } from 'node:fs';
+import { openApi } from './openapi.js';
+
+/** Of the package. */
+const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+/** Make the documents of the interfaces of this version. */
+export const documents = { openapi: () => openApi(version) } as const;

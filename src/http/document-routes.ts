@@ -1,0 +1,20 @@
+import type { RequestHandler, Router } from 'express';
+import { resource } from './resource.js';
+
+export interface DocumentRoutePorts {
+  /** Make the documents that describe the interfaces; each is made once, when somebody asks for it. */
+  readonly documents: { readonly openapi: () => object };
+}
+
+/** What machines read of the interfaces. They are no secret: everybody may. */
+export function documentRoutes(router: Router, { documents }: DocumentRoutePorts): void {
+  resource(router, '/api/openapi.json', { get: serve(documents.openapi) });
+}
+
+function serve(make: () => object): RequestHandler {
+  let text: string | undefined;
+  return (_request, response) => {
+    text ??= JSON.stringify(make());
+    response.type('json').send(text);
+  };
+}

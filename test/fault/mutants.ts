@@ -1,0 +1,426 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: what is replaced is the text of code, with its templates
+
+/**
+ * Faults that somebody could write into `src`, each with the test that fails because of it. `npm run mutants` shows it:
+ * `test/fault/mutate.ts` puts one fault at a time into a copy of the program and runs that test.
+ */
+export interface Mutant {
+  /** What does not happen any more, or happens wrongly. */
+  readonly name: string;
+  /** A file of `src`. */
+  readonly file: string;
+  /** Replacements in it. Each text stands there exactly once. */
+  readonly edits: ReadonlyArray<readonly [text: string, replacement: string]>;
+  readonly killedBy: NamedTest;
+}
+
+export interface NamedTest {
+  /** A test file, or a suite that `SUITES` knows how to run. */
+  readonly file: string;
+  readonly title: string;
+}
+
+/** Suites that test files run: with which file, and under which title. The embedded database needs no other program. */
+export const SUITES: Readonly<Record<string, { readonly file: string; readonly title: string }>> = {
+  'test/contract/repository.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'repositories over the embedded database',
+  },
+  'test/contract/capture.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'capture over the embedded database',
+  },
+  'test/contract/once.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'writes under keys over the embedded database',
+  },
+  'test/contract/broker.suite.ts': { file: 'test/contract/broker.test.ts', title: 'local broker' },
+};
+
+const stream = (title: string): NamedTest => ({ file: 'test/unit/hub-stream.test.ts', title });
+const catchUp = (title: string): NamedTest => ({ file: 'test/unit/catch-up.test.ts', title });
+const connections = (title: string): NamedTest => ({ file: 'test/unit/connections.test.ts', title });
+const door = (title: string): NamedTest => ({ file: 'test/unit/door.test.ts', title });
+const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
+const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
+const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
+
+export const MUTANTS: readonly Mutant[] = [
+  // The stream: order, gaps, the log.
+  {
+    name: 'gaps are not repaired',
+    file: 'src/hub/stream.ts',
+    edits: [['if (this.repairing || this.stopped) {', 'if (Date.now() > 0) {']],
+    killedBy: stream('reads what the broker lost from the log, page by page'),
+  },
+  {
+    name: 'the second page of a repair is not read',
+    file: 'src/hub/stream.ts',
+    edits: [['awaits = this.take(page.events, late);', 'awaits = this.take(page.events, late); break;']],
+    killedBy: stream('reads what the broker lost from the log, page by page'),
+  },
+  {
+    name: 'a hole in the log is passed over',
+    file: 'src/hub/stream.ts',
+    edits: [
+      [
+        'const hole = page.floor > before || (first !== undefined && first.seq !== before + 1);',
+        'const hole = first === undefined && before < 0;',
+      ],
+    ],
+    killedBy: stream('ends its connections when the log has lost what they miss'),
+  },
+  {
+    name: 'copies are delivered',
+    file: 'src/hub/stream.ts',
+    edits: [['} else if (event.seq === this.last + 1) {', '} else if (event.seq <= this.last + 1) {']],
+    killedBy: stream('drops copies'),
+  },
+  {
+    name: 'events ahead of a gap are delivered',
+    file: 'src/hub/stream.ts',
+    edits: [['} else if (event.seq === this.last + 1) {', '} else if (event.seq > this.last) {']],
+    killedBy: stream('puts what comes in another order right'),
+  },
+  {
+    name: 'the epoch of an event is not checked',
+    file: 'src/hub/stream.ts',
+    edits: [['} else if (event.epoch !== this.epoch) {', "} else if (event.epoch === '') {"]],
+    killedBy: stream('takes no event of another epoch'),
+  },
+  {
+    name: 'the epoch of a head is not checked',
+    file: 'src/hub/stream.ts',
+    edits: [['if (head.epoch !== this.epoch || head.seq < lastThen) {', 'if (head.seq < lastThen) {']],
+    killedBy: stream('ends its connections when the log has another epoch'),
+  },
+  {
+    name: 'a log that goes back is not noticed',
+    file: 'src/hub/stream.ts',
+    edits: [['if (head.epoch !== this.epoch || head.seq < lastThen) {', 'if (head.epoch !== this.epoch) {']],
+    killedBy: stream('ends its connections when the log goes back'),
+  },
+  {
+    name: 'an event of several rooms is delivered once for each',
+    file: 'src/hub/membership.ts',
+    edits: [['if (this.delivery === delivery) {', 'if (delivery < 0) {']],
+    killedBy: stream('gives a connection an event of several of its rooms once'),
+  },
+  {
+    name: 'the channel is subscribed to after the head was read',
+    file: 'src/hub/hub.ts',
+    edits: [
+      ['      await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));\n', ''],
+      [
+        'const head = await this.log.heads.read(userId);\n      if (head === undefined) {',
+        'const head = await this.log.heads.read(userId);\n      await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));\n      if (head === undefined) {',
+      ],
+    ],
+    killedBy: stream('hears what is published while its head is read'),
+  },
+  {
+    name: 'streams are not compared with the log',
+    file: 'src/hub/hub.ts',
+    edits: [['this.scheduleReconcile();\n    this.sweepTimer', 'this.sweepTimer']],
+    killedBy: stream('is compared with the log now and then'),
+  },
+  {
+    name: 'a head that is ahead says nothing',
+    file: 'src/hub/stream.ts',
+    edits: [['} else if (head.seq > this.last) {', '} else if (head.seq < 0) {']],
+    killedBy: stream('is compared with the log now and then'),
+  },
+  {
+    name: 'nothing is compared when the broker is back',
+    file: 'src/hub/hub.ts',
+    edits: [['broker.onUp(() => this.scheduleReconcile(0));', '']],
+    killedBy: stream('is compared with the log when the broker is back, and when it is lost'),
+  },
+  {
+    name: 'nothing is compared when the broker is lost',
+    file: 'src/hub/hub.ts',
+    edits: [['broker.onDown(() => this.scheduleReconcile(0));', '']],
+    killedBy: stream('is compared with the log when the broker is back, and when it is lost'),
+  },
+  {
+    name: 'a return of the broker during a comparison is forgotten',
+    file: 'src/hub/hub.ts',
+    edits: [['this.reconcileAgain ||= delay === 0;', '']],
+    killedBy: stream('is compared once more when the broker came back during a comparison'),
+  },
+  {
+    name: 'what the database tells is not looked at',
+    file: 'src/hub/hub.ts',
+    edits: [['stream.observeHead(head, lastThen, this.broker.up);', '']],
+    killedBy: stream('is looked at when the database tells of a change'),
+  },
+
+  // The catch-up: replay, snapshot, the seam.
+  {
+    name: 'the second page of a replay is skipped',
+    file: 'src/hub/catch-up.ts',
+    edits: [['const end = page.complete ? page.seq : (page.events.at(-1)?.seq ?? 0);', 'const end = page.seq;']],
+    killedBy: catchUp('sends page after page of the log'),
+  },
+  {
+    name: 'a page always counts as the last one',
+    file: 'src/repository/event-log.ts',
+    edits: [['complete: (first.total ?? 0) <= Math.min(limit, found.length)', 'complete: true']],
+    killedBy: repository('returns pages, and says whether they are complete'),
+  },
+  {
+    name: 'the ring covers one event too many',
+    file: 'src/hub/ring.ts',
+    edits: [['return seq >= last - this.length;', 'return seq >= last - this.length - 1;']],
+    killedBy: {
+      file: 'test/unit/ring.test.ts',
+      title: 'gives back what it took, up to its capacity, whatever the sizes',
+    },
+  },
+  {
+    name: 'a snapshot that is older than what is known is not read again',
+    file: 'src/hub/catch-up.ts',
+    edits: [['if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {', 'if (known < 0) {']],
+    killedBy: catchUp('reads a snapshot again that was begun before what the connection knows'),
+  },
+  {
+    name: 'a snapshot that is older than what is known is sent',
+    file: 'src/hub/catch-up.ts',
+    edits: [["membership.stream.observeHead(snapshot, known);\n      throw new TaskwireError('STREAM_RESET');", '']],
+    killedBy: catchUp(
+      'sends no snapshot that is older than what the connection knows, though the log has no newer one',
+    ),
+  },
+  {
+    name: 'a replay begins before the floor of the log',
+    file: 'src/hub/catch-up.ts',
+    edits: [['return since >= state.floor && since <= state.seq;', 'return since <= state.seq;']],
+    killedBy: catchUp('when the log no longer reaches back, of which it reads nothing then'),
+  },
+  {
+    name: 'a part of what was missed is sent when the log was trimmed',
+    file: 'src/hub/progress.ts',
+    edits: [['this.placed.filter(({ after }) => after < floor)', 'this.placed.filter(({ after }) => after < 0)']],
+    killedBy: catchUp('when the log is trimmed before its first page is read'),
+  },
+  {
+    name: 'a position from the future is taken',
+    file: 'src/hub/catch-up.ts',
+    edits: [['return since >= state.floor && since <= state.seq;', 'return since >= state.floor;']],
+    killedBy: catchUp('when the position is from the future'),
+  },
+  {
+    name: 'a position of another epoch is taken',
+    file: 'src/hub/catch-up.ts',
+    edits: [['(epoch === undefined || epoch === stream.epoch)', "epoch !== ''"]],
+    killedBy: catchUp('when the position is of another epoch'),
+  },
+  {
+    name: 'the epoch of what a catch-up reads is not checked',
+    file: 'src/hub/catch-up.ts',
+    edits: [['if (head.epoch !== stream.epoch) {', "if (head.epoch === '') {"]],
+    killedBy: catchUp('is refused when the log has another epoch, and all connections of the stream are ended'),
+  },
+  {
+    name: 'events are sent while they are held, and once more after it',
+    file: 'src/hub/membership.ts',
+    edits: [['if (this.held || event.seq <= this.after) {', 'if (event.seq <= this.after) {']],
+    killedBy: catchUp('holds the events of the rooms that the connection is in, and sends each once'),
+  },
+  {
+    name: 'events that were held are lost',
+    file: 'src/hub/progress.ts',
+    edits: [['this.sendFromRing(membership.stream.last);\n    membership.enter', 'membership.enter']],
+    killedBy: catchUp('holds the events of the rooms that the connection is in, and sends each once'),
+  },
+  {
+    name: 'what the log brought is sent again when the broker brings it',
+    file: 'src/hub/membership.ts',
+    edits: [['if (this.held || event.seq <= this.after) {', 'if (this.held) {']],
+    killedBy: catchUp('sends nothing that the broker brings later than the log'),
+  },
+  {
+    name: 'PONG and POSITION tell more than was sent',
+    file: 'src/hub/membership.ts',
+    edits: [['this.told = this.position;', 'this.told = Math.max(this.position, this.stream.last);']],
+    killedBy: catchUp('holds the events of the rooms that the connection is in, and sends each once'),
+  },
+  {
+    name: 'PONG and POSITION tell of rooms that are asked for again',
+    file: 'src/hub/membership.ts',
+    edits: [['.filter(({ room }) => !this.entering.has(room.name))', '']],
+    killedBy: catchUp('tells no position of a room that is asked for again until it is answered'),
+  },
+  {
+    name: 'a client that takes nothing is waited for without end',
+    file: 'src/hub/line.ts',
+    edits: [['this.end.stall();\n        return;', 'return;']],
+    killedBy: catchUp('ends a client that takes nothing'),
+  },
+  {
+    name: 'a client that takes nothing is not closed',
+    file: 'src/hub/hub-client.ts',
+    edits: [["this.connection.close('SLOW_CONSUMER');", '']],
+    killedBy: catchUp('ends a client that takes nothing'),
+  },
+  {
+    name: 'a client that takes little counts as one that takes nothing',
+    file: 'src/hub/line.ts',
+    edits: [['if (rest < before) {', 'if (rest < 0) {']],
+    killedBy: catchUp('waits for a client that takes a little at a time, however long'),
+  },
+
+  // The repository: a write, its event, and what others write.
+  {
+    name: 'a write is published before its commit',
+    file: 'src/repository/task-repository.ts',
+    edits: [
+      [
+        'const rows = await this.run(statementOf(manner));',
+        `const { sql, bindings } = statementOf(manner);
+         const rows: any[] = await (this.db as any).transaction(async (trx: any) =>
+           this.announce(await preparedQuery<WriteRow>(trx, sql, bindings)));`,
+      ],
+      ['return this.announce(rows)[0]!;', 'return rows[0];'],
+    ],
+    killedBy: repository('publish nothing of a write whose commit fails'),
+  },
+  {
+    name: "a write in somebody's transaction is published before that commits",
+    file: 'src/repository/task-repository.ts',
+    edits: [['publisher !== undefined && !this.joins', 'publisher !== undefined']],
+    killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
+  },
+  {
+    name: 'the counter is taken before the row',
+    file: 'src/repository/task-writes.ts',
+    edits: [
+      [
+        'WITH ${seen}task AS (\n    UPDATE tasks SET',
+        `WITH \${seen}held AS MATERIALIZED (
+      SELECT s.user_id FROM event_streams s JOIN tasks t ON t.user_id = s.user_id WHERE t.task_id = ? FOR UPDATE OF s
+    ), task AS (
+    UPDATE tasks SET`,
+      ],
+      ['${NEXT_MARK} WHERE task_id = ?', '${NEXT_MARK} WHERE task_id = ? AND EXISTS (SELECT FROM held)'],
+      ['...values,\n      taskId,', 'taskId,\n      ...values,\n      taskId,'],
+    ],
+    killedBy: {
+      file: 'test/integration/repository-postgres.test.ts',
+      title: 'holds up no other write of a stream while one waits for its task',
+    },
+  },
+  {
+    name: 'updates of other programs are not captured',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      ["trigger(UPDATED, 'UPDATE', `(${UNLOGGED} OR (${UNLOGGED_AGAIN}))`)", "trigger(UPDATED, 'UPDATE', 'false')"],
+    ],
+    killedBy: capture('makes the very events that the repository makes'),
+  },
+  {
+    name: 'writes of the repository are captured too',
+    file: 'src/repository/capture-schema.ts',
+    edits: [['const UNLOGGED = `NEW.write_mark >> 20 <> txid_current()`;', 'const UNLOGGED = `true`;']],
+    killedBy: capture('makes the very events that the repository makes'),
+  },
+  {
+    name: 'a second change by another program in one transaction is not captured',
+    file: 'src/repository/capture-schema.ts',
+    edits: [['(${UNLOGGED} OR (${UNLOGGED_AGAIN}))', '(${UNLOGGED})']],
+    killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
+  },
+
+  {
+    name: 'a write under a key is made again',
+    file: 'src/repository/task-repository.ts',
+    edits: [['return key === undefined ? undefined : writeKeyOf(key, write);', 'return undefined;']],
+    killedBy: once('answers what the first one answered'),
+  },
+  {
+    name: 'another write under the same key is answered as the first one',
+    file: 'src/repository/task-repository.ts',
+    edits: [['row.fingerprint !== manner.key?.fingerprint', "row.fingerprint === ''"]],
+    killedBy: once('is refused when it is another one'),
+  },
+  {
+    name: 'keys of items of a batch are ignored',
+    file: 'src/repository/task-repository.ts',
+    edits: [['key: this.keyOf(idempotency_key, ports.fingerprint(item))', 'key: undefined']],
+    killedBy: once('is each item of a batch that has a key'),
+  },
+
+  // The door and the connections.
+  {
+    name: 'a drain closes nothing',
+    file: 'src/gateways/connections.ts',
+    edits: [["connection.close('SERVER_DRAINING');", '']],
+    killedBy: connections('are sent away by a drain, and let nobody in any more'),
+  },
+  {
+    name: 'connections of a revoked key stay',
+    file: 'src/gateways/connections.ts',
+    edits: [['if (keyBehind(connection.identity) === keyId) {', "if (keyId === '') {"]],
+    killedBy: connections('end with their key, by themselves or by a token that it made'),
+  },
+  {
+    name: 'connections of a token stay when its key is revoked',
+    file: 'src/gateways/connections.ts',
+    edits: [['if (keyBehind(connection.identity) === keyId) {', 'if (connection.identity.keyId === keyId) {']],
+    killedBy: connections('end with their key, by themselves or by a token that it made'),
+  },
+  {
+    name: 'a look at the keys closes nothing',
+    file: 'src/door/key-watch.ts',
+    edits: [['if (!active.has(keyId)) {', "if (keyId === '') {"]],
+    killedBy: connections('end when a look at their keys finds them revoked'),
+  },
+  {
+    name: 'a connection gives its place back twice',
+    file: 'src/gateways/connections.ts',
+    edits: [['this.admission = undefined;', '']],
+    killedBy: connections('give back what they held once'),
+  },
+  {
+    name: 'connections are not counted among the requests of their key',
+    file: 'src/door/door.ts',
+    edits: [['rates.check(identity), release', 'undefined, release']],
+    killedBy: door('counts a connection among the requests of its key, and gives a place back that was taken in vain'),
+  },
+  {
+    name: 'a place that was taken in vain is kept',
+    file: 'src/door/door.ts',
+    edits: [['release?.();\n      throw error;', 'throw error;']],
+    killedBy: door('counts a connection among the requests of its key, and gives a place back that was taken in vain'),
+  },
+  {
+    name: 'an address has any number of places',
+    file: 'src/door/door.ts',
+    edits: [['addressGroup(address), maxConnectionsPerIp)', 'addressGroup(address), Number.MAX_SAFE_INTEGER)']],
+    killedBy: door('has so many places for an address, which are given back'),
+  },
+  {
+    name: 'a key that is revoked while a connection is let in is believed',
+    file: 'src/door/door.ts',
+    edits: [['if (keys.revision !== revision) {', 'if (keys.revision < 0) {']],
+    killedBy: door('looks a key up again that may have been revoked while the connection was let in'),
+  },
+  {
+    name: 'requests are not counted',
+    file: 'src/broker/local/local-primary.ts',
+    edits: [['await this.limiter.consume(key, requests)', 'await this.limiter.consume(key, 0)']],
+    killedBy: { file: 'test/contract/broker.suite.ts', title: 'counts the requests of a key over all nodes' },
+  },
+  {
+    name: 'messages of a connection are not counted',
+    file: 'src/gateways/meter.ts',
+    edits: [['own.spend(1);\n', '\n']],
+    killedBy: { file: 'test/unit/meter.test.ts', title: 'counts what a message costs beyond one' },
+  },
+  {
+    name: 'messages of a key are not counted',
+    file: 'src/gateways/meter.ts',
+    edits: [['key?.spend(1);\n', '\n']],
+    killedBy: { file: 'test/unit/meter.test.ts', title: 'gives all connections of a key one allowance' },
+  },
+];
