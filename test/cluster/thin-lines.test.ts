@@ -131,7 +131,7 @@ class ThinClient {
 }
 
 describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
-  this.timeout(240_000);
+  this.timeout(400_000);
   let postgres: PostgresServer;
   let scene: Scene;
   let instance: Instance;
@@ -142,6 +142,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
   let others: number[];
   const lines: ThinLine[] = [];
   const clients: ThinClient[] = [];
+  const timers: NodeJS.Timeout[] = [];
 
   const line = async (port: number): Promise<string> => {
     const made = await ThinLine.start(port, BYTES_PER_SECOND);
@@ -184,6 +185,12 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
     nginx = await Nginx.start([instance.port, instance.port]);
   });
 
+  afterEach(() => {
+    for (const timer of timers) {
+      clearInterval(timer);
+    }
+  });
+
   after(async () => {
     for (const client of clients) {
       client.close();
@@ -219,6 +226,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
     const pinger = setInterval(() => {
       pongs.push(...clients.map((client) => client.ask('PING', undefined)));
     }, PING_MS);
+    timers.push(writer, pinger);
     const outcomes = await Promise.all(answers.map((answer, index) => Promise.race([answer, clients[index]!.gone])));
     clearInterval(writer);
     clearInterval(pinger);

@@ -379,6 +379,11 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const newest = (await log.snapshot(parseRoom(jobRoom(job)), 2))!;
       expect(newest.truncated).to.equal(true);
       expect(rows(newest.tasks).map(({ task_id }) => task_id)).to.deep.equal(ids.slice(1));
+      const rest = (await log.snapshot(parseRoom(jobRoom(job)), 10, 1_000_000, newest.oldest))!;
+      expect([...JSON.parse(rest.tasks), ...JSON.parse(newest.tasks)], 'the rest is below').to.deep.equal(
+        JSON.parse(whole.tasks),
+      );
+      expect(rest.truncated).to.equal(false);
       const one = (await log.snapshot(parseRoom(taskRoom(ids[0]!)), 10))!;
       expect(rows(one.tasks).map(({ task_id }) => task_id)).to.deep.equal([ids[0]]);
       expect(await log.snapshot(parseRoom('job:31337'), 10)).to.equal(undefined);
