@@ -578,7 +578,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
         ]),
       );
       await keys.touch(new Map());
-      expect(await keys.findByHash(hashApiKey(key))).to.include({ lastUsedAt: '2024-05-01T00:00:00.000Z' });
+      expect(await keys.findByHash(hashApiKey(key))).to.include({ last_used_at: '2024-05-01T00:00:00.000Z' });
       expect(await keys.disable(record.key_id)).to.equal(true);
       expect(await keys.disable('unknown')).to.equal(false);
       expect(await keys.findByHash(hashApiKey(key))).to.include({ active: false });
