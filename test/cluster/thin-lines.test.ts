@@ -4,9 +4,9 @@ import WebSocket from 'ws';
 import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
-import { Nginx } from '../support/nginx.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
+import { NGINX, type ReverseProxy } from '../support/proxy.js';
 import { Scene } from '../support/scene.js';
 import { ThinLine } from '../support/thin-line.js';
 
@@ -135,7 +135,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
   let postgres: PostgresServer;
   let scene: Scene;
   let instance: Instance;
-  let nginx: Nginx;
+  let nginx: ReverseProxy;
   let tasks: TaskRepository;
   let job: string;
   let ids: number[];
@@ -182,7 +182,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
       workers: 2,
       env: { DATABASE_URL: databaseUrl, RECONCILE_IDLE_MS: '200', TRUSTED_PROXIES: 'loopback' },
     });
-    nginx = await Nginx.start([instance.port, instance.port]);
+    nginx = await NGINX.start({ instances: [instance.port, instance.port] });
   });
 
   afterEach(() => {
