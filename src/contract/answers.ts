@@ -71,6 +71,8 @@ const health = schemaOf<HealthReport>()(
   }),
 );
 
+const batchResults = z.strictObject({ results: z.array(z.union([write, error])) });
+
 /** What REST answers, by the name that it has in the document. */
 export const ANSWERS = {
   Error: error,
@@ -81,7 +83,8 @@ export const ANSWERS = {
   TaskWrite: write,
   FeeWrite: write.extend({ fee: z.number() }),
   StatusWrite: write.extend({ task_status: z.string() }),
-  BatchResults: z.strictObject({ results: z.array(z.union([write, error])) }),
+  BatchResults: batchResults,
+  TasksCreated: z.union([write, batchResults]),
   JobTasks: z.strictObject({ job_id: jobId, ...tasks }),
   UserTasks: z.strictObject({ user_id: userId, ...tasks }),
   Event: eventEnvelope,

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { asyncApi } from './asyncapi.js';
 import { openApi } from './openapi.js';
 
 /** Of the package. */
@@ -7,4 +8,4 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
 };
 
 /** Make the documents of the interfaces of this version. */
-export const documents = { openapi: () => openApi(version) } as const;
+export const documents = { openapi: () => openApi(version), asyncapi: () => asyncApi(version) } as const;

@@ -89,6 +89,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'DELETE /api/keys/:key_id': { scope: 'keys', refusalsOnly: true },
   'POST /api/keys/:key_id/rotate': { scope: 'keys', refusalsOnly: true },
   'GET /api/openapi.json': { scope: 'public' },
+  'GET /api/asyncapi.json': { scope: 'public' },
   'POST /api/tokens': { scope: 'tokens', room: job, body: ({ job }) => ({ rooms: [`job:${job}`] }) },
 };
 
