@@ -38,9 +38,9 @@ export class ReadableLog {
     );
   }
 
-  snapshot(room: Room, limit: number, bytes: number): Promise<Snapshot | undefined> {
+  snapshot(room: Room, limit: number, bytes: number, before?: number): Promise<Snapshot | undefined> {
     return this.fresh(
-      (log) => log.snapshot(room, limit, bytes),
+      (log) => log.snapshot(room, limit, bytes, before),
       (snapshot) => snapshot,
     );
   }
