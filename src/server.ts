@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import type { Server as SocketioServer } from 'socket.io';
 import type { Logger } from './base/logger.js';
@@ -10,13 +9,11 @@ import { Publisher } from './broker/publisher.js';
 import type { Config } from './config.js';
 import { documents } from './contract/documents.js';
 import { AddressBrake } from './door/address-brake.js';
-import { ApiKeyAuth } from './door/api-key.js';
 import { Approach } from './door/approach.js';
-import { Authenticator } from './door/authenticator.js';
 import { clientAddress } from './door/client-address.js';
 import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
-import { KeyGuard } from './door/key-guard.js';
+import { KeyRing } from './door/key-ring.js';
 import { KeyUsage } from './door/key-usage.js';
 import { Maintenance } from './door/key-watch.js';
 import { originCheck } from './door/origin.js';
@@ -24,8 +21,7 @@ import { PlaceClaims } from './door/place-claims.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { RoomAccess } from './door/room-access.js';
-import { TokenKeys } from './door/token-keys.js';
-import { type TokenIssuer, Tokens } from './door/tokens.js';
+import { tokenIssuerOf } from './door/token-issuer.js';
 import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
 import { FrameWriter } from './gateways/frame-writer.js';
@@ -139,36 +135,28 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   // The door, once for REST and both transports.
   const usage = new KeyUsage({ write: (uses) => apiKeys.touch(uses), logger });
   releasers.push('key usage', () => usage.stop());
-  const keys = new ApiKeyAuth({
-    find: (hash) => apiKeys.findByHash(hash),
-    cacheMs: config.API_KEY_CACHE_MS,
-    onUse: (keyId) => usage.note(keyId),
-  });
   const rates = new RateLimiter(broker);
   const addressOf = clientAddress(config.TRUSTED_PROXIES);
   const refusals = new RefusalLog(logger);
   const perIp = config.MAX_CONNECTIONS_PER_IP;
   const checkOrigin = originCheck(config.ALLOWED_ORIGINS);
   const access = new RoomAccess((rooms) => log.ownersOf(rooms));
-  const tokenKeys = new TokenKeys({
+  const keys = new KeyRing({
+    find: (hash) => apiKeys.findByHash(hash),
     active: (keyIds) => apiKeys.active(keyIds),
+    onUse: (keyId) => usage.note(keyId),
     cacheMs: config.API_KEY_CACHE_MS,
-    onInactive: (keyId) => revoke({ keyId }),
-  });
-  const tokens = new Tokens({
     secrets: config.TOKEN_SECRET,
-    issuer: tokenIssuer(config),
-    isActive: (keyId) => tokenKeys.isActive(keyId),
+    issuer: tokenIssuerOf(config),
     rateLimit: config.DEFAULT_RATE_LIMIT,
-  });
-  const authenticator = new Authenticator(keys, tokens);
-  const guard = new KeyGuard(
-    authenticator,
-    new AddressBrake(
+    brake: new AddressBrake(
       config.MAX_FAILED_KEYS_PER_MINUTE_PER_IP ?? FAILED_KEYS_PER_CONNECTION * perIp,
       'Too many wrong API keys and tokens from this address',
     ),
-  );
+    close: (keyId) => connections.closeByKey(keyId, 'INACTIVE_API_KEY'),
+    tell: (change, keyId) => bus.send(change, { keyId }),
+    logger,
+  });
   const waitingRoom = new WaitingRoom({
     perAddress: perIp,
     inAll: config.MAX_UNAUTHENTICATED,
@@ -180,13 +168,13 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       config.MAX_CONNECTS_PER_MINUTE_PER_IP ?? CONNECTS_PER_CONNECTION * perIp,
       'Too many connection attempts from this address',
     ),
-    keys: guard,
+    keys: keys.guard,
     waitingRoom,
     refusals,
   });
   const admit = createDoor({
     checkOrigin,
-    keys: guard,
+    keys: keys.guard,
     rates,
     addressOf,
     connections: broker,
@@ -195,25 +183,13 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     refusals,
   });
 
-  const announceChanged = async (keyId: string): Promise<void> => {
-    await bus.send('key-changed', { keyId }).catch((error) => {
-      logger.warn('other workers learn of the changed key only when they look it up again', { error });
-      change({ keyId });
-    });
-  };
-  const announceRevoked = async (keyId: string): Promise<void> => {
-    await bus.send('key-revoked', { keyId }).catch((error) => {
-      logger.warn('other workers learn of the revoked key only when they look it up again', { error });
-      revoke({ keyId });
-    });
-  };
   // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
       authenticate: async (data, { keyId }) => {
         // Whoever is in may guess no more keys than whoever stands outside.
-        const identity = await guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
+        const identity = await keys.guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
         await rates.check(identity);
         return identity;
       },
@@ -236,8 +212,8 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     openStream: (request, response, wanted) => streams.open(request, response, wanted),
     apiKeys,
     access,
-    keys: guard,
-    tokens,
+    keys: keys.guard,
+    tokens: keys.tokens,
     rates,
     addressOf,
     refusals,
@@ -251,8 +227,8 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       readiness: () => readiness,
       collect: () => stats.collect({ rooms: false }),
     }),
-    announceRevoked,
-    announceChanged,
+    announceRevoked: (keyId) => keys.announce('key-revoked', keyId),
+    announceChanged: (keyId) => keys.announce('key-changed', keyId),
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
     documents,
@@ -305,30 +281,17 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   });
   releasers.push('maintenance', () => maintenance.stop());
 
-  function revoke({ keyId }: Readonly<Record<string, unknown>>): void {
-    if (typeof keyId === 'string') {
-      keys.forget(keyId);
-      tokenKeys.disable(keyId);
-      connections.closeByKey(keyId, 'INACTIVE_API_KEY');
-    }
-  }
-  function change({ keyId }: Readonly<Record<string, unknown>>): void {
-    if (typeof keyId === 'string') {
-      keys.forget(keyId);
-      tokenKeys.forget(keyId);
-    }
-  }
   bus.on('place-claimed', ({ keyId, group }) => {
     if (typeof keyId === 'string' && typeof group === 'string') {
       connections.probe(keyId, group);
     }
   });
-  bus.on('key-revoked', revoke);
-  bus.on('key-changed', change);
+  for (const change of ['key-revoked', 'key-changed'] as const) {
+    bus.on(change, (message) => keys.take(change, message));
+  }
   // Keys may have been revoked while nobody could be told.
   broker.onUp(() => {
     keys.expireAll();
-    tokenKeys.expireAll();
     void maintenance.checkKeys();
   });
 
@@ -390,25 +353,5 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
       readiness = 'draining';
       return releasers.release();
     },
-  };
-}
-
-/** The application's own issuer of tokens, if there is one. */
-function tokenIssuer({
-  TOKEN_ISSUER,
-  TOKEN_AUDIENCE,
-  TOKEN_JWKS_URL,
-  TOKEN_JWKS_FILE,
-}: Config): TokenIssuer | undefined {
-  if (TOKEN_ISSUER === undefined || TOKEN_AUDIENCE === undefined) {
-    return undefined;
-  }
-  return {
-    issuer: TOKEN_ISSUER,
-    audience: TOKEN_AUDIENCE,
-    keys:
-      TOKEN_JWKS_URL === undefined
-        ? (JSON.parse(readFileSync(TOKEN_JWKS_FILE!, 'utf8')) as { keys: object[] })
-        : new URL(TOKEN_JWKS_URL),
   };
 }

@@ -1,10 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs';
 import type { Knex } from 'knex';
 import { silentLogger } from '../base/logger.js';
 import { type Config, loadConfig } from '../config.js';
 import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
 import { FolderInUseError } from '../embedded/folder-lock.js';
-import { embeddedUrlFile } from '../embedded/url-file.js';
+import { findEmbeddedUrl } from '../embedded/url-file.js';
 import { connectDatabase } from '../repository/connect-database.js';
 
 /**
@@ -30,10 +29,16 @@ async function findDatabase({ DATABASE_URL, DATA_DIR }: Config): Promise<{ url: 
   try {
     return await startEmbeddedDatabase({ dir: DATA_DIR, logger: silentLogger });
   } catch (error) {
-    const file = embeddedUrlFile(DATA_DIR);
-    if (error instanceof FolderInUseError && existsSync(file)) {
-      return { url: readFileSync(file, 'utf8') };
+    if (!(error instanceof FolderInUseError)) {
+      throw error;
     }
-    throw error;
+    const url = findEmbeddedUrl(DATA_DIR);
+    if (url === undefined) {
+      throw new Error(
+        `${error.folder} is in use by ${error.holder}, whose database cannot be reached from here. ` +
+          'If it is only just starting, try again; otherwise run this command where it runs (docker exec), or stop it first.',
+      );
+    }
+    return { url };
   }
 }

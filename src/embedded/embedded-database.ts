@@ -7,12 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../base/logger.js';
 import { lockFolder } from './folder-lock.js';
+import { makePrivate } from './private-files.js';
+import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
+import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
-/** The name that Postgres clients look for in a socket's folder. */
-const SOCKET_NAME = '.s.PGSQL.5432';
-/** Systems keep paths of sockets in about 104 bytes. */
-const MAX_SOCKET_PATH = 103;
 const RESTART_MS = 1_000;
 /** A thread that fails so often without having served is not started again. */
 const MAX_FAILURES = 5;
@@ -31,20 +30,24 @@ export interface EmbeddedDatabase {
  * It has no passwords: whoever may enter may do everything. One process at a time uses a folder.
  *
  * @param options `dir`: where the data are kept; made when it does not exist
- * @throws FolderInUseError when another process has the folder
+ * @throws FolderInUseError when another process has the folder, in this container or another one
+ * @throws ForeignFilesError when the files belong to another user
  */
 export async function startEmbeddedDatabase(options: { dir: string; logger: Logger }): Promise<EmbeddedDatabase> {
   const dir = resolve(options.dir);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const unlock = lockFolder(dir);
+  const data = join(dir, 'data');
+  const unlock = await lockFolder(dir);
   try {
+    mkdirSync(data, { recursive: true, mode: 0o700 });
+    makePrivate(data);
     const address = chooseAddress(dir);
-    const supervisor = new Supervisor({ dir: join(dir, 'data'), listen: address.listen }, options.logger);
+    const supervisor = new Supervisor({ dir: data, listen: address.listen }, options.logger);
     const port = await supervisor.start();
     return {
       // All connections share the one session that there is, so names of prepared statements would collide. It speaks no
       // TLS, whatever PGSSLMODE says.
-      url: `postgres://postgres@127.0.0.1:${port ?? 5432}/postgres?prepare=false&sslmode=disable${address.query}`,
+      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();
@@ -68,9 +71,8 @@ function chooseAddress(dir: string): Address {
   if (process.platform === 'win32') {
     return { listen: { host: '127.0.0.1', port: 0 }, query: '', remove() {} };
   }
-  const own = join(dir, 'run');
-  const fits = Buffer.byteLength(join(own, SOCKET_NAME)) <= MAX_SOCKET_PATH;
-  const folder = fits ? own : mkdtempSync(join(tmpdir(), 'taskwire-'));
+  const own = socketFolderIn(dir);
+  const folder = socketFits(own, SOCKET_NAME) ? own : mkdtempSync(join(tmpdir(), 'taskwire-'));
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   chmodSync(folder, 0o700);
   return {

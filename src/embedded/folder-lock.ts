@@ -1,5 +1,21 @@
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readlinkSync, realpathSync, rmSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openSocketFolder, type SocketFolder } from './socket-folder.js';
+
+/** Who has a folder, in its own words. */
+interface Holder {
+  readonly pid: number;
+  readonly host: string;
+  /** The namespace in which `pid` counts; empty where the system has none. */
+  readonly namespace: string;
+  /** Whether it has the folder; otherwise it is only asking for it. */
+  readonly holds: boolean;
+}
 
 /** The folder belongs to a process that is alive. */
 export class FolderInUseError extends Error {
@@ -7,91 +23,228 @@ export class FolderInUseError extends Error {
 
   constructor(
     readonly folder: string,
-    readonly pid: number,
+    /** The process in words. */
+    readonly holder: string,
   ) {
-    super(`${folder} is in use by process ${pid}; stop it, or choose another folder with DATA_DIR`);
+    super(`${folder} is in use by ${holder}; stop it, or choose another folder with DATA_DIR`);
   }
 }
 
-const held = new Set<string>();
+/** How long a process that has a claim may take to say who it is. One that does not is believed to have the folder. */
+const ANSWER_MS = 2_000;
+const RETRY_MS = 50;
+/** How often several that ask at once try to agree. */
+const MAX_ROUNDS = 100;
 
 /**
- * When a process started, as its kernel counts: a number may be in use again, by another program, after a restart of the
- * machine or of a container. Empty where the system does not tell.
+ * Takes a folder for this process.
+ *
+ * Process ids say nothing about another container that shares the folder, so that the lock is a socket on which its holder
+ * listens: the kernel ends it with the process, however that dies, and whoever sees the folder can try it. Each process that wants
+ * the folder first listens on a socket of its own there (a claim), then tries those of the others. Of two at least one sees
+ * the other, and no name is used twice: claims of the dead can be removed without a race.
+ *
+ * It holds for the processes and containers of one machine, not for machines that share a file system.
+ *
+ * @returns gives the folder back
+ * @throws FolderInUseError
  */
-function startOf(pid: number): string {
+export async function lockFolder(folder: string): Promise<() => void> {
+  if (process.platform === 'win32') {
+    return lockPipe(folder);
+  }
+  const sockets = openClaims(folder);
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name in parentheses may hold anything; the 20th field after it is the start time.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+    for (let round = 0; round < MAX_ROUNDS; round += 1) {
+      const claim = await makeClaim(folder, sockets);
+      const held = await contend(folder, sockets, claim).catch((error: unknown) => {
+        claim.withdraw();
+        throw error;
+      });
+      if (held) {
+        return () => {
+          claim.withdraw();
+          sockets.close();
+        };
+      }
+      claim.withdraw();
+      await sleep(RETRY_MS * (1 + Math.random()));
+    }
+    throw new FolderInUseError(folder, 'several processes that want it too');
+  } catch (error) {
+    sockets.close();
+    throw error;
+  }
+}
+
+const NAME_BYTES = 6;
+
+function openClaims(folder: string): SocketFolder {
+  const claims = join(folder, 'locks');
+  mkdirSync(claims, { recursive: true, mode: 0o700 });
+  chmodSync(claims, 0o700);
+  const open = openSocketFolder(claims, 'x'.repeat(2 * NAME_BYTES));
+  if (open !== undefined) {
+    return open;
+  }
+  // No containers here that could share the folder: one place for all processes of this user will do.
+  const elsewhere = join(tmpdir(), `taskwire-${hash(folder)}`);
+  mkdirSync(elsewhere, { recursive: true, mode: 0o700 });
+  return { path: elsewhere, close() {} };
+}
+
+interface Claim {
+  readonly name: string;
+  /** From now on it says that it has the folder. */
+  win(): void;
+  withdraw(): void;
+}
+
+async function makeClaim(folder: string, sockets: SocketFolder): Promise<Claim> {
+  const name = randomBytes(NAME_BYTES).toString('hex');
+  try {
+    return await listenAt(join(sockets.path, name), name);
+  } catch (error) {
+    throw new Error(
+      `${folder} cannot be locked: its file system takes no Unix sockets (${(error as Error).message}); ` +
+        'choose a folder on a disk of this machine, or a volume, with DATA_DIR',
+    );
+  }
+}
+
+async function listenAt(path: string, name: string): Promise<Claim> {
+  let holds = false;
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    const me: Holder = { pid: process.pid, host: hostname(), namespace: namespace(), holds };
+    socket.end(JSON.stringify(me));
+  });
+  server.listen(path);
+  await once(server, 'listening');
+  server.unref();
+  return {
+    name,
+    win: () => {
+      holds = true;
+    },
+    withdraw: () => {
+      // Removes the socket as well.
+      server.close();
+    },
+  };
+}
+
+/**
+ * Tries the claims of the others, and removes those of the dead.
+ * @returns whether this process has the folder; false: it should ask again
+ * @throws FolderInUseError
+ */
+async function contend(folder: string, sockets: SocketFolder, claim: Claim): Promise<boolean> {
+  for (let round = 0; round < MAX_ROUNDS; round += 1) {
+    if (!existsSync(join(sockets.path, claim.name))) {
+      // Somebody tried it before it listened, and took it for one of the dead.
+      return false;
+    }
+    const others = readdirSync(sockets.path).filter((name) => name !== claim.name);
+    const rivals: string[] = [];
+    for (const name of others) {
+      const path = join(sockets.path, name);
+      const holder = await ask(path);
+      if (holder === undefined) {
+        rmSync(path, { force: true });
+      } else if (holder === 'silent' || holder.holds) {
+        throw new FolderInUseError(folder, inWords(holder));
+      } else {
+        rivals.push(name);
+      }
+    }
+    if (rivals.length === 0) {
+      claim.win();
+      return true;
+    }
+    if (rivals.some((name) => name < claim.name)) {
+      return false;
+    }
+    // The others give way.
+    await sleep(RETRY_MS);
+  }
+  return false;
+}
+
+/** @returns who listens there; undefined: nobody */
+async function ask(path: string): Promise<Holder | 'silent' | undefined> {
+  for (const end = performance.now() + ANSWER_MS; performance.now() < end; ) {
+    const answer = await askOnce(path, end - performance.now());
+    // One that ends while it is asked answers nothing; then nobody is there.
+    if (answer !== 'cut') {
+      return answer;
+    }
+  }
+  return 'silent';
+}
+
+function askOnce(path: string, ms: number): Promise<Holder | 'silent' | 'cut' | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    let text = '';
+    const timer = setTimeout(() => {
+      resolve('silent');
+      socket.destroy();
+    }, ms);
+    socket.setEncoding('utf8').on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.once('error', ({ code }: NodeJS.ErrnoException) => {
+      const nobody = code === 'ECONNREFUSED' || code === 'ENOENT';
+      const cut = code === 'ECONNRESET' || code === 'EPIPE';
+      // Anything else is no proof that nobody is there: a full queue, a socket of another user.
+      resolve(nobody ? undefined : cut ? 'cut' : 'silent');
+    });
+    socket.once('close', () => {
+      clearTimeout(timer);
+      resolve(text === '' ? 'cut' : parse(text));
+    });
+  });
+}
+
+function parse(text: string): Holder | 'silent' {
+  try {
+    return JSON.parse(text) as Holder;
+  } catch {
+    return 'silent';
+  }
+}
+
+function inWords(holder: Holder | 'silent'): string {
+  if (holder === 'silent') {
+    return 'a process that does not answer';
+  }
+  return holder.namespace === namespace()
+    ? `process ${holder.pid}`
+    : `process ${holder.pid} of another container (host ${holder.host})`;
+}
+
+function namespace(): string {
+  try {
+    return readlinkSync('/proc/self/ns/pid');
   } catch {
     return '';
   }
 }
 
-function isAlive(pid: number): boolean {
+const hash = (folder: string): string => createHash('sha256').update(realpathSync(folder)).digest('hex').slice(0, 16);
+
+/** On Windows a pipe's name belongs to one process at a time. */
+async function lockPipe(folder: string): Promise<() => void> {
+  const path = `\\\\.\\pipe\\taskwire-${hash(folder)}`;
   try {
-    process.kill(pid, 0);
-    return true;
+    const claim = await listenAt(path, '');
+    claim.win();
+    return claim.withdraw;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-/** @returns the process that holds the lock, undefined when it is gone */
-function holder(file: string, content: string): number | undefined {
-  const [pid, start] = content.trim().split(' ');
-  const id = Number(pid);
-  const alive = Number.isInteger(id) && id > 0 && (id === process.pid ? held.has(file) : isAlive(id));
-  return alive && (start === undefined || startOf(id) === start) ? id : undefined;
-}
-
-/**
- * Takes a folder for this process. A lock that a dead process left behind is taken over.
- * @returns gives the folder back
- * @throws FolderInUseError
- */
-export function lockFolder(folder: string): () => void {
-  const file = join(folder, 'lock');
-  const content = `${process.pid} ${startOf(process.pid)}`.trim();
-  for (;;) {
-    try {
-      writeFileSync(file, content, { flag: 'wx', mode: 0o600 });
-      held.add(file);
-      return () => {
-        held.delete(file);
-        rmSync(file, { force: true });
-      };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-        throw error;
-      }
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') {
+      throw error;
     }
-    removeStale(folder, file);
-  }
-}
-
-/** Takes a lock away by a rename, which only one of several processes can do, and puts it back if it was not stale. */
-function removeStale(folder: string, file: string): void {
-  const aside = `${file}.${process.pid}`;
-  try {
-    const pid = holder(file, readFileSync(file, 'utf8'));
-    if (pid !== undefined) {
-      throw new FolderInUseError(folder, pid);
-    }
-    renameSync(file, aside);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
-      return;
-    }
-    throw error;
-  }
-  const pid = holder(file, readFileSync(aside, 'utf8'));
-  if (pid !== undefined) {
-    linkSync(aside, file);
-  }
-  rmSync(aside, { force: true });
-  if (pid !== undefined) {
-    throw new FolderInUseError(folder, pid);
+    throw new FolderInUseError(folder, inWords((await ask(path)) ?? 'silent'));
   }
 }

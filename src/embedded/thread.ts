@@ -2,6 +2,7 @@ import { rmSync } from 'node:fs';
 import type { ListenOptions } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite } from '@electric-sql/pglite';
+import { PrivateFiles } from './private-files.js';
 import { SocketServer } from './socket-server.js';
 
 /** What the thread is started with. */
@@ -25,7 +26,7 @@ export type ThreadCommand = 'stop';
  */
 async function main(): Promise<void> {
   const { dir, listen } = workerData as ThreadData;
-  const database = await PGlite.create({ dataDir: dir });
+  const database = await PGlite.create({ fs: new PrivateFiles(dir) });
   const server = new SocketServer(database, (error) => {
     // The database is in an unknown state; a new thread opens the files anew.
     setImmediate(() => {

@@ -187,6 +187,9 @@ class CatchUp {
       subscription.expectRest(below);
       before = await membership.line.whenClear(async () => {
         const part = await this.readSnapshot(subscription, { ...extent, bytes: membership.line.window, before: below });
+        if (part.oldest !== undefined && part.oldest >= below) {
+          throw new Error(`A part of ${subscription.room.name} below ${below} begins at ${part.oldest}`);
+        }
         await this.bringTo(part.seq);
         if (membership.closed) {
           return undefined;

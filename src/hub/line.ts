@@ -26,13 +26,15 @@ const LOOKS = 8;
 const FIRST_LOOK_MS = 5;
 const LONGEST_LOOK_MS = 80;
 
-/** Bytes on the way to a client before it confirms that it has got them: at first, at least, and at most. */
+/** Bytes that are sent in one piece: at first, at least, and at most. */
 const FIRST_WINDOW = 65_536;
 const LEAST_WINDOW = 16_384;
-const WIDEST_WINDOW = 262_144;
-/** A window that is confirmed sooner than this is widened; one that is confirmed later than that is narrowed. */
-const QUICK_MS = 500;
-const LATE_MS = 2_000;
+const WIDEST_WINDOW = 131_072;
+/** So many pieces, about, are on the way before the client is asked: the next one is read while one is being carried. */
+const PIECES = 1.5;
+/** What is confirmed sooner than this makes pieces larger; what is confirmed later than that makes them smaller. */
+const QUICK_MS = 1_000;
+const LATE_MS = 3_000;
 
 /**
  * The way to one client, for what is large: snapshots and pages of a replay. One thing is sent at a time, and the next one
@@ -62,7 +64,11 @@ export class Line {
 
   /** Whether as much is on the way as may be. */
   get full(): boolean {
-    return this.sinceConfirmed > this.windowBytes || this.connection.backlog > this.options.clearBytes;
+    return this.unconfirmed || this.connection.backlog > this.options.clearBytes;
+  }
+
+  private get unconfirmed(): boolean {
+    return this.sinceConfirmed > PIECES * this.windowBytes;
   }
 
   /** Nothing more is sent. Whoever waits goes on at once, and sees that it is closed. */
@@ -95,7 +101,7 @@ export class Line {
     if (this.connection.backlog > this.options.clearBytes) {
       await this.sent();
     }
-    if (this.sinceConfirmed > this.windowBytes && !this.ended) {
+    if (this.unconfirmed && !this.ended) {
       await this.confirmed();
     }
   }

@@ -7,10 +7,10 @@ import { EVENT_TYPES } from '../../src/protocol/events.js';
 import { EventStream } from '../support/event-stream.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
-import { Nginx } from '../support/nginx.js';
 import { PlainClient } from '../support/plain-client.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith, findProgram } from '../support/programs.js';
+import { NGINX, type ReverseProxy } from '../support/proxy.js';
 import { merge, type Row } from '../support/rows.js';
 import { RestWrites, Scene } from '../support/scene.js';
 import { random, Writer } from '../support/writers.js';
@@ -21,7 +21,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx', 'curl'], 'streams of a cluster', fu
   this.timeout(120_000);
   let scene: Scene;
   let instance: Instance;
-  let nginx: Nginx;
+  let nginx: ReverseProxy;
   let running = true;
   const opened: Array<{ close(): void }> = [];
   let children: ChildProcess[] = [];
@@ -30,7 +30,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx', 'curl'], 'streams of a cluster', fu
     const url = await (await sharedPostgres()).createDatabase();
     scene = await Scene.make(url, { users: 1, jobsPerUser: 2 });
     instance = await Instance.start({ env: { DATABASE_URL: url, TRUSTED_PROXIES: 'loopback' } });
-    nginx = await Nginx.start([instance.port, instance.port]);
+    nginx = await NGINX.start({ instances: [instance.port, instance.port] });
   });
 
   after(async () => {

@@ -4,9 +4,9 @@ import WebSocket from 'ws';
 import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
-import { Nginx } from '../support/nginx.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
+import { NGINX, type ReverseProxy } from '../support/proxy.js';
 import { Scene } from '../support/scene.js';
 import { ThinLine } from '../support/thin-line.js';
 
@@ -131,17 +131,18 @@ class ThinClient {
 }
 
 describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
-  this.timeout(240_000);
+  this.timeout(400_000);
   let postgres: PostgresServer;
   let scene: Scene;
   let instance: Instance;
-  let nginx: Nginx;
+  let nginx: ReverseProxy;
   let tasks: TaskRepository;
   let job: string;
   let ids: number[];
   let others: number[];
   const lines: ThinLine[] = [];
   const clients: ThinClient[] = [];
+  const timers: NodeJS.Timeout[] = [];
 
   const line = async (port: number): Promise<string> => {
     const made = await ThinLine.start(port, BYTES_PER_SECOND);
@@ -181,7 +182,13 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
       workers: 2,
       env: { DATABASE_URL: databaseUrl, RECONCILE_IDLE_MS: '200', TRUSTED_PROXIES: 'loopback' },
     });
-    nginx = await Nginx.start([instance.port, instance.port]);
+    nginx = await NGINX.start({ instances: [instance.port, instance.port] });
+  });
+
+  afterEach(() => {
+    for (const timer of timers) {
+      clearInterval(timer);
+    }
   });
 
   after(async () => {
@@ -219,6 +226,7 @@ describeWith([...POSTGRES_PROGRAMS, 'nginx'], 'thin lines', function () {
     const pinger = setInterval(() => {
       pongs.push(...clients.map((client) => client.ask('PING', undefined)));
     }, PING_MS);
+    timers.push(writer, pinger);
     const outcomes = await Promise.all(answers.map((answer, index) => Promise.race([answer, clients[index]!.gone])));
     clearInterval(writer);
     clearInterval(pinger);

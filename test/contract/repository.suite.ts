@@ -379,6 +379,11 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const newest = (await log.snapshot(parseRoom(jobRoom(job)), 2))!;
       expect(newest.truncated).to.equal(true);
       expect(rows(newest.tasks).map(({ task_id }) => task_id)).to.deep.equal(ids.slice(1));
+      const rest = (await log.snapshot(parseRoom(jobRoom(job)), 10, 1_000_000, newest.oldest))!;
+      expect([...JSON.parse(rest.tasks), ...JSON.parse(newest.tasks)], 'the rest is below').to.deep.equal(
+        JSON.parse(whole.tasks),
+      );
+      expect(rest.truncated).to.equal(false);
       const one = (await log.snapshot(parseRoom(taskRoom(ids[0]!)), 10))!;
       expect(rows(one.tasks).map(({ task_id }) => task_id)).to.deep.equal([ids[0]]);
       expect(await log.snapshot(parseRoom('job:31337'), 10)).to.equal(undefined);
@@ -573,7 +578,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
         ]),
       );
       await keys.touch(new Map());
-      expect(await keys.findByHash(hashApiKey(key))).to.include({ lastUsedAt: '2024-05-01T00:00:00.000Z' });
+      expect(await keys.findByHash(hashApiKey(key))).to.include({ last_used_at: '2024-05-01T00:00:00.000Z' });
       expect(await keys.disable(record.key_id)).to.equal(true);
       expect(await keys.disable('unknown')).to.equal(false);
       expect(await keys.findByHash(hashApiKey(key))).to.include({ active: false });

@@ -63,12 +63,13 @@ export class MutantCopy {
 
   /** Runs tests with a mutant in place. */
   async runWith(mutant: Mutant): Promise<TestRun> {
-    const built = mutant.file.replace(/\.ts$/, '.js');
+    const built = join(this.folder, 'dist', mutant.file.replace(/\.ts$/, '.js'));
+    const whole = readFileSync(built);
     this.compile(mutant.file, mutated(mutant));
     try {
       return await this.run(mutant.killedBy);
     } finally {
-      cpSync(join(ROOT, 'dist', built), join(this.folder, 'dist', built));
+      writeFileSync(built, whole);
     }
   }
 

@@ -13,6 +13,8 @@ const chosen = MUTANTS.filter(
 );
 
 const say = (line: string): boolean => process.stdout.write(`${line}\n`);
+/** What the failing test said first. */
+const reasonOf = (output: string): string => /^\s*(\w*Error: .*)$/m.exec(output)?.[1]?.slice(0, 160) ?? '';
 const testOf = ({ killedBy: { file, title } }: Mutant): string => `${file}, "${title}"`;
 
 if (chosen.length === 0) {
@@ -25,36 +27,37 @@ for (const mutant of chosen) {
 }
 
 const copy = new MutantCopy();
-try {
-  const bad: string[] = [];
-  const good = new Set<string>();
-  say('Without a mutant:');
-  for (const mutant of new Map(chosen.map((one) => [testOf(one), one])).values()) {
-    const { outcome, output } = await copy.run(mutant.killedBy);
-    say(`  ${outcome.padEnd(9)} ${testOf(mutant)}`);
-    if (outcome === 'passed') {
-      good.add(testOf(mutant));
-    } else {
-      bad.push(`${testOf(mutant)} ${outcome} without a mutant:\n${output}`);
-    }
-  }
-  say('With each mutant:');
-  let killed = 0;
-  for (const mutant of chosen.filter((one) => good.has(testOf(one)))) {
-    const { outcome, output } = await copy.runWith(mutant);
-    const dead = outcome === 'failed';
-    killed += dead ? 1 : 0;
-    const word = dead ? 'killed' : outcome === 'passed' ? 'SURVIVED' : outcome.toUpperCase();
-    say(`  ${word.padEnd(9)} ${mutant.name} (${mutant.file})`);
-    if (!dead) {
-      bad.push(`${mutant.name} (${mutant.file}): ${testOf(mutant)} ${outcome}\n${outcome === 'passed' ? '' : output}`);
-    }
-  }
-  say(`${killed} of ${chosen.length} mutants killed`);
-  for (const text of bad) {
-    say(`\n${text}`);
-  }
-  process.exitCode = bad.length > 0 ? 1 : 0;
-} finally {
-  copy.remove();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => process.exit(130));
 }
+process.once('exit', () => copy.remove());
+
+const bad: string[] = [];
+const good = new Set<string>();
+say('Without a mutant:');
+for (const mutant of new Map(chosen.map((one) => [testOf(one), one])).values()) {
+  const { outcome, output } = await copy.run(mutant.killedBy);
+  say(`  ${outcome.padEnd(9)} ${testOf(mutant)}`);
+  if (outcome === 'passed') {
+    good.add(testOf(mutant));
+  } else {
+    bad.push(`${testOf(mutant)} ${outcome} without a mutant:\n${output}`);
+  }
+}
+say('With each mutant:');
+let killed = 0;
+for (const mutant of chosen.filter((one) => good.has(testOf(one)))) {
+  const { outcome, output } = await copy.runWith(mutant);
+  const dead = outcome === 'failed';
+  killed += dead ? 1 : 0;
+  const word = dead ? 'killed' : outcome === 'passed' ? 'SURVIVED' : outcome.toUpperCase();
+  say(`  ${word.padEnd(9)} ${mutant.name} (${mutant.file})${dead ? `\n${' '.repeat(12)}${reasonOf(output)}` : ''}`);
+  if (!dead) {
+    bad.push(`${mutant.name} (${mutant.file}): ${testOf(mutant)} ${outcome}\n${outcome === 'passed' ? '' : output}`);
+  }
+}
+say(`${killed} of ${chosen.length} mutants killed`);
+for (const text of bad) {
+  say(`\n${text}`);
+}
+process.exitCode = bad.length > 0 ? 1 : 0;

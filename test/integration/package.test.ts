@@ -89,6 +89,18 @@ describe('the package', function () {
     for (const path of [manifest.main, manifest.types, manifest.bin.taskwire, 'dist/cluster.js', '.env.example']) {
       expect(existsSync(join(home, path)), path).to.equal(true);
     }
+    const deploy = [
+      'README.md',
+      '.env.example',
+      'nginx/taskwire.conf',
+      'haproxy/haproxy.cfg',
+      'postgres/init.sh',
+      'redis/start.sh',
+    ];
+    for (const path of deploy) {
+      expect(existsSync(join(home, 'deploy', path)), path).to.equal(true);
+    }
+    expect(existsSync(join(home, 'deploy/.env'))).to.equal(false);
     expect(manifest.scripts['prepack']).to.contain('npm run build');
     const help = execFileSync(process.execPath, [join(home, manifest.bin.taskwire), '--help'], { encoding: 'utf8' });
     expect(help).to.contain('Usage: taskwire');

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type IncomingMessage, ServerResponse } from 'node:http';
 import { createRequire } from 'node:module';
 import { type AddressInfo, connect, createServer, Server as NetServer, Socket } from 'node:net';
+import { dirname, join } from 'node:path';
 import { createAdapter } from '@socket.io/redis-adapter';
 import { expect } from 'chai';
 import { Command, Redis } from 'ioredis';
@@ -21,6 +22,7 @@ const read = (path: string): string => readFileSync(new URL(`../../../${path}`, 
 
 /** Libraries whose inside is used. package.json names their exact versions. */
 const LIBRARIES = [
+  '@electric-sql/pglite',
   '@socket.io/cluster-adapter',
   '@socket.io/redis-adapter',
   '@socket.io/sticky',
@@ -310,6 +312,12 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     );
     expect(driver).to.include('Connection terminated').and.include('not queryable');
     expect(queries).to.include('Knex: Timeout acquiring');
+  },
+  'PGlite: NODEFS of its Emscripten module': () => {
+    // That every file is private is seen in test/integration/embedded-database.test.ts.
+    const source = readFileSync(join(dirname(require.resolve('@electric-sql/pglite')), 'pglite.js'), 'utf8');
+    expect(source).to.include('setattr(node,attr){var path=NODEFS.realPath(node)');
+    expect(source).to.include('mknod(parent,name,mode,dev){var node=NODEFS.createNode(');
   },
 };
 

@@ -1,0 +1,164 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { eventually } from './eventually.js';
+import { findProgram, freePort } from './programs.js';
+
+const DEPLOY = fileURLToPath(new URL('../../../deploy/', import.meta.url));
+
+export interface ProxyOptions {
+  /** Ports of the two instances on 127.0.0.1, or names and ports. */
+  readonly instances: ReadonlyArray<number | string>;
+  /** Port of a DNS server on 127.0.0.1 that knows their names. */
+  readonly nameServer?: number;
+}
+
+/** A proxy as deploy/ configures it, on a free port of 127.0.0.1. */
+export interface ReverseProxy {
+  readonly url: string;
+  /** Everything that it has logged. */
+  log(): string;
+  /** Makes it read its configuration again. Resolves when a new process of it serves. */
+  reload(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface ProxyKind {
+  readonly program: string;
+  /** Whether this version of it looks names up again. */
+  readonly resolves: boolean;
+  start(options: ProxyOptions): Promise<ReverseProxy>;
+}
+
+const addressOf = (instance: number | string): string =>
+  typeof instance === 'number' ? `127.0.0.1:${instance}` : instance;
+
+function instancesIn(config: string, { instances }: ProxyOptions): string {
+  return config
+    .replaceAll(/(?<!\w)taskwire-1:9002/g, addressOf(instances[0]!))
+    .replaceAll(/(?<!\w)taskwire-2:9002/g, addressOf(instances[1]!));
+}
+
+async function stopped(child: ChildProcess, dir: string): Promise<void> {
+  if (child.exitCode === null && child.signalCode === null) {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+  rmSync(dir, { recursive: true, force: true });
+}
+
+function nginxResolves(): boolean {
+  const said = spawnSync(findProgram('nginx') ?? 'nginx', ['-v'], { encoding: 'utf8' }).stderr ?? '';
+  const [major = 0, minor = 0, patch = 0] = /(\d+)\.(\d+)\.(\d+)/.exec(said)?.slice(1).map(Number) ?? [];
+  return major * 1e6 + minor * 1e3 + patch >= 1_027_003;
+}
+
+export const NGINX: ProxyKind = {
+  program: 'nginx',
+  resolves: nginxResolves(),
+  async start(options) {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
+    const port = await freePort();
+    let site = instancesIn(readFileSync(join(DEPLOY, 'nginx/taskwire.conf'), 'utf8'), options)
+      .replace('listen 80;', `listen 127.0.0.1:${port};`)
+      .replace('/var/log/nginx/access.log', join(dir, 'access.log'))
+      .replace('/var/log/nginx/error.log', join(dir, 'error.log'));
+    site =
+      options.nameServer === undefined
+        ? site.replace(/^resolver .*\n/m, '').replaceAll(' resolve ', ' ')
+        : site.replace('resolver 127.0.0.11 ', `resolver 127.0.0.1:${options.nameServer} `);
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      (name) => `${name}_temp_path ${dir}/${name};`,
+    );
+    const config = join(dir, 'nginx.conf');
+    writeFileSync(
+      config,
+      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents {}\nhttp {\n${paths.join('\n')}\n${site}}\n`,
+    );
+    const child = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], {
+      stdio: 'inherit',
+    });
+    await eventually(() => {
+      expect(child.exitCode).to.equal(null);
+      expect(existsSync(join(dir, 'pid'))).to.equal(true);
+    });
+    const workers = (): string => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim();
+    return {
+      url: `http://127.0.0.1:${port}`,
+      log: () => ['access.log', 'error.log'].map((name) => readFileSync(join(dir, name), 'utf8')).join(''),
+      async reload() {
+        const before = workers();
+        child.kill('SIGHUP');
+        await eventually(() => expect(workers()).not.to.equal(before));
+      },
+      async stop() {
+        const ended = once(child, 'exit');
+        // In order, so that its worker ends as well.
+        child.kill('SIGTERM');
+        await ended;
+        await stopped(child, dir);
+      },
+    };
+  },
+};
+
+export const HAPROXY: ProxyKind = {
+  program: 'haproxy',
+  resolves: true,
+  async start(options) {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-haproxy-'));
+    const port = await freePort();
+    const config = join(dir, 'haproxy.cfg');
+    const text = instancesIn(readFileSync(join(DEPLOY, 'haproxy/haproxy.cfg'), 'utf8'), options)
+      .replace('bind :80', `bind 127.0.0.1:${port}`)
+      .replace('127.0.0.11:53', `127.0.0.1:${options.nameServer ?? 53}`);
+    writeFileSync(config, text);
+    // A master and a worker, as its package runs it.
+    const child = spawn(findProgram('haproxy')!, ['-W', '-f', config], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const log = join(dir, 'log');
+    writeFileSync(log, '');
+    let loaded = 0;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (said: string) => {
+        appendFileSync(log, said);
+        loaded += said.split('Loading success').length - 1;
+      });
+    }
+    await eventually(() => {
+      expect(child.exitCode, readFileSync(log, 'utf8')).to.equal(null);
+      expect(loaded, readFileSync(log, 'utf8')).to.equal(1);
+    });
+    await listens(port);
+    return {
+      url: `http://127.0.0.1:${port}`,
+      log: () => readFileSync(log, 'utf8'),
+      async reload() {
+        const before = loaded;
+        child.kill('SIGUSR2');
+        await eventually(() => expect(loaded).to.equal(before + 1));
+      },
+      async stop() {
+        const ended = once(child, 'exit');
+        child.kill('SIGTERM');
+        await ended;
+        await stopped(child, dir);
+      },
+    };
+  },
+};
+
+export const PROXIES: readonly ProxyKind[] = [NGINX, HAPROXY];
+
+async function listens(port: number): Promise<void> {
+  await eventually(async () => {
+    const socket = connect(port, '127.0.0.1');
+    await once(socket, 'connect');
+    socket.destroy();
+  });
+}
