@@ -49,6 +49,8 @@ interface Need {
   readonly batch?: boolean;
   /** Only the refusals are looked at: what happens when it is allowed is another test's. */
   readonly refusalsOnly?: boolean;
+  /** The call uses its task up: each gets one of its own. */
+  readonly spends?: boolean;
 }
 
 const job = ({ job }: Ids): string => `job:${job}`;
@@ -68,7 +70,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'GET /api/tasks/:id/events': { scope: 'read', room: task },
   'GET /api/users/:user_id/events': { scope: 'read', room: user },
   'GET /api/users/:user_id/tasks': { scope: 'read', room: user },
-  'DELETE /api/tasks/:id': { scope: 'write', room: task, refusalsOnly: true },
+  'DELETE /api/tasks/:id': { scope: 'write', room: task, refusalsOnly: true, spends: true },
   'POST /api/tasks': { scope: 'write', room: job, body: ({ job }) => ({ job_id: job, task_definition_id: 1 }) },
   'PUT /api/tasks': {
     scope: 'write',
@@ -222,6 +224,16 @@ describe('who may what', function () {
     };
   }
 
+  /** The ids of a place with a task that nothing else needs. */
+  async function withNewTask(place: PlaceName): Promise<Ids> {
+    const ids = things[place];
+    if (place === 'missing') {
+      return ids;
+    }
+    const { task_id } = await new TaskRepository(db).createTaskData({ job_id: ids.job, task_definition_id: 1 });
+    return { ...ids, task: task_id };
+  }
+
   /** Whether somebody sees a room, and what he is told when he does not. */
   function verdict(asker: Asker, room: string | undefined, place: PlaceName): string | undefined {
     if (room === undefined) {
@@ -248,7 +260,7 @@ describe('who may what', function () {
         const answers = {} as Record<PlaceName, Awaited<ReturnType<typeof ask>>>;
         for (const place of PLACES) {
           const title = `${asker.name}, ${place}`;
-          const ids = things[place];
+          const ids = need.spends === true ? await withNewTask(place) : things[place];
           const answer = await ask(asker, method, path, need, ids);
           answers[place] = answer;
           if (need.scope !== 'public' && !asker.scopes.includes(need.scope)) {
