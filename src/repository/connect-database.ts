@@ -33,7 +33,6 @@ export const SESSION_SETTINGS: Readonly<Record<string, string>> = {
   jit: 'off',
   // A statement waits for the newest version of a row, instead of failing because there is one.
   default_transaction_isolation: 'read\\ committed',
-  default_transaction_read_only: 'off',
   default_transaction_deferrable: 'off',
   // What was answered well is there after a crash.
   synchronous_commit: 'on',

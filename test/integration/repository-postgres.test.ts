@@ -210,7 +210,6 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     const name = new URL(url).pathname.slice(1);
     const odd: Readonly<Record<string, string>> = {
       default_transaction_isolation: 'serializable',
-      default_transaction_read_only: 'on',
       default_transaction_deferrable: 'on',
       synchronous_commit: 'off',
       extra_float_digits: '-15',
