@@ -90,6 +90,8 @@ export class HandOver {
   private connections = 0;
   private waiting: Waiting[] = [];
   private sending: Waiting | undefined;
+  /** The system's side of the one that is being sent: its socket has none from then on. */
+  private sent: SystemHandle | null = null;
   private lastSent: SystemHandle | null = null;
   private readonly send: (message: unknown, socket: Socket, done: (error: Error | null) => void) => boolean;
 
@@ -117,8 +119,9 @@ export class HandOver {
     // A channel with sockets under way does not say that it has ended.
     worker.once('exit', () => {
       this.take('nothing');
-      // The worker may not have taken the last one. If it did, closing it here changes nothing.
+      // The worker may not have taken the last ones. If it did, closing them here changes nothing.
       this.lastSent?.close();
+      this.sent?.close();
     });
   }
 
@@ -151,6 +154,7 @@ export class HandOver {
       // Node.js keeps it in a queue of its own. When its turn comes there, it is sent without its socket, and the worker
       // reports it as closed: until then it counts.
       this.sending = undefined;
+      this.sent = null;
       this.connections += 1;
       waiting.unshift(sending);
     }
@@ -183,9 +187,17 @@ export class HandOver {
       } else {
         this.sending = one;
         const handle = handleOf(one.socket);
+        this.sent = handle;
         this.send(one.message, one.socket, (error) => {
           if (this.sending === one) {
             this.sending = undefined;
+            this.sent = null;
+            if (error !== null && handleOf(one.socket) !== null) {
+              // The channel has ended, and nobody was told so far: the socket is still here, for another worker.
+              this.waiting.unshift(one);
+              this.take('nothing');
+              return;
+            }
             this.lastSent = handle;
             one.done(error);
             this.sendNext();

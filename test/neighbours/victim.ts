@@ -61,7 +61,7 @@ async function live(target: VictimTarget): Promise<void> {
     }
     await sleep(PAUSE_MS);
   };
-  const rest = async (method: string, path: string, body?: unknown): Promise<void> => {
+  const rest = async (method: string, path: string, body?: unknown): Promise<string> => {
     const response = await fetch(`http://127.0.0.1:${target.port}${path}`, {
       method,
       headers: { 'x-api-key': target.key, 'content-type': 'application/json' },
@@ -71,8 +71,11 @@ async function live(target: VictimTarget): Promise<void> {
     if (!response.ok) {
       throw new Error(`${response.status} ${await response.text()}`);
     }
-    await response.text();
+    return response.text();
   };
+  // One task: a job that grew would make the snapshots that it asks for ever dearer, and its own allowance would end.
+  const made = await rest('POST', '/api/tasks', { job_id: target.job, task_definition_id: 1 });
+  const { task_id } = JSON.parse(made) as { task_id: number };
   process.send?.('ready');
   const asks = wires.map(async (ask) => {
     for (;;) {
@@ -83,7 +86,7 @@ async function live(target: VictimTarget): Promise<void> {
   const requests = (async () => {
     for (;;) {
       await timed('read', () => rest('GET', `/api/tasks/job/${target.job}?limit=20`));
-      await timed('write', () => rest('POST', '/api/tasks', { job_id: target.job, task_definition_id: 1 }));
+      await timed('write', () => rest('PUT', `/api/tasks/${task_id}/fee`, { fee: 1 }));
     }
   })();
   await Promise.all([...asks, requests]);
