@@ -1,38 +1,25 @@
-import { io, type Socket } from 'socket.io-client';
-import WebSocket from 'ws';
 import type { EventEnvelope } from '../../src/protocol/events.js';
 import { EVENT_TYPES } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
+import {
+  LINKS,
+  type Link,
+  type LinkEvents,
+  type LinkOpener,
+  type LinkTarget,
+  type Message,
+  type Wire,
+} from './links.js';
 
-export type Wire = 'socket.io' | 'websocket';
+export type { Wire } from './links.js';
 
 interface Snapshot {
   seq: number;
   data: { job_id?: string; task_id?: number; user_id: string; tasks: Array<Record<string, unknown>> };
 }
 
-interface Message {
-  type: string;
-  seq?: number;
-  data: Record<string, unknown>;
-  request_id?: string;
-}
-
-/** A wire that stays connected by itself; the subscriber above it knows rooms and positions. */
-interface Link {
-  subscribe(rooms: unknown[]): void;
-  drop(): void;
-  close(): void;
-}
-
-interface LinkEvents {
-  open(): void;
-  message(message: Message): void;
-  subscribed(results: Array<SubscribeResult | { room: string; error: { code: string } }>): void;
-  refused(code: string): void;
-}
-
-const RECONNECT_MS = 50;
+/** How long it waits before it asks again for rooms that were refused for now, in milliseconds. */
+const AGAIN_MS = 50;
 
 /** What one room of a subscriber has received. */
 export class RoomHistory {
@@ -66,22 +53,32 @@ export class Subscriber {
   private readonly link: Link;
   private seenHere = new Set<string>();
 
-  constructor(wire: Wire, url: string, key: string, rooms: readonly string[]) {
+  /**
+   * @param wire one of ours, or whatever keeps a connection in its own way
+   */
+  constructor(
+    wire: Wire | LinkOpener,
+    url: string,
+    key: string,
+    rooms: readonly string[],
+    options: Pick<LinkTarget, 'localAddress' | 'reconnectMs'> = {},
+  ) {
     for (const room of rooms) {
       this.rooms.set(room, new RoomHistory());
     }
     const events: LinkEvents = {
-      open: () => this.onOpen(),
+      open: (resumes = true) => this.onOpen(resumes),
       message: (message) => this.onMessage(message),
       subscribed: (results) => this.onSubscribed(results),
       refused: (code) => this.refusals.push(code),
     };
-    this.link = wire === 'websocket' ? new PlainLink(url, key, events) : new SocketioLink(url, key, events);
+    const open = typeof wire === 'string' ? LINKS[wire] : wire;
+    this.link = open({ url, key, rooms, ...options }, events);
   }
 
-  /** Whether every room has been acknowledged on the connection of now. */
+  /** Whether there is a connection, and every room has been acknowledged on it. */
   get live(): boolean {
-    return [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
+    return this.link.connected && [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
   }
 
   /** Ends the connection; it comes back by itself. */
@@ -93,12 +90,12 @@ export class Subscriber {
     this.link.close();
   }
 
-  private onOpen(): void {
+  private onOpen(resumes: boolean): void {
     this.connections += 1;
     this.seenHere = new Set();
     const requests = [...this.rooms].map(([room, history]) => {
       history.acknowledged = false;
-      history.resumes = history.base !== undefined;
+      history.resumes = resumes && history.base !== undefined;
       return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
     });
     this.link.subscribe(requests);
@@ -125,7 +122,7 @@ export class Subscriber {
       this.replayed += result.replayed;
     }
     if (again) {
-      setTimeout(() => this.link.drop(), RECONNECT_MS);
+      setTimeout(() => this.link.drop(), AGAIN_MS);
     }
   }
 
@@ -190,106 +187,5 @@ export class Subscriber {
     } else {
       this.state.set(data.task_id, { ...this.state.get(data.task_id), ...(data.changes as object) });
     }
-  }
-}
-
-class PlainLink implements Link {
-  private socket: WebSocket | undefined;
-  private closed = false;
-  private requests = 0;
-
-  constructor(
-    private readonly url: string,
-    private readonly key: string,
-    private readonly events: LinkEvents,
-  ) {
-    this.connect();
-  }
-
-  subscribe(rooms: unknown[]): void {
-    this.requests += 1;
-    this.socket?.send(JSON.stringify({ type: 'SUBSCRIBE', data: { rooms }, request_id: `${this.requests}` }));
-  }
-
-  drop(): void {
-    this.socket?.terminate();
-  }
-
-  close(): void {
-    this.closed = true;
-    this.socket?.terminate();
-  }
-
-  private connect(): void {
-    const address = `${this.url.replace(/^http/, 'ws')}/api/ws/tasks`;
-    const socket = new WebSocket(address, { headers: { 'x-api-key': this.key }, handshakeTimeout: 10_000 });
-    this.socket = socket;
-    socket.on('error', () => {});
-    socket.once('open', () => this.events.open());
-    socket.on('message', (bytes) => {
-      const message = JSON.parse(String(bytes)) as Message;
-      if (message.type === 'SUCCESS') {
-        const { rooms } = message.data['data'] as { rooms: SubscribeResult[] };
-        this.events.subscribed(rooms);
-      } else if (message.type === 'ERROR') {
-        this.events.refused(String(message.data['code']));
-        socket.close();
-      } else {
-        this.events.message(message);
-      }
-    });
-    socket.once('close', () => {
-      if (!this.closed) {
-        setTimeout(() => !this.closed && this.connect(), RECONNECT_MS);
-      }
-    });
-  }
-}
-
-class SocketioLink implements Link {
-  private readonly socket: Socket;
-
-  constructor(
-    url: string,
-    key: string,
-    private readonly events: LinkEvents,
-  ) {
-    this.socket = io(`${url}/api/ws/tasks`, {
-      auth: { api_key: key },
-      transports: ['websocket'],
-      forceNew: true,
-      reconnectionDelay: RECONNECT_MS,
-      reconnectionDelayMax: 4 * RECONNECT_MS,
-      timeout: 10_000,
-    });
-    this.socket.on('connect', () => events.open());
-    this.socket.onAny((_type, message: Message) => events.message(message));
-    this.socket.on('connect_error', (error: Error & { data?: { code?: string } }) => {
-      const code = error.data?.code;
-      if (code !== undefined) {
-        events.refused(code);
-        // A refusal by the application ends socket.io-client's own attempts.
-        setTimeout(() => this.socket.connect(), RECONNECT_MS);
-      }
-    });
-  }
-
-  subscribe(rooms: unknown[]): void {
-    this.socket.emit('SUBSCRIBE', { rooms }, (answer: { rooms?: SubscribeResult[]; error?: { code: string } }) => {
-      if (answer.rooms !== undefined) {
-        this.events.subscribed(answer.rooms);
-      } else {
-        this.events.refused(answer.error?.code ?? 'no answer');
-        this.drop();
-      }
-    });
-  }
-
-  drop(): void {
-    this.socket.io.engine?.close();
-  }
-
-  close(): void {
-    this.socket.disconnect();
   }
 }
