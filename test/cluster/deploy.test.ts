@@ -150,6 +150,11 @@ for (const kind of PROXIES) {
         const [server, other] = [servers[index]!, servers[1 - index]!];
         const port = await leave(server);
         try {
+          if (!kind.passesWrites) {
+            // Now it knows.
+            expect(await send('GET')).to.equal(200);
+            seen = [];
+          }
           const methods = Array(5).fill(['PUT', 'POST', 'DELETE', 'GET']).flat() as string[];
           for (const method of methods) {
             expect(await send(method), method).to.equal(200);
@@ -160,7 +165,10 @@ for (const kind of PROXIES) {
         }
         const otherPort = await leave(other);
         try {
-          expect([await send('GET'), await send('POST')]).to.deep.equal([200, 200]);
+          expect(await send('GET')).to.equal(200);
+          if (kind.passesWrites) {
+            expect(await send('POST')).to.equal(200);
+          }
           // Of these, instances are left out for a moment that could not be reached.
           await eventually(async () => expect(await send('PUT')).to.equal(200));
         } finally {

@@ -35,6 +35,8 @@ export interface ProxyKind {
   readonly program: string;
   /** Whether this version of it looks names up again. */
   readonly resolves: boolean;
+  /** Whether it gives a write to the other instance when one could not be reached. */
+  readonly passesWrites: boolean;
   start(options: ProxyOptions): Promise<ReverseProxy>;
 }
 
@@ -65,6 +67,7 @@ function nginxResolves(): boolean {
 export const NGINX: ProxyKind = {
   program: 'nginx',
   resolves: nginxResolves(),
+  passesWrites: true,
   async start(options) {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
     const port = options.port ?? (await freePort());
@@ -109,6 +112,7 @@ export const NGINX: ProxyKind = {
 export const HAPROXY: ProxyKind = {
   program: 'haproxy',
   resolves: true,
+  passesWrites: true,
   async start(options) {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-haproxy-'));
     const port = options.port ?? (await freePort());
@@ -149,16 +153,17 @@ export const HAPROXY: ProxyKind = {
 export const CADDY: ProxyKind = {
   program: 'caddy',
   resolves: true,
+  passesWrites: false,
   async start(options) {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-caddy-'));
     const port = options.port ?? (await freePort());
     const config = join(dir, 'Caddyfile');
-    const resolvers = options.nameServer === undefined ? '' : `resolvers 127.0.0.1:${options.nameServer}\n`;
+    const resolvers = options.nameServer === undefined ? '' : `resolvers udp/127.0.0.1:${options.nameServer}\n`;
     const text = instancesIn(readFileSync(join(DEPLOY, 'caddy/Caddyfile'), 'utf8'), options)
       .replaceAll('transport http {\n', `transport http {\n${resolvers}`)
       .replace('\n:80 {', `\nhttp://:${port} {\nbind 127.0.0.1`);
     const admin = `unix/${join(dir, 'admin')}`;
-    writeFileSync(config, `{\nadmin ${admin}\npersist_config off\n}\n${text}`);
+    writeFileSync(config, `{\nadmin ${admin}\n}\n${text}`);
     const program = findProgram('caddy')!;
     const env = { PATH: process.env['PATH'], HOME: dir };
     const child = spawn(program, ['run', '--config', config, '--adapter', 'caddyfile'], {
