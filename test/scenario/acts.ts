@@ -10,7 +10,11 @@ export interface Act {
   run(stage: Stage, next: () => number): Promise<void>;
 }
 
-export const FIRST_HALF: Half = { proxy: NGINX, redis: 'cluster', postgres: 'address' };
+/** Both halves, or one of them. */
+export const PARTS = ['both', 'first', 'second'] as const;
+export type Part = (typeof PARTS)[number];
+
+const FIRST_HALF: Half = { proxy: NGINX, redis: 'cluster', postgres: 'address' };
 const SECOND_HALF: Half = { proxy: HAPROXY, redis: 'sentinels', postgres: 'servers' };
 
 const restart: Act = {
@@ -58,11 +62,14 @@ const change: Act = {
   run: (stage) => stage.change(SECOND_HALF),
 };
 
-/** Everything twice, in an order that is drawn: first behind nginx on a Redis Cluster, then behind HAProxy with Sentinels. */
-export function drawActs(next: () => number): Act[] {
+/** Where it begins. */
+export const beginOf = (part: Part): Half => (part === 'second' ? SECOND_HALF : FIRST_HALF);
+
+/** Everything, in an order that is drawn: first behind nginx on a Redis Cluster, then behind HAProxy with Sentinels. */
+export function drawActs(part: Part, next: () => number): Act[] {
   const half = (): Act[] => {
     const left = [restart, reload, postgres, redis, kill];
     return Array.from({ length: left.length }, () => left.splice(Math.floor(next() * left.length), 1)[0]!);
   };
-  return [...half(), change, ...half()];
+  return part === 'both' ? [...half(), change, ...half()] : half();
 }

@@ -34,23 +34,31 @@ export interface WriteAccount {
   readonly twice: readonly string[];
 }
 
+/** What happens at the time, and whether an operator does it on purpose: then every request has an answer, each time. */
+export interface ActOfNow {
+  readonly name: string;
+  readonly planned: boolean;
+}
+
+export const NOTHING: ActOfNow = { name: 'nothing', planned: true };
+
 /** Everything that writers asked for, and what they were told. */
 export class Ledger {
   /** Writes over REST that were answered with 2xx. */
   readonly answered: TaskWrite[] = [];
   readonly sql: SqlWrite[] = [];
-  readonly setbacks: Array<{ readonly act: string; readonly setback: Setback; readonly reason: string }> = [];
+  readonly setbacks: Array<{ readonly act: ActOfNow; readonly setback: Setback; readonly reason: string }> = [];
   /** Answers that nothing explains. */
   readonly strange: string[] = [];
   /** What is going on. */
-  act = 'nothing';
+  act: ActOfNow = NOTHING;
 
   note(setback: Setback, reason: string): void {
     this.setbacks.push({ act: this.act, setback, reason });
   }
 
-  count(setback: Setback, act?: string): number {
-    return this.setbacks.filter((one) => one.setback === setback && (act === undefined || one.act === act)).length;
+  count(setback: Setback): number {
+    return this.setbacks.filter((one) => one.setback === setback).length;
   }
 
   /** Compares what writers were told with the whole log, event by event. */

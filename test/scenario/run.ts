@@ -3,6 +3,7 @@ import { STANDBY_PROGRAMS } from '../support/postgres.js';
 import { missingPrograms } from '../support/programs.js';
 import { HAPROXY, NGINX } from '../support/proxy.js';
 import { REDIS_PROGRAMS } from '../support/redis.js';
+import { PARTS, type Part } from './acts.js';
 import { runScenario } from './scenario.js';
 
 /** A day of a deployment in some minutes: `npm run scenario -- --seed 1 --clients 500 --seconds 180`. */
@@ -11,9 +12,14 @@ const { values } = parseArgs({
     seed: { type: 'string', multiple: true },
     clients: { type: 'string', default: '500' },
     seconds: { type: 'string', default: '180' },
+    // both, first or second
+    part: { type: 'string', default: 'both' },
   },
 });
 
+if (!(PARTS as readonly string[]).includes(values.part)) {
+  throw new Error(`--part wants one of ${PARTS.join(', ')}`);
+}
 const missing = missingPrograms([...STANDBY_PROGRAMS, ...REDIS_PROGRAMS, NGINX.program, HAPROXY.program]);
 if (missing.length > 0) {
   throw new Error(`${missing.join(' and ')} not found in PATH`);
@@ -30,6 +36,7 @@ for (const seed of values.seed ?? ['1']) {
     seed: Number(seed),
     clients: Number(values.clients),
     seconds: Number(values.seconds),
+    part: values.part as Part,
     progress: (line) => {
       process.stderr.write(`${((performance.now() - start) / 1_000).toFixed(1).padStart(8)} s  ${line}\n`);
     },

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { type Job, random, Writer } from '../support/writers.js';
-import { drawActs, FIRST_HALF } from './acts.js';
+import { beginOf, drawActs, type Part } from './acts.js';
 import { type Client, startClients } from './clients.js';
-import { Ledger, readLog } from './ledger.js';
+import { Ledger, NOTHING, readLog } from './ledger.js';
 import { PatientWrites } from './patient-writes.js';
 import { SqlWriter } from './sql-writer.js';
 import { Stage } from './stage.js';
@@ -14,6 +14,8 @@ export interface ScenarioOptions {
   readonly clients: number;
   /** How long it takes at least. */
   readonly seconds: number;
+  /** `both` when absent. */
+  readonly part?: Part;
   readonly progress?: (line: string) => void;
 }
 
@@ -83,18 +85,18 @@ class Scenario {
     await this.everybodyLive();
     this.say(`${count} clients are live`);
     const writers = this.startWriters();
-    const acts = drawActs(this.next);
-    for (const [index, { name, run }] of acts.entries()) {
+    const acts = drawActs(this.options.part ?? 'both', this.next);
+    for (const [index, { name, planned, run }] of acts.entries()) {
       const wait = start + (seconds * 1_000 * (index + this.next())) / acts.length - performance.now();
       await sleep(Math.max(0, wait));
       this.say(name);
-      this.ledger.act = `${index + 1}. ${name}`;
+      this.ledger.act = { name: `${index + 1}. ${name}`, planned };
       await run(this.stage, this.next);
       const since = performance.now();
       await this.everybodyLive().catch((error: Error) => this.say(error.message));
       const liveAfter = Math.round(performance.now() - since) / 1_000;
       this.acts.push({ act: name, liveAfter });
-      this.ledger.act = 'nothing';
+      this.ledger.act = NOTHING;
       this.say(`  everybody was live ${liveAfter} s later; ${this.ledger.answered.length} writes over REST`);
     }
     this.writing = false;
@@ -151,7 +153,7 @@ class Scenario {
     while (this.writing) {
       await write().catch((error: Error) => {
         if (!OUTAGE.test(error.message)) {
-          this.ledger.strange.push(`during ${this.ledger.act}: ${error.message}`);
+          this.ledger.strange.push(`during ${this.ledger.act.name}: ${error.message}`);
         }
       });
       await sleep(PAUSE_MS);
@@ -173,6 +175,8 @@ class Scenario {
   private async report(seconds: number): Promise<ScenarioReport> {
     const problems: string[] = [];
     const { scene, instances, before } = this.stage;
+    // Connections of before a failover are given up by the first statement.
+    await eventually(() => scene.db.raw('SELECT 1'));
     const account = new Account(scene.db);
     const end = performance.now() + PATIENCE_MS;
     let lost = 0;
@@ -190,9 +194,7 @@ class Scenario {
     const writes = this.ledger.compare(log);
     const violations = this.clients.flatMap(({ subscriber }) => subscriber.violations);
     const copies = violations.filter((text) => text.startsWith('copy'));
-    const onPurpose = this.ledger.setbacks.filter(
-      ({ act, setback }) => setback === 'unanswered' && /restarted|reloaded/.test(act),
-    );
+    const onPurpose = this.ledger.setbacks.filter(({ act, setback }) => setback === 'unanswered' && act.planned);
     const crashes = [...before, ...instances].flatMap(({ crashes: lines }) =>
       lines.map((line) => JSON.stringify(line)),
     );
@@ -227,7 +229,7 @@ class Scenario {
       crashed: crashes.length,
       problems: [
         ...gaveUp.map(({ kind, subscriber }) => `${kind} gave up: ${JSON.stringify(subscriber.refusals.slice(-5))}`),
-        ...onPurpose.map(({ act, reason }) => `during ${act}: ${reason}`),
+        ...onPurpose.map(({ act, reason }) => `during ${act.name}: ${reason}`),
         ...this.ledger.strange,
         ...writes.lost,
         ...writes.twice,
@@ -248,7 +250,7 @@ class Scenario {
 
 /** Runs the scenario and gives account of it. */
 export async function runScenario(options: ScenarioOptions): Promise<ScenarioReport> {
-  const stage = await Stage.start(FIRST_HALF);
+  const stage = await Stage.start(beginOf(options.part ?? 'both'));
   const scenario = new Scenario(options, stage);
   try {
     return await scenario.run();

@@ -60,16 +60,12 @@ describe('the account of the scenario', () => {
     }
   });
 
-  it('counts what had no answer by what happened at the time', () => {
-    ledger.act = '1. one';
+  it('keeps what had no answer by what happened at the time', () => {
     ledger.note('unanswered', 'a');
-    ledger.note('turned away', 'b');
-    ledger.act = '2. two';
-    ledger.note('unanswered', 'c');
-    expect([
-      ledger.count('unanswered'),
-      ledger.count('unanswered', '2. two'),
-      ledger.count('turned away'),
-    ]).to.deep.equal([2, 1, 1]);
+    ledger.act = { name: 'a kill', planned: false };
+    ledger.note('unanswered', 'b');
+    ledger.note('turned away', 'c');
+    expect([ledger.count('unanswered'), ledger.count('turned away')]).to.deep.equal([2, 1]);
+    expect(ledger.setbacks.map(({ act }) => act.planned)).to.deep.equal([true, false, false]);
   });
 });
