@@ -11,13 +11,14 @@ import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
 import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
-import { type Meter, type MeterListener, tooMuch } from './meter.js';
+import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
 import { CLOSE_MS, SLOW_CLOSE_MS } from './metered-socket.js';
 import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface SocketioConnectionOptions {
   readonly connections: Connections;
   readonly writer: FrameWriter;
+  readonly meters: Pick<Meters, 'renew'>;
   readonly limits: {
     readonly MAX_ROOMS_PER_CONNECTION: number;
     readonly MAX_BUFFERED_BYTES: number;
@@ -46,9 +47,9 @@ export type TaskSocket = Socket<Record<string, never>, Record<string, never>, Re
 export class SocketioConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport = 'socket.io';
   readonly id: string;
-  identity: Identity;
   pending: FrameChain | undefined;
   private readonly meter: Meter;
+  private who: Identity;
   private place: Place | undefined;
   private admission: Admission | undefined;
   /** Bytes given to Engine.IO since its queue was last empty. */
@@ -67,8 +68,17 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     this.meter = session.meter;
     session.listener = this;
     this.id = socket.id;
-    this.identity = admission.identity;
+    this.who = admission.identity;
     this.admission = admission;
+  }
+
+  get identity(): Identity {
+    return this.who;
+  }
+
+  set identity(identity: Identity) {
+    this.who = identity;
+    this.options.meters.renew(this.meter, identity);
   }
 
   begin(): void {

@@ -179,13 +179,22 @@ class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
 
   constructor(
     readonly id: string,
-    public identity: Identity,
+    private who: Identity,
     private readonly ws: MeteredSocket,
     private readonly socket: Duplex,
     private readonly options: WebsocketGatewayOptions,
   ) {
     this.meter = ws.meter!;
     this.meter.listener = this;
+  }
+
+  get identity(): Identity {
+    return this.who;
+  }
+
+  set identity(identity: Identity) {
+    this.who = identity;
+    this.options.meters.renew(this.meter, identity);
   }
 
   get backlog(): number {
