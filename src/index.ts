@@ -63,9 +63,6 @@ export type {
 export { JobRepository, type JobRow } from './repository/job-repository.js';
 export { migrate } from './repository/migrate.js';
 export type { TaskUpdate } from './repository/task-patch.js';
-export {
-  type BatchOutcome,
-  type EventPublisher,
-  TaskRepository,
-  type TaskWrite,
-} from './repository/task-repository.js';
+export { TaskRepository } from './repository/task-repository.js';
+export type { BatchOutcome } from './repository/batch-writes.js';
+export type { EventPublisher, TaskWrite } from './repository/write-runner.js';

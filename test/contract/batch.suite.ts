@@ -7,7 +7,8 @@ import { EventLog } from '../../src/repository/event-log.js';
 import type { CreateTaskInput } from '../../src/repository/inputs.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
-import { type BatchOutcome, TaskRepository } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import type { BatchOutcome } from '../../src/repository/batch-writes.js';
 import { expectChained, type SuiteDatabase } from './repository.suite.js';
 
 const OWNER = 'owner';

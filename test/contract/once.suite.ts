@@ -6,7 +6,8 @@ import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
-import { type Keyed, TaskRepository } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import type { Keyed } from '../../src/repository/batch-writes.js';
 import { cleanWriteKeys } from '../../src/repository/write-keys.js';
 import type { SuiteDatabase } from './repository.suite.js';
 

@@ -9,7 +9,7 @@ import {
   NEXT_MARK,
   type Statement,
   UNLOGGED,
-} from './task-writes.js';
+} from './write-statements.js';
 import type { WriteKey } from './write-keys.js';
 
 /*
