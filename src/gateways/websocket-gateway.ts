@@ -1,38 +1,21 @@
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
-import type { Approach } from '../door/approach.js';
-import type { Admit } from '../door/door.js';
 import { chooseProtocol } from '../door/subprotocols.js';
 import { authenticated } from '../hub/credential-life.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
-import type { Connections } from './connections.js';
 import { FirstMessages } from './first-messages.js';
-import type { FrameWriter } from './frame-writer.js';
-import type { Meter, Meters } from './meter.js';
+import type { GatewayOptions } from './gateway-options.js';
+import type { Meter } from './meter.js';
 import { MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
 import { PingTimer } from './ping-timer.js';
 import { refuseUpgrade } from './upgrade.js';
 import { PlainConnection } from './websocket-connection.js';
 
-export interface WebsocketGatewayOptions {
-  readonly server: Server;
-  readonly connections: Connections;
-  readonly approach: Pick<Approach, 'check' | 'wait'>;
-  readonly admit: Admit;
-  readonly writer: FrameWriter;
-  readonly meters: Meters;
-  readonly limits: {
-    readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_MESSAGE_BYTES: number;
-    readonly MAX_BUFFERED_BYTES: number;
-    readonly PING_INTERVAL_MS: number;
-    readonly PING_TIMEOUT_MS: number;
-    readonly DIRECT_FRAMES: boolean;
-    readonly AUTH_TIMEOUT_MS: number;
-  };
+export interface WebsocketGatewayOptions extends GatewayOptions {
+  readonly limits: GatewayOptions['limits'] & { readonly AUTH_TIMEOUT_MS: number };
 }
 
 export interface Gateway {

@@ -1,5 +1,6 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { ItemKeys } from './batch-statements.js';
+import { MAX_BATCH } from './task-input.js';
 import type { Statement, WriteRow } from './write-statements.js';
 import { isKeyTaken, type KeptWrite, keptWrites, type WriteKey } from './write-keys.js';
 import { CONFLICT_ATTEMPTS, type TaskWrite, type WriteRunner } from './write-runner.js';
@@ -27,9 +28,6 @@ interface Entry<Item> {
   readonly item: Item;
   readonly key: WriteKey | undefined;
 }
-
-/** Items of one batch. */
-const MAX_BATCH = 500;
 
 export const notFound = (missing: 'job' | 'task'): TaskwireError =>
   new TaskwireError('NOT_FOUND', { message: `No such ${missing}` });

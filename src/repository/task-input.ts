@@ -80,6 +80,9 @@ const rfc3339 = z.iso
   .refine((value) => new Date(value).getTime() >= 0, { message: 'wants a time from 1970 on' })
   .transform((value) => new Date(value).toISOString());
 
+/** Most items of one batch. */
+export const MAX_BATCH = 500;
+
 /** Optional fields of both updates. */
 const outcome = {
   task_status: status.optional(),

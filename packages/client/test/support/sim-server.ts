@@ -125,7 +125,7 @@ export class SimServer {
           unknown
         >;
         void [old_status, new_status, old_fee, new_fee];
-        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? NEW), ...fields });
+        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? BLANK_TASK), ...fields });
       }
     }
     return [...rows.values()].sort((a, b) => Number(a['task_id']) - Number(b['task_id'])) as unknown as TaskRow[];
