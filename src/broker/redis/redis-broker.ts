@@ -181,7 +181,7 @@ export class RedisBroker extends BrokerNode implements Broker {
     }
   }
 
-  /** Up is who hears everything and can be heard. */
+  /** The broker is up when this node receives all messages and can publish. */
   private judgeEvents(): void {
     if (this.stopping !== undefined) {
       return;
