@@ -151,7 +151,9 @@ const schema = z.object({
   TOKEN_ISSUER: z
     .string()
     .min(1)
-    .refine((text) => text !== 'taskwire', { message: 'cannot be "taskwire": this service signs its own tokens with that name' })
+    .refine((text) => text !== 'taskwire', {
+      message: 'cannot be "taskwire": this service signs its own tokens with that name',
+    })
     .optional(),
   TOKEN_AUDIENCE: z.string().min(1).optional(),
   /** How long a WebSocket that was opened without a key or a token may take to send one. */

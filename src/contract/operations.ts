@@ -12,6 +12,7 @@ import {
   executionInput,
   feeInput,
   jobInput,
+  MAX_BATCH,
   statusInput,
   taskIdInput,
   userIdInput,

@@ -49,7 +49,8 @@ export function credentialsOf(
     header: request.headers['x-api-key'],
     auth: [fields['api_key'], ...keysOf(protocols)],
     tokens: [bearer, ...tokensOf(protocols), fields['token'], ...(taken === 'none' ? [] : query.getAll('token'))],
-    hint: () => hintOf({ query, taken, auth, protocols, authorization: bearer === undefined ? authorization : undefined }),
+    hint: () =>
+      hintOf({ query, taken, auth, protocols, authorization: bearer === undefined ? authorization : undefined }),
   };
 }
 

@@ -51,7 +51,8 @@ export class IssuerKeys {
           retryAfterMs: COOLDOWN_MS,
         });
       }
-      const unnamed = error instanceof errors.JWSSignatureVerificationFailed && !('kid' in decodeProtectedHeader(token));
+      const unnamed =
+        error instanceof errors.JWSSignatureVerificationFailed && !('kid' in decodeProtectedHeader(token));
       if (unnamed && this.remote !== undefined && !fetchedJustNow) {
         // Which key is meant is not said, so a new one shows only by signatures that fit none.
         await this.remote.reload();

@@ -1,11 +1,11 @@
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
+import type { BatchOutcome } from '../repository/batch-writes.js';
 import type { CreateTaskInput } from '../repository/inputs.js';
 import { jobIdInput, MAX_BATCH, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { TaskReader } from '../repository/task-reader.js';
 import type { TaskRepository, WriteOptions } from '../repository/task-repository.js';
-import type { BatchOutcome } from '../repository/batch-writes.js';
 import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';

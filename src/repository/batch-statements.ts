@@ -1,5 +1,6 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
+import type { WriteKey } from './write-keys.js';
 import {
   type Announcement,
   EVENT_COLUMNS,
@@ -10,7 +11,6 @@ import {
   type Statement,
   UNLOGGED,
 } from './write-statements.js';
-import type { WriteKey } from './write-keys.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. Their rows are locked

@@ -1,9 +1,9 @@
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { ItemKeys } from './batch-statements.js';
 import { MAX_BATCH } from './task-input.js';
-import type { Statement, WriteRow } from './write-statements.js';
 import { isKeyTaken, type KeptWrite, keptWrites, type WriteKey } from './write-keys.js';
 import { CONFLICT_ATTEMPTS, type TaskWrite, type WriteRunner } from './write-runner.js';
+import type { Statement, WriteRow } from './write-statements.js';
 
 /** What became of an item of a batch: what was written, or why it was not. */
 export type BatchOutcome = TaskWrite | TaskwireError;

@@ -1,14 +1,14 @@
 import type { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
+import { insertTasks, updateTasks } from './batch-statements.js';
 import { type BatchOutcome, type Keyed, notFound, writeBatch } from './batch-writes.js';
 import type { AttestationInput, CreateTaskInput, ExecutionInput } from './inputs.js';
 import type { Database } from './query.js';
-import { insertTasks, updateTasks } from './batch-statements.js';
 import { createTaskInput, invalidFields, parseInput, taskIdInput } from './task-input.js';
 import { type Patch, patchOf, type TaskUpdate } from './task-patch.js';
 import { TaskReader } from './task-reader.js';
-import { deleteTask, insertTask, type Manner, type Statement, updateTask } from './write-statements.js';
 import { type EventPublisher, type TaskWrite, WriteRunner } from './write-runner.js';
+import { deleteTask, insertTask, type Manner, type Statement, updateTask } from './write-statements.js';
 
 export interface WriteOptions {
   /**

@@ -2,8 +2,8 @@ import { changesText, type EventType, type TaskEvent } from '../protocol/events.
 import { isConflict } from './database-errors.js';
 import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { invalidFields } from './task-input.js';
-import type { Announcement, Statement, WriteRow } from './write-statements.js';
 import { isKeyTaken, type WriteKey, writeKeyOf } from './write-keys.js';
+import type { Announcement, Statement, WriteRow } from './write-statements.js';
 
 /**
  * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what

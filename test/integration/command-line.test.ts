@@ -22,7 +22,8 @@ interface Outcome {
 
 /** Runs `taskwire` with these arguments and only these variables. */
 async function taskwire(args: readonly string[], env: Record<string, string>): Promise<Outcome> {
-  const child = spawn(process.execPath, [MAIN, ...args], { env: { PATH: process.env['PATH'], LOG_FORMAT: 'json', ...env },
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: { PATH: process.env['PATH'], LOG_FORMAT: 'json', ...env },
   });
   let out = '';
   let err = '';

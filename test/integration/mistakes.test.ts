@@ -194,12 +194,7 @@ interface Opening {
 const OPENINGS: ReadonlyArray<Mistake<[opening: Opening]>> = [
   ['a key in the query under another name', { query: `?apikey=${KEY}` }, 'MISSING_API_KEY', 'name it "api_key"'],
   ['a key in the query in camel case', { query: `?apiKey=${KEY}` }, 'MISSING_API_KEY', 'name it "api_key"'],
-  [
-    'a token in the query under another name',
-    { query: '?access_token=a.b.c' },
-    'MISSING_API_KEY',
-    'name it "token"',
-  ],
+  ['a token in the query under another name', { query: '?access_token=a.b.c' }, 'MISSING_API_KEY', 'name it "token"'],
   ['a key as Basic', { headers: { authorization: 'Basic eDp5' } }, 'MISSING_API_KEY', 'the header X-Api-Key'],
   ['a key as Bearer', { headers: { authorization: `Bearer ${KEY}` } }, 'INVALID_TOKEN', 'in the header X-Api-Key'],
   [

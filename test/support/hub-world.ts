@@ -7,8 +7,8 @@ import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { FreeClient, Frontend } from './hub-clients.js';
 import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
-import { type Beginning, LetterClient } from './letter-client.js';
 import { HUB_OPTIONS } from './hub-options.js';
+import { type Beginning, LetterClient } from './letter-client.js';
 
 export type Step =
   | { do: 'write' | 'capture'; task: number }

@@ -81,7 +81,7 @@ describe('API keys', () => {
 
   it('does not look up what cannot be a key', async () => {
     for (const auth of ['tw_short', `${KEY}x`, 17, { $ne: '' }, [KEY], true, `${KEY}\n`]) {
-      expect(await refusalCode(() => table.auth.authenticate({ auth }))).to.equal('INVALID_API_KEY');
+      expect(await refusalCode(() => table.auth.authenticate({ auth: [auth] }))).to.equal('INVALID_API_KEY');
     }
     expect(table.asked).to.equal(0);
   });

@@ -49,7 +49,10 @@ describe("tokens of the application's own issuer", () => {
 
   const publish = async (...pairs: Array<[pair: Pair, kid?: string]>): Promise<void> => {
     const keys = await Promise.all(
-      pairs.map(async ([{ publicKey }, kid]) => ({ ...(await exportJWK(publicKey)), ...(kid === undefined ? {} : { kid }) })),
+      pairs.map(async ([{ publicKey }, kid]) => ({
+        ...(await exportJWK(publicKey)),
+        ...(kid === undefined ? {} : { kid }),
+      })),
     );
     answer = () => [200, JSON.stringify({ keys })];
   };
@@ -134,7 +137,11 @@ describe("tokens of the application's own issuer", () => {
       'its modulus as a secret': await symmetric(modulus),
       "this service's own secret": await symmetric(Buffer.from(SECRET)),
       'a key that it brings along': await sign(two, {}, { jwk: mine }),
-      'a key at an address that it names': await sign(two, {}, { jku: 'http://127.0.0.1:1/', x5u: 'http://127.0.0.1:1/' }),
+      'a key at an address that it names': await sign(
+        two,
+        {},
+        { jku: 'http://127.0.0.1:1/', x5u: 'http://127.0.0.1:1/' },
+      ),
       'a key named by a path': await sign(two, {}, { kid: '../../../../dev/null' }),
       'an extension that nobody knows': await new SignJWT(claims)
         .setProtectedHeader({ alg: 'RS256', kid: 'a', crit: ['x'], x: 1 })

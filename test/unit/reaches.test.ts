@@ -397,7 +397,12 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
           },
         ]),
       );
-    const node = { send_command: async (name: string, args: string[]) => (called.add(`${name} ${args[0]}`), [args[1], 0]) };
+    const node = {
+      send_command: async (name: string, args: string[]) => {
+        called.add(`${name} ${args[0]}`);
+        return [args[1], 0];
+      },
+    };
     const publisher = { isCluster: true, ...noting(['spublish'], async () => 0), nodes: () => [node] };
     const subscriber = noting(['on', 'ssubscribe', 'sunsubscribe']);
     const io = new Server();
@@ -422,7 +427,7 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     expect(seen).to.deep.equal(['SELECT 1', 'function']);
   },
   'knex: pool and connections of its client': () => {
-    const db = knex({ client: 'pg', pool: { min: 0, max: 3 } });
+    const db = knex({ client: 'pg', connection: {}, pool: { min: 0, max: 3 } });
     closers.push(() => db.destroy());
     expect(db.client.pool.numUsed()).to.equal(0);
     expect(db.client.pool.max).to.equal(3);

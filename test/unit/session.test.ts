@@ -25,7 +25,9 @@ class Stage {
   private together: string[] | undefined;
 
   /** @param authenticate answers AUTH messages */
-  constructor(authenticate: CredentialPorts['authenticate'] = () => Promise.reject(new TaskwireError('INVALID_TOKEN'))) {
+  constructor(
+    authenticate: CredentialPorts['authenticate'] = () => Promise.reject(new TaskwireError('INVALID_TOKEN')),
+  ) {
     const rooms = this.in;
     const client = {
       get roomCount() {
