@@ -186,7 +186,7 @@ describe('workers that listen themselves (LISTEN=workers)', function () {
       },
       { timeoutMs: 60_000 },
     );
-    // A port that were closed would refuse the connection. A worker that is on its way out, or that waits for the database
+    // A closed port would refuse the connection. A worker that is on its way out, or that waits for the database
     // of a busy machine, may say so.
     expect(answers).to.include(200);
     expect([...answers].filter((status) => status !== 200 && status !== 503)).to.deep.equal([]);
