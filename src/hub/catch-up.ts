@@ -124,7 +124,7 @@ class CatchUp {
 
   /** Decides where a room starts. */
   private async place(subscription: Subscription): Promise<void> {
-    const { since, epoch, snapshot } = subscription.asked;
+    const { since, epoch, snapshot } = subscription.request;
     const { stream } = this.membership;
     const rest = typeof snapshot === 'object' ? snapshot.before : undefined;
     if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
@@ -161,7 +161,7 @@ class CatchUp {
   /** Sends a snapshot, and its parts when the client wants them and there are any. */
   private async sendSnapshot(subscription: Subscription): Promise<void> {
     const { membership } = this;
-    const { parts, extent } = extentOf(subscription.asked.snapshot);
+    const { parts, extent } = extentOf(subscription.request.snapshot);
     const oldest = await membership.line.whenClear(async () => {
       const bytes = parts ? membership.line.window : undefined;
       const snapshot = await this.readSnapshot(subscription, { ...extent, bytes });
@@ -182,7 +182,7 @@ class CatchUp {
     const { membership, progress } = this;
     let before = end;
     while (before !== undefined && !membership.closed) {
-      const { extent } = extentOf(subscription.asked.snapshot);
+      const { extent } = extentOf(subscription.request.snapshot);
       const below = before;
       subscription.expectRest(below);
       before = await membership.line.whenClear(async () => {

@@ -26,7 +26,7 @@ const WAITING_PER_ROOM = 4;
 export class RoomRequests {
   private readonly order = new RoomOrder();
   /** Subscriptions whose rooms have not been looked up. */
-  private asked: Subscription[] = [];
+  private unresolved: Subscription[] = [];
   /** Subscriptions under way that may bring one room more. */
   private adding = 0;
   private waitsForTurn = false;
@@ -54,20 +54,12 @@ export class RoomRequests {
       return;
     }
     this.adding += adds ? 1 : 0;
-    void this.order.take(
-      room.name,
-      () =>
-        new Promise((settled) => {
-          const subscription = new Subscription(room, request, (outcome) => {
-            this.adding -= adds ? 1 : 0;
-            reply(outcome);
-            const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
-            this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
-            settled();
-          });
-          this.ask(subscription);
-        }),
-    );
+    const join = (): Promise<void> =>
+      this.join(room, request, (outcome) => {
+        this.adding -= adds ? 1 : 0;
+        reply(outcome);
+      });
+    void this.order.take(room.name, join);
   }
 
   /** @throws TaskwireError RATE_LIMIT_EXCEEDED when so much waits that nothing more is taken */
@@ -97,32 +89,45 @@ export class RoomRequests {
   /** What has not been answered gets no answer. */
   close(): void {
     this.closed = true;
-    this.asked = [];
+    this.unresolved = [];
   }
 
-  private ask(subscription: Subscription): void {
-    this.asked.push(subscription);
+  /** Joins a room whose turn has come. @returns when that has been answered */
+  private join(room: Room, request: SubscribeRequest, reply: SubscribeReply): Promise<void> {
+    return new Promise((settled) => {
+      const subscription = new Subscription(room, request, (outcome) => {
+        reply(outcome);
+        const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
+        this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
+        settled();
+      });
+      this.unresolved.push(subscription);
+      this.resolveSoon();
+    });
+  }
+
+  /** What one read from the socket brought goes together, and what comes while it waits for its turn. */
+  private resolveSoon(): void {
     if (!this.waitsForTurn) {
       this.waitsForTurn = true;
-      // What one read from the socket brought goes together, and what comes while it waits for its turn.
-      setImmediate(() => void this.ports.turns.run(this.connection.identity.keyId, () => this.joinAsked()));
+      setImmediate(() => void this.ports.turns.run(this.connection.identity.keyId, () => this.resolveAndJoin()));
     }
   }
 
   /**
-   * Looks up whose the rooms are, and joins them in one turn of the event loop: they are caught up together, in one order.
-   * When one of them cannot be looked up for the moment, all are refused, and the client asks for all again.
+   * Looks up the owners of the rooms, and joins all rooms in one turn of the event loop: they are caught up together, in one
+   * order. When the owner of one cannot be looked up just now, all are refused, and the client asks for all again.
    */
-  private async joinAsked(): Promise<void> {
-    const { asked } = this;
-    this.asked = [];
+  private async resolveAndJoin(): Promise<void> {
+    const { unresolved } = this;
+    this.unresolved = [];
     this.waitsForTurn = false;
-    const owners = await Promise.all(asked.map(({ room }) => this.ownerOf(room)));
+    const owners = await Promise.all(unresolved.map(({ room }) => this.ownerOf(room)));
     if (this.closed) {
       return;
     }
     const outage = owners.find((owner) => owner instanceof TaskwireError && errorEntry(owner.code).retry === 'later');
-    for (const [index, subscription] of asked.entries()) {
+    for (const [index, subscription] of unresolved.entries()) {
       const owner = outage ?? owners[index]!;
       if (owner instanceof TaskwireError) {
         subscription.answer(owner);

@@ -167,6 +167,11 @@ class HubSession implements Session {
     }
   }
 
+  /**
+   * The way of a SUBSCRIBE: `requests.ts` reads it, `room-requests.ts` puts it in order and has the rooms looked up, and
+   * `hub-client.ts` joins them to the owner's stream. `catch-up.ts` sends what came after `since`, or a snapshot, and
+   * answers in the turn in which the room goes live.
+   */
   private subscribe(data: unknown, reply: Reply): void {
     const { requests, single } = parseSubscription(data, this.limits.MAX_ROOMS_PER_CONNECTION);
     if (single) {

@@ -28,7 +28,7 @@ export class Subscription {
   /** @param reply called once: in the turn in which the room goes live, or when that failed */
   constructor(
     readonly room: Room,
-    readonly asked: Omit<SubscribeRequest, 'room'>,
+    readonly request: Omit<SubscribeRequest, 'room'>,
     reply: SubscribeReply,
   ) {
     this.reply = reply;
