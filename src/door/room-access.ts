@@ -10,8 +10,8 @@ export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, s
 const MAX_ROOMS = 100_000;
 
 /**
- * Says whose a room is and whether a key may see it. What a room belongs to never changes, so owners are remembered for
- * good; that a room does not exist may change at any moment and is never remembered.
+ * Finds the owner of a room and checks whether a key may see it. An owner never changes, so owners are cached for good. A
+ * room that does not exist may be made at any moment, so that is never cached.
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
@@ -34,8 +34,8 @@ export class RoomAccess {
     }
     let owner = this.owners.get(room.name);
     if (owner === undefined || !maySee(identity, room.name, owner)) {
-      // A room of somebody else is looked up each time although its owner is remembered, as a missing one is: otherwise
-      // the time until the refusal, and the load of the database, would tell which it is.
+      // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell
+      // whether the room exists.
       owner = await this.lookup(room);
     }
     if (owner !== undefined && maySee(identity, room.name, owner)) {
@@ -44,7 +44,7 @@ export class RoomAccess {
     throw new TaskwireError(refusalOf(identity));
   }
 
-  /** Whether somebody may see a user's room, which is told by its name. */
+  /** Whether somebody may see a user's room. Its name says its owner. */
   private mayAsk(identity: Identity, { name, id }: Room): boolean {
     return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }

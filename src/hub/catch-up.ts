@@ -43,7 +43,7 @@ import type { Subscription } from './subscription.js';
 /** What a catch-up asks of its surroundings. */
 export interface CatchUpPorts {
   readonly log: Pick<LogReader, 'page' | 'state' | 'snapshot'>;
-  /** Told of a refusal that is nobody's fault but ours. */
+  /** Called with an unexpected error: it is logged. */
   onError(membership: Membership, error: TaskwireError): void;
 }
 
@@ -142,7 +142,7 @@ class CatchUp {
     } else if (snapshot ?? (subscription.room.kind === 'job' || since !== undefined)) {
       await this.sendSnapshot(subscription);
     } else {
-      // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
+      // From where the membership was held, so that a room that is asked for again has no gap.
       subscription.startAt(this.progress.heldAt, false);
     }
   }
@@ -151,7 +151,7 @@ class CatchUp {
     const { keyId, stream } = this.membership;
     let state = await this.ports.log.state(keyId, stream.userId);
     if (since > state.seq) {
-      // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
+      // Equal reads are shared. This one may have begun before the commit of an event that the client has already.
       state = await this.ports.log.state(keyId, stream.userId);
     }
     this.checkEpoch(state);
@@ -202,13 +202,13 @@ class CatchUp {
     subscription.expectRest(undefined);
   }
 
-  /** Reads a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
+  /** Reads a snapshot that is not older than what the client has: it replaces the client's tasks of the room. */
   private async readSnapshot({ room }: Subscription, extent: SnapshotExtent): Promise<RoomSnapshot> {
     const { membership, ports, progress } = this;
     const known = progress.highest;
     let snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {
-      // Equal reads are shared: that one had begun before this was known.
+      // Equal reads are shared. This one had begun earlier.
       snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     }
     if (membership.closed) {

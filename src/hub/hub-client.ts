@@ -83,7 +83,7 @@ export class HubClient implements LineEnd {
   }
 
   /**
-   * Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log.
+   * Tells a client its positions now and then. In a quiet room its own one would become older than the log.
    * @param now by the hub's clock
    * @param interval milliseconds after which a client is told again
    */
@@ -107,7 +107,7 @@ export class HubClient implements LineEnd {
     }
   }
 
-  /** The client takes nothing. */
+  /** The client reads nothing: its connection is closed. */
   stall(): void {
     this.connection.close('SLOW_CONSUMER');
     this.close();

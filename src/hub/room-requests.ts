@@ -12,7 +12,7 @@ import { type SubscribeReply, Subscription } from './subscription.js';
 export interface RoomRequestsPorts {
   /** Checks that a key may see a room. @returns the user whose stream the room is in. */
   resolve(identity: Identity, room: Room): Promise<string>;
-  /** In it, the connections of each key wait for their turn to look rooms up and to join them. */
+  /** The queue in which connections wait for their turn to join rooms. Keys take turns. */
   readonly turns: FairQueue;
   /** Most rooms of a connection. */
   readonly maxRooms: number;
@@ -86,7 +86,7 @@ export class RoomRequests {
     return this.order.done();
   }
 
-  /** What has not been answered gets no answer. */
+  /** Requests that are not answered yet get no answer. */
   close(): void {
     this.closed = true;
     this.unresolved = [];
@@ -135,7 +135,7 @@ export class RoomRequests {
         this.client.subscribe(owner, subscription);
       }
     }
-    // Joins cost time, not waiting: the next of the queue come in another turn of the event loop.
+    // Joins use the processor. The next ones of the queue run in another turn of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
   }
 
