@@ -237,6 +237,33 @@ const reconcile: Block = (figures) => {
   );
 };
 
+const captured: Block = (figures) =>
+  table(
+    1,
+    ['', 'p50, ms', 'p99, ms', 'max, ms'],
+    figures
+      .scenarios('S9 with')
+      .map((scenario) => [
+        scenario.slice(3),
+        ...['p50', 'p99', 'max'].map((item) => figures.cell(scenario, OURS_PLAIN, `latency_${item}_ms`)),
+      ]),
+  );
+
+const costOfCapture: Block = (figures) =>
+  table(
+    1,
+    ['', ...LATENCY_TITLES, 'Postgres CPU, µs'],
+    figures.scenarios('S9 cost, ').flatMap((scenario) =>
+      [
+        ['bare `UPDATE`', 'bare'],
+        ['captured', 'captured'],
+        ['repository, logged', 'repository'],
+      ].map(([title, name]) =>
+        way(figures, `${scenario.slice(9)}: ${title}`, scenario, name!, [...LATENCIES, 'postgres_cpu_us']),
+      ),
+    ),
+  );
+
 /** What docs/performance.md shows of the runs, by the name of its place. */
 export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['deliveries in short', deliveriesInShort],
@@ -270,4 +297,6 @@ export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['workers', scaled((scenario) => !isAmong(scenario))],
   ['tenfold', scaled(isAmong)],
   ['reconcile', reconcile],
+  ['captured', captured],
+  ['cost of capture', costOfCapture],
 ]);

@@ -8,18 +8,23 @@ import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.j
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
 
 const MAX_ROOMS = 100_000;
+/** Another program may give a task to another user; so long the old one may still write to it. */
+const REMEMBER_MS = 5_000;
 
 /**
- * Says whose a room is and whether a key may see it. What a room belongs to never changes, so owners are remembered for
- * good; that a room does not exist may change at any moment and is never remembered.
+ * Says whose a room is and whether a key may see it. Owners hardly ever change, so they are remembered for a moment: for
+ * whoever writes, and for those who come back together. That a room does not exist is never remembered.
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
   private readonly lookups: TurnReader<string>;
 
-  /** @param maxRooms rooms whose owners are remembered */
-  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS) {
-    this.owners = new LRUCache({ max: maxRooms });
+  /**
+   * @param maxRooms rooms whose owners are remembered
+   * @param rememberMs for how long
+   */
+  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS, rememberMs = REMEMBER_MS) {
+    this.owners = new LRUCache({ max: maxRooms, ttl: rememberMs });
     this.lookups = new TurnReader((names) => ownersOf(names.map(parseRoom)));
   }
 

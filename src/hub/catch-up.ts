@@ -202,7 +202,10 @@ class CatchUp {
     subscription.expectRest(undefined);
   }
 
-  /** Reads a snapshot that is not older than anything the connection has got: a frontend replaces its list with it. */
+  /**
+   * Reads a snapshot that is not older than anything the connection has got: a frontend replaces its list with it.
+   * @throws TaskwireError STREAM_RESET: also when the room has just moved to another user; who asks again is told whose it is
+   */
   private async readSnapshot({ room }: Subscription, extent: SnapshotExtent): Promise<RoomSnapshot> {
     const { membership, ports, progress } = this;
     const known = progress.highest;
@@ -213,6 +216,9 @@ class CatchUp {
     }
     if (membership.closed) {
       return snapshot;
+    }
+    if (snapshot.userId !== membership.stream.userId) {
+      throw new TaskwireError('STREAM_RESET');
     }
     this.checkEpoch(snapshot);
     if (snapshot.seq < known) {

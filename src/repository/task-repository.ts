@@ -52,6 +52,8 @@ export interface WriteOptions {
    * all programs that write here share the keys.
    */
   readonly idempotencyKey?: string | undefined;
+  /** Answers a write that was made before under the key, and makes none: without one it rejects with NOT_FOUND. */
+  readonly onlyAgain?: boolean | undefined;
 }
 
 /** An item of a batch, which may have a key of its own (`WriteOptions.idempotencyKey`). */
@@ -223,7 +225,7 @@ export class TaskRepository extends TaskReader {
   private manner(options: WriteOptions | undefined, write: unknown): Manner {
     const { announcement } = this;
     const key = this.keyOf(options?.idempotencyKey, write);
-    return { announcement, key };
+    return { announcement, key, onlyAgain: options?.onlyAgain };
   }
 
   private keyOf(key: string | undefined, write: unknown): WriteKey | undefined {
