@@ -175,6 +175,10 @@ const writes: Block = (figures) => {
         ['repository without events', 'without_events'],
         ['logged', 'unpublished'],
         ['logged and published', 'repository'],
+        ['`UPDATE` by another program, captured', 'captured'],
+        ['bare `INSERT`', 'bare_create'],
+        ['a task created by the repository', 'create'],
+        ['`INSERT` by another program, captured', 'captured_create'],
       ].map(([text, name]) => [`${scenario.slice(3)}: ${text}`, scenario, name!] as const),
     ),
     ['one stream, 1 writer', BATCHES, 'single'],
@@ -242,26 +246,11 @@ const captured: Block = (figures) =>
     1,
     ['', 'p50, ms', 'p99, ms', 'max, ms'],
     figures
-      .scenarios('S9 with')
+      .scenarios('S9')
       .map((scenario) => [
         scenario.slice(3),
         ...['p50', 'p99', 'max'].map((item) => figures.cell(scenario, OURS_PLAIN, `latency_${item}_ms`)),
       ]),
-  );
-
-const costOfCapture: Block = (figures) =>
-  table(
-    1,
-    ['', ...LATENCY_TITLES, 'Postgres CPU, µs'],
-    figures.scenarios('S9 cost, ').flatMap((scenario) =>
-      [
-        ['bare `UPDATE`', 'bare'],
-        ['captured', 'captured'],
-        ['repository, logged', 'repository'],
-      ].map(([title, name]) =>
-        way(figures, `${scenario.slice(9)}: ${title}`, scenario, name!, [...LATENCIES, 'postgres_cpu_us']),
-      ),
-    ),
   );
 
 /** What docs/performance.md shows of the runs, by the name of its place. */
@@ -298,5 +287,4 @@ export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['tenfold', scaled(isAmong)],
   ['reconcile', reconcile],
   ['captured', captured],
-  ['cost of capture', costOfCapture],
 ]);

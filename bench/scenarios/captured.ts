@@ -1,13 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import WebSocket from 'ws';
-import { connectDatabase } from '../../src/repository/connect-database.js';
-import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../../test/support/eventually.js';
-import { pinSelf } from '../lib/machine.js';
 import type { Server } from '../lib/server.js';
 import { latencyFigures } from '../lib/stats.js';
-import { bareUpdate, sideBySide, statusOf, unheard } from '../lib/ways.js';
 import type { World } from '../lib/world.js';
 import type { Context, Outcome, Scenario, Subject } from './context.js';
 
@@ -15,7 +11,6 @@ import type { Context, Outcome, Scenario, Subject } from './context.js';
 const USERS = 50;
 /** Pauses between two changes are up to twice as long, so that they fall everywhere between two looks at the log. */
 const PAUSE_MS = 40;
-const MOST_WRITERS = 8;
 
 /** A client that waits for what it knows will come. */
 class Watcher {
@@ -102,38 +97,9 @@ async function measured(
   }
 }
 
-/** What an UPDATE of one row costs that is captured, beside one that nobody hears of and a write of the repository. */
-async function costs(context: Context, { databaseUrl, jobs }: World): Promise<Outcome[]> {
-  const db = connectDatabase({ url: databaseUrl, pool: MOST_WRITERS });
-  const bareDb = connectDatabase({ url: unheard(databaseUrl), pool: MOST_WRITERS });
-  const tasks = new TaskRepository(db, { publish() {} });
-  const own = (writer: number): number => jobs[writer]!.taskIds[0]!;
-  const outcomes: Outcome[] = [];
-  try {
-    for (const writers of [1, MOST_WRITERS]) {
-      const figures = await sideBySide(context, [
-        { name: 'bare', writers, write: (writer, count) => bareUpdate(bareDb, own(writer), count) },
-        { name: 'captured', writers, write: (writer, count) => bareUpdate(db, own(writer), count) },
-        {
-          name: 'repository',
-          writers,
-          write: (writer, count) => tasks.updateTaskNumberAndStatus(own(writer), count, statusOf(count)),
-        },
-      ]);
-      const scenario = `S9 cost, ${writers === 1 ? '1 writer' : `${writers} writers, ${writers} streams`}`;
-      outcomes.push({ scenario, figures });
-    }
-    return outcomes;
-  } finally {
-    await Promise.all([db.destroy(), bareDb.destroy()]);
-  }
-}
-
 async function run(context: Context, { variant }: Subject): Promise<Outcome[]> {
   const world = await context.world({ jobs: USERS, users: USERS, tasksPerJob: 1 });
-  // As in S6: no server works meanwhile, and Postgres has the other core for itself.
-  pinSelf(context.pinning.server);
-  const outcomes = await costs(context, world).finally(() => pinSelf(context.pinning.load));
+  const outcomes: Outcome[] = [];
   for (const [scenario, url] of [
     ['S9 with the listener', world.databaseUrl],
     // As behind a transaction pooler, where nobody can listen.

@@ -3,16 +3,99 @@ import type { Knex } from 'knex';
 import { Publisher } from '../../src/broker/publisher.js';
 import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
+import { preparedQuery } from '../../src/repository/query.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { freePort } from '../../test/support/programs.js';
 import { pin, pinSelf } from '../lib/machine.js';
 import { quiet } from '../lib/quiet.js';
-import { bareUpdate, sideBySide, statusOf, unheard, type Write } from '../lib/ways.js';
+import { type Services, servicesCpu } from '../lib/services.js';
+import { quantile } from '../lib/stats.js';
 import type { World } from '../lib/world.js';
 import type { Context, Outcome, Scenario, Subject } from './context.js';
 
+/** One way of writing: by writer and count. Resolves when it is committed. */
+type Write = (writer: number, count: number) => Promise<unknown>;
+
+interface Way {
+  readonly name: string;
+  readonly write: Write;
+  readonly writers: number;
+  /** Events of one call. */
+  readonly events?: number;
+}
+
+/** Ways take turns of this length, so that what else the machine does meets all of them. */
+const TURN_MS = 400;
 const MOST_WRITERS = 64;
 const BATCH = 50;
+
+class Clocked {
+  private readonly latencies: number[] = [];
+  private busyMs = 0;
+  /** Processor time of the services, in microseconds. */
+  private cpu = { redis: 0, postgres: 0 };
+
+  constructor(
+    private readonly way: Way,
+    private readonly services: Services,
+  ) {}
+
+  async turn(ms: number): Promise<void> {
+    const { write, writers } = this.way;
+    const before = servicesCpu(this.services);
+    const start = performance.now();
+    await Promise.all(
+      Array.from({ length: writers }, async (_, writer) => {
+        for (let count = 0; performance.now() - start < ms; count += 1) {
+          const from = performance.now();
+          await write(writer, count);
+          this.latencies.push(performance.now() - from);
+        }
+      }),
+    );
+    this.busyMs += performance.now() - start;
+    const after = servicesCpu(this.services);
+    this.cpu.redis += after.redis - before.redis;
+    this.cpu.postgres += after.postgres - before.postgres;
+  }
+
+  forget(): void {
+    this.latencies.length = 0;
+    this.busyMs = 0;
+    this.cpu = { redis: 0, postgres: 0 };
+  }
+
+  get figures(): Record<string, number> {
+    const { name, events = 1 } = this.way;
+    const sorted = Float64Array.from(this.latencies).sort();
+    return {
+      [`${name}_per_s`]: (sorted.length * events * 1_000) / this.busyMs,
+      [`${name}_mean_ms`]: sorted.reduce((sum, ms) => sum + ms, 0) / sorted.length,
+      [`${name}_p50_ms`]: quantile(sorted, 0.5),
+      [`${name}_p99_ms`]: quantile(sorted, 0.99),
+      [`${name}_redis_cpu_us`]: this.cpu.redis / (sorted.length * events),
+      [`${name}_postgres_cpu_us`]: this.cpu.postgres / (sorted.length * events),
+    };
+  }
+}
+
+/** Has ways take turns and gives the figures of each. */
+async function sideBySide(context: Context, ways: readonly Way[]): Promise<Record<string, number>> {
+  const clocked = ways.map((way) => new Clocked(way, context.services));
+  const turns = context.size(8, 1);
+  for (const clock of clocked) {
+    await clock.turn(context.size(TURN_MS, 50));
+    clock.forget();
+  }
+  for (let turn = 0; turn < turns; turn += 1) {
+    for (const clock of clocked) {
+      await clock.turn(context.size(TURN_MS, 50));
+    }
+  }
+  return Object.assign({}, ...clocked.map(({ figures }) => figures)) as Record<string, number>;
+}
+
+const statusOf = (count: number): string => (count % 2 === 0 ? 'processing' : 'completed');
 
 const ratio = (figures: Record<string, number>, name: string, of: string, to: string): void => {
   figures[name] = figures[of]! / figures[to]!;
@@ -21,7 +104,6 @@ const ratio = (figures: Record<string, number>, name: string, of: string, to: st
 /** Writes of the repository against the barest statement that the same driver can send. */
 async function repository(context: Context, world: World): Promise<Outcome[]> {
   const db = connectDatabase({ url: world.databaseUrl, pool: MOST_WRITERS });
-  const bareDb = connectDatabase({ url: unheard(world.databaseUrl), pool: MOST_WRITERS });
   const broker = new RedisBroker({ url: context.services.redis.url, prefix: 'taskwire', logger: quiet });
   await broker.start();
   const publisher = new Publisher(broker, quiet);
@@ -29,7 +111,13 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
   const { jobs } = world;
   const own = (writer: number): number => jobs[writer]!.taskIds[0]!;
   const one = (writer: number): number => jobs[0]!.taskIds[writer]!;
-  const bare: Write = (writer, count) => bareUpdate(bareDb, own(writer), count);
+  const uncaptured = connectDatabase({ url: withoutCapture(world.databaseUrl), pool: MOST_WRITERS });
+  const bare: Write = (writer, count) => bareUpdate(uncaptured, own(writer), count);
+  const captured: Write = (writer, count) => bareUpdate(db, own(writer), count);
+  const bareCreate: Write = (writer, count) => bareInsert(uncaptured, jobs[writer]!.jobId, count);
+  const capturedCreate: Write = (writer, count) => bareInsert(db, jobs[writer]!.jobId, count);
+  const create: Write = (writer, count) =>
+    tasks.createTaskData({ job_id: jobs[writer]!.jobId, task_definition_id: count, is_imua: false });
   const streams: Write = (writer, count) => tasks.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
   const logged = new TaskRepository(db, { publish() {} });
   const unpublished: Write = (writer, count) => logged.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
@@ -56,6 +144,10 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
         { name: 'repository', write: streams, writers },
         { name: 'unpublished', write: unpublished, writers },
         { name: 'without_events', write: plain, writers },
+        { name: 'captured', write: captured, writers },
+        { name: 'bare_create', write: bareCreate, writers },
+        { name: 'create', write: create, writers },
+        { name: 'captured_create', write: capturedCreate, writers },
       ]);
       ratio(figures, 'latency_against_bare', 'repository_p50_ms', 'bare_p50_ms');
       ratio(figures, 'mean_against_bare', 'repository_mean_ms', 'bare_mean_ms');
@@ -81,13 +173,38 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
     return outcomes;
   } finally {
     await broker.stop();
-    await Promise.all([db.destroy(), bareDb.destroy()]);
+    await Promise.all([db.destroy(), uncaptured.destroy()]);
   }
 }
 
 /** Opens the pool's connections before anybody writes: a busy Postgres takes its time to accept one. */
 async function openAll(db: Knex): Promise<void> {
   await Promise.all(Array.from({ length: MOST_WRITERS }, () => db.raw('SELECT pg_sleep(1)')));
+}
+
+function bareUpdate(db: Knex, taskId: number, count: number): Promise<unknown> {
+  return preparedQuery(
+    db,
+    'UPDATE tasks SET task_number = ?::bigint, task_status = ?::text WHERE task_id = ? RETURNING task_id',
+    [count, statusOf(count), taskId],
+  );
+}
+
+function bareInsert(db: Knex, jobId: string, count: number): Promise<unknown> {
+  return preparedQuery(
+    db,
+    `INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
+     SELECT job_id, user_id, ?::bigint, false, 'pending', clock_timestamp() FROM jobs WHERE job_id = ?::numeric
+     RETURNING task_id`,
+    [count, jobId],
+  );
+}
+
+/** The same database for writers that no subscriber hears. */
+function withoutCapture(url: string): string {
+  const silent = new URL(url);
+  silent.searchParams.set('options', '-c taskwire.capture=off');
+  return silent.href;
 }
 
 /** Writes through REST: by the port of the WebSockets, and by the one that does not pass through the primary. */

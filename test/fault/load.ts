@@ -4,7 +4,8 @@ import { Publisher } from '../../src/broker/publisher.js';
 import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
 import type { RedisSettings } from '../../src/broker/redis/redis-settings.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
-import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { RestWrites, type Scene } from '../support/scene.js';
 import { random, Writer } from '../support/writers.js';
 
