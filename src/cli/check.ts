@@ -59,7 +59,7 @@ export function checkCommand(): Command {
     });
 }
 
-async function checkDatabase({ DATABASE_URL, DATABASE_POOL, DATA_DIR, WORKERS }: Config): Promise<Finding[]> {
+async function checkDatabase({ DATABASE_URL, DATABASE_POOL, DATA_DIR, WORKERS, CAPTURE }: Config): Promise<Finding[]> {
   if (DATABASE_URL === undefined) {
     return [checkFolder(DATA_DIR)];
   }
@@ -67,6 +67,7 @@ async function checkDatabase({ DATABASE_URL, DATABASE_POOL, DATA_DIR, WORKERS }:
   try {
     const facts = await examineDatabase(db);
     const { version, schema, mayCreate, readOnly, refusedTables, maxSessions, clockAheadMs, roundTripMs } = facts;
+    const { disabledTriggers } = facts;
     const wanted = DATABASE_POOL * WORKERS;
     const findings: Finding[] = [];
     const say = (status: Finding['status'], message: string, hint?: string): void => {
@@ -93,6 +94,13 @@ async function checkDatabase({ DATABASE_URL, DATABASE_POOL, DATA_DIR, WORKERS }:
         'failed',
         `this user may not read and write ${refusedTables.join(', ')}`,
         'GRANT SELECT, INSERT, UPDATE, DELETE',
+      );
+    }
+    if (disabledTriggers.length > 0 && CAPTURE !== 'off') {
+      say(
+        'warning',
+        `what other programs write is not heard: ${disabledTriggers.join(', ')} turned off`,
+        'start the service with CAPTURE=on, or ENABLE TRIGGER; then run taskwire renew-epochs',
       );
     }
     if (wanted > maxSessions) {

@@ -8,18 +8,23 @@ import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.j
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
 
 const MAX_ROOMS = 100_000;
+/** How long an owner is cached, in milliseconds. When another program gives a task to another user, the old one may write to it for so long. */
+const REMEMBER_MS = 5_000;
 
 /**
- * Finds the owner of a room and checks whether a key may see it. An owner never changes, so owners are cached for good. A
- * room that does not exist may be made at any moment, so that is never cached.
+ * Finds the owner of a room and checks whether a key may see it. Owners hardly ever change, so they are cached for a moment:
+ * for clients that write, and for those that come back together. That a room does not exist is never cached.
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
   private readonly lookups: TurnReader<string>;
 
-  /** @param maxRooms rooms whose owners are remembered */
-  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS) {
-    this.owners = new LRUCache({ max: maxRooms });
+  /**
+   * @param maxRooms rooms whose owners are remembered
+   * @param rememberMs for how long
+   */
+  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS, rememberMs = REMEMBER_MS) {
+    this.owners = new LRUCache({ max: maxRooms, ttl: rememberMs });
     this.lookups = new TurnReader((names) => ownersOf(names.map(parseRoom)));
   }
 

@@ -9,6 +9,7 @@ import type { Endpoint } from './endpoint.js';
 import { jobPageOf, jobRoomOf, objectOf, userRoomOf } from './input.js';
 import type { RestQueues } from './queues.js';
 import { resource } from './resource.js';
+import { assertSees } from './task-pages.js';
 
 export const ownJobInput = z.strictObject({ user_id: userIdInput.optional() });
 
@@ -63,6 +64,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePor
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
+      assertSees(identity, room, found.job.user_id);
       return { body: found.job, position: found.position };
     }),
   });

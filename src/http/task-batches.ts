@@ -93,8 +93,11 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   const owners = await ports.ownersOf([...new Set(known.map(({ id }) => id))]);
   const groups = new Map<string, typeof known>();
   for (const entry of known) {
-    const owner = owners.get(entry.id);
-    if (owner === undefined || !mayAccess(identity, owner)) {
+    const found = owners.get(entry.id);
+    const sees = found !== undefined && mayAccess(identity, found);
+    // What is not there any more may have been written before, under the same key; among one's own it is not found.
+    const owner = sees ? found : identity.owner;
+    if (!sees && entry.item['idempotency_key'] === undefined) {
       outcomes[entry.index] = new TaskwireError(denied);
     } else if (!groups.get(owner)?.push(entry)) {
       groups.set(owner, [entry]);
@@ -113,7 +116,9 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
       (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
     for (const [place, { index }] of entries.entries()) {
-      outcomes[index] = written[place] ?? unavailable!;
+      const outcome = written[place] ?? unavailable!;
+      const gone = outcome instanceof TaskwireError && outcome.code === 'NOT_FOUND';
+      outcomes[index] = gone ? new TaskwireError(denied) : outcome;
     }
   }
   return answer(outcomes, status);

@@ -202,7 +202,11 @@ class CatchUp {
     subscription.expectRest(undefined);
   }
 
-  /** Reads a snapshot that is not older than what the client has: it replaces the client's tasks of the room. */
+  /**
+   * Reads a snapshot that is not older than what the client has: it replaces the client's tasks of the room.
+   * @throws TaskwireError STREAM_RESET: also when the room has just moved to another user. When the client asks again, the
+   * new owner is looked up.
+   */
   private async readSnapshot({ room }: Subscription, extent: SnapshotExtent): Promise<RoomSnapshot> {
     const { membership, ports, progress } = this;
     const known = progress.highest;
@@ -213,6 +217,9 @@ class CatchUp {
     }
     if (membership.closed) {
       return snapshot;
+    }
+    if (snapshot.userId !== membership.stream.userId) {
+      throw new TaskwireError('STREAM_RESET');
     }
     this.checkEpoch(snapshot);
     if (snapshot.seq < known) {

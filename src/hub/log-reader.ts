@@ -132,7 +132,7 @@ export class LogReader {
       ...(before === undefined || truncated ? {} : { complete: true }),
     };
     const payload = Buffer.from(snapshotText(type, { ids: data, tasks: snapshot.tasks, position: { seq, epoch } }));
-    return { seq, epoch, truncated, oldest, message: { type, payload } };
+    return { userId: snapshot.userId, seq, epoch, truncated, oldest, message: { type, payload } };
   }
 }
 

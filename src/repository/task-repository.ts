@@ -17,6 +17,8 @@ export interface WriteOptions {
    * all programs that write here share the keys.
    */
   readonly idempotencyKey?: string | undefined;
+  /** Answers a write that was made before under the key, and makes none: without one it rejects with NOT_FOUND. */
+  readonly onlyAgain?: boolean | undefined;
 }
 
 export interface TaskRepositoryOptions {
@@ -164,7 +166,8 @@ export class TaskRepository extends TaskReader {
 
   private manner(options: WriteOptions | undefined, write: unknown): Manner {
     const { announcement } = this.runner;
-    return { announcement, key: this.runner.keyOf(options?.idempotencyKey, write) };
+    const key = this.runner.keyOf(options?.idempotencyKey, write);
+    return { announcement, key, onlyAgain: options?.onlyAgain };
   }
 
   private async writeOne(

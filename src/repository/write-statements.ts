@@ -36,6 +36,8 @@ export interface Manner {
   readonly announcement: Announcement;
   /** Idempotency key: the write is made once, however often it is asked for. Silent writes have none. */
   readonly key?: WriteKey | undefined;
+  /** Makes no write: answers only what was made before under the key. */
+  readonly onlyAgain?: boolean | undefined;
 }
 
 /*
@@ -67,12 +69,15 @@ export const UNLOGGED = `
   SELECT task_id, job_id::text AS job_id, user_id, NULL AS changes, NULL AS stamp FROM task`;
 
 /** SQL that looks the idempotency key up before a write, and the condition that it was not there. */
-const guard = ({ key }: Manner): { readonly seen: string; readonly unseen: string; readonly bindings: unknown[] } =>
+const guard = ({
+  key,
+  onlyAgain,
+}: Manner): { readonly seen: string; readonly unseen: string; readonly bindings: unknown[] } =>
   key === undefined
-    ? { seen: '', unseen: '', bindings: [] }
+    ? { seen: '', unseen: onlyAgain ? ' AND false' : '', bindings: [] }
     : {
         seen: 'seen AS MATERIALIZED (SELECT * FROM write_keys WHERE key = ?), ',
-        unseen: ' AND NOT EXISTS (SELECT FROM seen)',
+        unseen: onlyAgain ? ' AND false' : ' AND NOT EXISTS (SELECT FROM seen)',
         bindings: [key.key],
       };
 
