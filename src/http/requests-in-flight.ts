@@ -4,7 +4,7 @@ import { closePort } from '../base/port.js';
 import { ENGINE_PATH } from '../protocol/paths.js';
 
 const POLL_MS = 20;
-/** What a kept connection may need beside its time of idleness to be closed, in milliseconds. */
+/** Time that a kept connection gets to close, beside its idle time, in milliseconds. */
 const CLOSE_MS = 500;
 
 /**

@@ -1,6 +1,6 @@
-import type { LinkOpener, Wire } from '../support/links.js';
+import type { LinkOpener } from '../support/links.js';
 import type { Scene } from '../support/scene.js';
-import { Subscriber } from '../support/subscriber.js';
+import { Subscriber, type Wire } from '../support/subscriber.js';
 import { stockSocketio, stockStream, stockWebsocket } from './stock-clients.js';
 
 /** Three doors, each with our own client, which keeps positions and asks again, and with what everybody has. */

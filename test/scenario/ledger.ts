@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { TaskWrite } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 
 /** What became of a request that was not answered with 2xx. */
 export type Setback =

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import type { TaskWrite } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { type Call, RestWrites } from '../support/scene.js';
 import type { Job } from '../support/writers.js';
 import type { Ledger } from './ledger.js';

@@ -5,7 +5,8 @@ import { compileFunction } from 'node:vm';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
-import { type LinkOpener, type Message, StreamLink } from '../support/links.js';
+import { EventStream } from '../support/event-stream.js';
+import type { Link, LinkEvents, LinkOpener, LinkTarget, Message } from '../support/links.js';
 
 const PROTOCOL = fileURLToPath(new URL('../../../docs/protocol.md', import.meta.url));
 /** How long a program waits that was told "not now" and not for how long, in milliseconds. */
@@ -125,5 +126,43 @@ export const stockSocketio: LinkOpener = ({ url, key, rooms: [room], localAddres
 /** A page with an EventSource, which can set no header: its address has a token. */
 export const stockStream =
   (token: string): LinkOpener =>
-  ({ key: _key, ...target }, events) =>
-    new StreamLink({ ...target, query: `?token=${token}` }, events);
+  (target, events) =>
+    new StreamLink(target, token, events);
+
+/** Server-Sent Events of one job, as a browser's EventSource keeps them: it gives the last id when it comes back. */
+class StreamLink implements Link {
+  private readonly stream: EventStream;
+
+  constructor({ url, rooms: [room], localAddress }: LinkTarget, token: string, events: LinkEvents) {
+    this.stream = new EventStream(`${url}/api/jobs/${room!.slice('job:'.length)}/events?token=${token}`, {
+      reconnects: true,
+      ...(localAddress === undefined ? {} : { localAddress }),
+      onOpen: (resumes) => events.open(resumes),
+      onMessage: (message: Message) => {
+        if (message.type === 'SUCCESS') {
+          events.subscribed([message.data['data'] as SubscribeResult]);
+        } else if (message.type === 'ERROR') {
+          events.refused(String(message.data['code']));
+        } else {
+          events.message(message);
+        }
+      },
+    });
+  }
+
+  get connected(): boolean {
+    return this.stream.open;
+  }
+
+  subscribe(): void {
+    // The address says it.
+  }
+
+  drop(): void {
+    this.stream.drop();
+  }
+
+  close(): void {
+    this.stream.close();
+  }
+}

@@ -2,9 +2,6 @@ import { Agent } from 'node:http';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
-import { EventStream } from './event-stream.js';
-
-export type Wire = 'socket.io' | 'websocket' | 'sse';
 
 /** A message as the plain wire has it. */
 export interface Message {
@@ -45,16 +42,9 @@ export interface LinkEvents {
 
 export type LinkOpener = (target: LinkTarget, events: LinkEvents) => Link;
 
-const RECONNECT_MS = 50;
+export const RECONNECT_MS = 50;
 
-/** Links of clients that do all that they can: each is there again at once. */
-export const LINKS: Readonly<Record<Wire, LinkOpener>> = {
-  websocket: (target, events) => new PlainLink(target, events),
-  'socket.io': (target, events) => new SocketioLink(target, events),
-  sse: ({ key, ...target }, events) => new StreamLink({ ...target, headers: { 'x-api-key': key } }, events),
-};
-
-class PlainLink implements Link {
+export class PlainLink implements Link {
   private socket: WebSocket | undefined;
   private closed = false;
   private requests = 0;
@@ -114,7 +104,7 @@ class PlainLink implements Link {
   }
 }
 
-class SocketioLink implements Link {
+export class SocketioLink implements Link {
   private readonly socket: Socket;
 
   constructor(
@@ -163,50 +153,5 @@ class SocketioLink implements Link {
 
   close(): void {
     this.socket.disconnect();
-  }
-}
-
-export interface StreamTarget extends Omit<LinkTarget, 'key'> {
-  readonly headers?: Readonly<Record<string, string>>;
-  /** Beside the room. */
-  readonly query?: string;
-}
-
-/** Server-Sent Events of one job, as a browser's EventSource keeps them: it gives the last id when it comes back. */
-export class StreamLink implements Link {
-  private readonly stream: EventStream;
-
-  constructor({ url, rooms: [room], localAddress, headers = {}, query = '' }: StreamTarget, events: LinkEvents) {
-    this.stream = new EventStream(`${url}/api/jobs/${room!.slice('job:'.length)}/events${query}`, {
-      headers,
-      reconnects: true,
-      ...(localAddress === undefined ? {} : { localAddress }),
-      onOpen: (resumes) => events.open(resumes),
-      onMessage: (message: Message) => {
-        if (message.type === 'SUCCESS') {
-          events.subscribed([message.data['data'] as SubscribeResult]);
-        } else if (message.type === 'ERROR') {
-          events.refused(String(message.data['code']));
-        } else {
-          events.message(message);
-        }
-      },
-    });
-  }
-
-  get connected(): boolean {
-    return this.stream.open;
-  }
-
-  subscribe(): void {
-    // The address says it.
-  }
-
-  drop(): void {
-    this.stream.drop();
-  }
-
-  close(): void {
-    this.stream.close();
   }
 }

@@ -1,25 +1,47 @@
 import type { EventEnvelope } from '../../src/protocol/events.js';
 import { EVENT_TYPES } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
+import type { Contents } from './contents.js';
 import {
-  LINKS,
   type Link,
   type LinkEvents,
   type LinkOpener,
   type LinkTarget,
   type Message,
-  type Wire,
+  PlainLink,
+  RECONNECT_MS,
+  SocketioLink,
 } from './links.js';
+import { SseLink } from './sse-link.js';
 
-export type { Wire } from './links.js';
+export type Wire = 'socket.io' | 'websocket' | 'sse';
+
+/** Links of clients that do all that they can. */
+const LINKS: Readonly<Record<Wire, LinkOpener>> = {
+  websocket: (target, events) => new PlainLink(target, events),
+  'socket.io': (target, events) => new SocketioLink(target, events),
+  sse: (target, events) => new SseLink(target, events),
+};
+
+export interface SubscriberOptions extends Pick<LinkTarget, 'localAddress' | 'reconnectMs'> {
+  /** Where it is kept what events say; by default nowhere. */
+  readonly contents?: Contents | undefined;
+}
 
 interface Snapshot {
   seq: number;
-  data: { job_id?: string; task_id?: number; user_id: string; tasks: Array<Record<string, unknown>> };
+  data: {
+    /** Of a part, instead of what the room is of. */
+    room?: string;
+    job_id?: string;
+    task_id?: number;
+    user_id: string;
+    tasks: Array<Record<string, unknown>>;
+    /** The tasks below it are not in this message. */
+    before?: number;
+    parts?: boolean;
+  };
 }
-
-/** How long it waits before it asks again for rooms that were refused for now, in milliseconds. */
-const AGAIN_MS = 50;
 
 /** What one room of a subscriber has received. */
 export class RoomHistory {
@@ -31,6 +53,8 @@ export class RoomHistory {
   acknowledged = false;
   /** Whether the connection of now said where it stopped. */
   resumes = false;
+  /** A snapshot comes in parts; this is the lowest task id so far, and below it nothing is known. */
+  partsBelow: number | undefined;
 }
 
 /**
@@ -51,18 +75,21 @@ export class Subscriber {
   /** Events, whether replayed or live. */
   received = 0;
   private readonly link: Link;
+  private readonly contents: Contents | undefined;
   private seenHere = new Set<string>();
 
   /**
    * @param wire one of ours, or whatever keeps a connection in its own way
+   * @param rooms of one user; over Server-Sent Events one
    */
   constructor(
     wire: Wire | LinkOpener,
     url: string,
     key: string,
     rooms: readonly string[],
-    options: Pick<LinkTarget, 'localAddress' | 'reconnectMs'> = {},
+    { contents, ...from }: SubscriberOptions = {},
   ) {
+    this.contents = contents;
     for (const room of rooms) {
       this.rooms.set(room, new RoomHistory());
     }
@@ -73,7 +100,7 @@ export class Subscriber {
       refused: (code) => this.refusals.push(code),
     };
     const open = typeof wire === 'string' ? LINKS[wire] : wire;
-    this.link = open({ url, key, rooms, ...options }, events);
+    this.link = open({ url, key, rooms, ...from }, events);
   }
 
   /** Whether there is a connection, and every room has been acknowledged on it. */
@@ -95,6 +122,10 @@ export class Subscriber {
     this.seenHere = new Set();
     const requests = [...this.rooms].map(([room, history]) => {
       history.acknowledged = false;
+      if (history.partsBelow !== undefined) {
+        // Without the answer the rest is missing.
+        history.base = history.partsBelow = undefined;
+      }
       history.resumes = resumes && history.base !== undefined;
       return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
     });
@@ -116,20 +147,21 @@ export class Subscriber {
         history.base = Math.max(history.base ?? 0, history.position);
       }
       history.base ??= result.seq;
+      history.partsBelow = undefined;
       history.position = Math.max(history.position, result.seq);
       history.epoch = result.epoch;
       history.acknowledged = true;
       this.replayed += result.replayed;
     }
     if (again) {
-      setTimeout(() => this.link.drop(), AGAIN_MS);
+      setTimeout(() => this.link.drop(), RECONNECT_MS);
     }
   }
 
   private onMessage(message: Message): void {
     if ((EVENT_TYPES as readonly string[]).includes(message.type)) {
       this.onEvent(message as unknown as EventEnvelope);
-    } else if (message.type.endsWith('_SNAPSHOT')) {
+    } else if (message.type.endsWith('_SNAPSHOT') || message.type === 'SNAPSHOT_PART') {
       this.onSnapshot(message as unknown as Snapshot);
     } else if (message.type === 'POSITION') {
       for (const { room, seq } of message.data['positions'] as Array<{ room: string; seq: number }>) {
@@ -140,12 +172,7 @@ export class Subscriber {
   }
 
   private onSnapshot({ seq, data }: Snapshot): void {
-    const room =
-      data.job_id !== undefined
-        ? `job:${data.job_id}`
-        : data.task_id !== undefined
-          ? `task:${data.task_id}`
-          : `user:${data.user_id}`;
+    const room = data.room ?? roomOf(data);
     const history = this.rooms.get(room);
     if (history === undefined) {
       this.violations.push(`snapshot of ${room}, which was not asked for`);
@@ -153,13 +180,25 @@ export class Subscriber {
     }
     history.base = seq;
     history.position = seq;
+    // It has all tasks of the room in this range of ids.
+    const [from, to] = [data.before ?? 0, history.partsBelow ?? Number.POSITIVE_INFINITY];
+    history.partsBelow = data.parts === true ? data.before : undefined;
+    for (const [id, row] of this.state) {
+      if (id >= from && id < to && isIn(row, room)) {
+        this.state.delete(id);
+      }
+    }
     for (const task of data.tasks) {
       this.state.set(task['task_id'] as number, { ...task });
     }
   }
 
-  private onEvent({ type, seq, data }: EventEnvelope): void {
+  private onEvent(event: EventEnvelope): void {
+    const { type, seq, data } = event;
     this.received += 1;
+    if (this.contents?.agrees(event) === false) {
+      this.violations.push(`${type} ${data.user_id} ${seq} says something else than it did to others`);
+    }
     const id = `${data.user_id} ${seq}`;
     if (this.seenHere.has(id)) {
       this.violations.push(`copy of ${type} ${id}`);
@@ -188,4 +227,13 @@ export class Subscriber {
       this.state.set(data.task_id, { ...this.state.get(data.task_id), ...(data.changes as object) });
     }
   }
+}
+
+const roomOf = ({ job_id, task_id, user_id }: Snapshot['data']): string =>
+  job_id !== undefined ? `job:${job_id}` : task_id !== undefined ? `task:${task_id}` : `user:${user_id}`;
+
+/** Whether a row belongs to a room. */
+export function isIn(row: Readonly<Record<string, unknown>>, room: string): boolean {
+  const [kind] = room.split(':', 1);
+  return `${kind}:${row[`${kind}_id`]}` === room;
 }

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import type { TaskWrite } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { deletionTag, Ledger, type LoggedEvent, SQL_TAG } from '../scenario/ledger.js';
 
 const event = (seq: number, taskId: number, tag: string | null = null, type = 'TASK_UPDATED'): LoggedEvent => ({
