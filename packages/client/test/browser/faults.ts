@@ -35,26 +35,15 @@ const lifecycle = async (tab: Page, state: 'frozen' | 'active'): Promise<void> =
 
 /** What happens to the pages. */
 export const PAGE_FAULTS: Readonly<Record<string, Fault>> = {
-  'it was hidden': async ({ visitors, load }) => {
-    const covers = await Promise.all(
-      visitors.map(async ({ context, tabs }) => {
-        const cover = await context.newPage();
-        await cover.bringToFront();
-        await eventually(async () => {
-          for (const tab of tabs) {
-            expect(await tab.evaluate(() => document.visibilityState)).to.equal('hidden');
-          }
-        }, PATIENCE);
-        return cover;
-      }),
-    );
+  'it was hidden': async ({ context, tabs, load }) => {
+    const cover = await context.newPage();
+    await cover.bringToFront();
+    for (const tab of tabs) {
+      expect(await tab.evaluate(() => document.visibilityState)).to.equal('hidden');
+    }
     await load.more(MEANWHILE);
-    for (const cover of covers) {
-      await cover.close();
-    }
-    for (const { tabs } of visitors) {
-      await tabs.at(-1)!.bringToFront();
-    }
+    await cover.close();
+    await tabs[0]!.bringToFront();
   },
   'it was frozen': async ({ tabs, load }) => {
     for (const tab of tabs) {
@@ -65,25 +54,21 @@ export const PAGE_FAULTS: Readonly<Record<string, Fault>> = {
       await lifecycle(tab, 'active');
     }
   },
-  'it was offline, on a link that says nothing': async ({ visitors, proxy, load }) => {
-    proxy.setMode('blackhole');
-    for (const { context } of visitors) {
-      await context.setOffline(true);
-    }
-    await load.more(MEANWHILE);
-    for (const { context } of visitors) {
-      await context.setOffline(false);
-    }
-    proxy.setMode('pass');
+  'it was offline, on a link that says nothing': async (stage) => {
+    stage.network('blackhole');
+    await stage.context.setOffline(true);
+    await stage.load.more(MEANWHILE);
+    await stage.context.setOffline(false);
+    stage.network('pass');
   },
-  'its links were cut': async ({ proxy }) => proxy.cut(),
-  'it came back out of the back-forward cache': async ({ visitors, load }) => {
-    for (const { tabs, pages } of visitors) {
+  'its links were cut': async (stage) => stage.network('cut'),
+  'it came back out of the back-forward cache': async ({ sites, load }) => {
+    for (const { tabs, pages } of sites) {
       await tabs[0]!.evaluate(() => Object.assign(globalThis, { mark: 'kept' }));
       await tabs[0]!.goto(`${pages.url}/elsewhere`);
     }
     await load.more(MEANWHILE);
-    for (const { tabs } of visitors) {
+    for (const { tabs } of sites) {
       await tabs[0]!.goBack({ waitUntil: 'commit' });
       // It is the same page, out of the back-forward cache.
       expect(await tabs[0]!.evaluate(() => Reflect.get(globalThis, 'mark'))).to.equal('kept');
@@ -98,9 +83,9 @@ export const PAGE_FAULTS: Readonly<Record<string, Fault>> = {
     stage.tokenSeconds = 900;
   },
   'a tab was closed and another one opened': async (stage) => {
-    for (const visitor of stage.visitors) {
-      await visitor.tabs.shift()!.close();
-      await stage.openTab(visitor);
+    for (const site of stage.sites) {
+      await site.tabs.shift()!.close();
+      await stage.openTab(site);
     }
   },
 };

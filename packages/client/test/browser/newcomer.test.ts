@@ -16,7 +16,7 @@ describeWith(
 
     before(async () => {
       await stage.start();
-      await stage.openTabs(stage.visitors.length);
+      await stage.openTabs(stage.sites.length);
     });
 
     after(() => stage.stop());

@@ -64,7 +64,7 @@ try {
   await stage.start();
   stage.tokenSeconds = TOKEN_SECONDS;
   await stage.openTabs(Number(values.tabs));
-  report.transports = stage.visitors.map(({ transport }) => transport);
+  report.transports = stage.sites.map(({ transport }) => transport);
   await look();
   const [services, pages] = [Object.entries(SERVICE_FAULTS), Object.entries(PAGE_FAULTS)];
   while (minutes() < Number(values.minutes)) {

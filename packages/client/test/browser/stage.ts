@@ -1,17 +1,17 @@
 import { expect } from 'chai';
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import type { BrowserContext, Page } from 'playwright-core';
 import { Publisher } from '../../../../dist/src/broker/publisher.js';
 import { connectTransport, type RedisTransport } from '../../../../dist/src/broker/redis/redis-transport.js';
 import { TaskRepository } from '../../../../dist/src/repository/task-repository.js';
 import { eventually } from '../../../../dist/test/support/eventually.js';
 import { Instance } from '../../../../dist/test/support/instance.js';
 import { type PostgresServer, startPostgres } from '../../../../dist/test/support/postgres.js';
-import { findProgram } from '../../../../dist/test/support/programs.js';
 import { type RedisServer, startRedis } from '../../../../dist/test/support/redis.js';
 import { Scene } from '../../../../dist/test/support/scene.js';
-import { TcpProxy } from '../../../../dist/test/support/tcp-proxy.js';
+import { type ProxyMode, TcpProxy } from '../../../../dist/test/support/tcp-proxy.js';
 import { random } from '../../../../dist/test/support/writers.js';
 import { PageServer } from '../support/page-server.js';
+import { startChromium } from './chrome.js';
 import { Load } from './load.js';
 
 /** How the page of the newcomer reaches the service: what is written into it. */
@@ -28,11 +28,12 @@ const JOB = '1001';
 /** How long everything may take to come back after a fault, in milliseconds. */
 export const PATIENCE = { timeoutMs: 120_000, intervalMs: 100 };
 
-/** A visitor's browser, in which tabs of one transport are open. */
-export interface Visitor {
+/** The page over one transport, and the tabs in which it is open. */
+export interface Site {
   readonly transport: string;
   readonly pages: PageServer;
-  readonly context: BrowserContext;
+  /** Between the browser and the service: an address of its own, as browsers count connections by address. */
+  readonly proxy: TcpProxy;
   readonly tabs: Page[];
 }
 
@@ -46,18 +47,17 @@ export interface QuietPoint {
   readonly lateMs: number;
 }
 
-/** Everything that the page of the newcomer needs, in one place: the service, what it stands on, writers, browsers. */
+/** Everything that the page of the newcomer needs, in one place: the service, what it stands on, writers, a browser. */
 export class Stage {
   instance!: Instance;
   redis!: RedisServer;
   postgres!: PostgresServer;
-  /** Between the browsers and the service. */
-  proxy!: TcpProxy;
+  /** The browser. */
+  context!: BrowserContext;
   load!: Load;
-  readonly visitors: Visitor[] = [];
+  readonly sites: Site[] = [];
   private scene!: Scene;
   private transport!: RedisTransport;
-  private browser!: Browser;
   private env!: Record<string, string>;
   private marks = 0;
   /** What is stopped in the end, last first. */
@@ -81,22 +81,16 @@ export class Stage {
     };
     this.instance = await Instance.start({ env: this.env });
     this.started.push(() => this.instance.stop());
-    this.proxy = new TcpProxy({ port: this.instance.port });
-    await this.proxy.start();
-    this.started.push(() => this.proxy.stop());
     this.transport = await connectTransport({ url: this.redis.url });
     this.started.push(() => this.transport.close());
-    this.browser = await chromium.launch({
-      executablePath: findProgram('chromium')!,
-      args: ['--no-sandbox'],
-      ignoreDefaultArgs: ['--disable-back-forward-cache'],
-    });
-    this.started.push(() => this.browser.close());
+    const { context, stop } = await startChromium();
+    this.context = context;
+    this.started.push(stop);
     const repository = new TaskRepository(this.scene.db, new Publisher(this.transport));
     // The first task of the job is the one that marks quiet points.
     await repository.createTaskData({ job_id: JOB, task_definition_id: 1 });
     for (const [transport, source] of Object.entries(TRANSPORTS)) {
-      await this.openBrowser(transport, source);
+      await this.openSite(transport, source);
     }
     const { seed, rate } = this.options;
     const ports = { url: () => this.instance.url, scene: this.scene, repository, random: random(seed), rate };
@@ -112,24 +106,28 @@ export class Stage {
   }
 
   get tabs(): Page[] {
-    return this.visitors.flatMap(({ tabs }) => tabs);
+    return this.sites.flatMap(({ tabs }) => tabs);
   }
 
-  /** Opens tabs, by turns in each browser, until there are so many. */
+  /** Opens tabs, by turns of each site, until there are so many. */
   async openTabs(count: number): Promise<void> {
     for (let turn = 0; this.tabs.length < count; turn += 1) {
-      await this.openTab(this.visitors[turn % this.visitors.length]!);
+      await this.openTab(this.sites[turn % this.sites.length]!);
     }
   }
 
-  async openTab({ context, pages, tabs }: Visitor): Promise<Page> {
-    const tab = await context.newPage();
-    // As in a real window: who is not in front is hidden.
-    const session = await context.newCDPSession(tab);
-    await session.send('Emulation.setFocusEmulationEnabled', { enabled: false });
+  async openTab({ pages, tabs }: Site): Promise<Page> {
+    const tab = await this.context.newPage();
     tabs.push(tab);
     await tab.goto(pages.url, { waitUntil: 'commit' });
     return tab;
+  }
+
+  /** What the network does. */
+  network(mode: ProxyMode | 'cut'): void {
+    for (const { proxy } of this.sites) {
+      mode === 'cut' ? proxy.cut() : proxy.setMode(mode);
+    }
   }
 
   /** Kills the service and starts it again at its address. */
@@ -141,7 +139,7 @@ export class Stage {
 
   /** How long tokens of the pages live from now on, in seconds. */
   set tokenSeconds(seconds: number) {
-    for (const { pages } of this.visitors) {
+    for (const { pages } of this.sites) {
       pages.tokenSeconds = seconds;
     }
   }
@@ -163,9 +161,7 @@ export class Stage {
       for (;;) {
         const due = await this.mark();
         const since = performance.now();
-        const shown = await Promise.all(
-          this.visitors.flatMap((visitor) => visitor.tabs.map((tab) => see(visitor, tab, due))),
-        );
+        const shown = await Promise.all(this.sites.flatMap((site) => site.tabs.map((tab) => see(site, tab, due))));
         const lateMs = Math.round(performance.now() - since);
         // What an interrupted write leaves may be committed behind the mark.
         if ((await this.head()) === due.head) {
@@ -180,9 +176,12 @@ export class Stage {
     }
   }
 
-  private async openBrowser(transport: string, source: string | undefined): Promise<void> {
+  private async openSite(transport: string, source: string | undefined): Promise<void> {
+    const proxy = new TcpProxy({ port: this.instance.port });
+    await proxy.start();
+    this.started.push(() => proxy.stop());
     const pages = new PageServer({
-      url: `http://127.0.0.1:${this.proxy.port}`,
+      url: `http://127.0.0.1:${proxy.port}`,
       api: () => this.instance.url,
       key: this.scene.keys.get(USER)!,
       user: USER,
@@ -191,8 +190,7 @@ export class Stage {
     });
     await pages.start();
     this.started.push(() => pages.stop());
-    const context = await this.browser.newContext();
-    this.visitors.push({ transport, pages, context, tabs: [] });
+    this.sites.push({ transport, pages, proxy, tabs: [] });
   }
 
   /** Writes the mark, and reads the table as it is then. */
@@ -234,7 +232,7 @@ interface Due {
 }
 
 /** Reads a tab once it shows the mark, in one go. */
-async function see({ transport }: Visitor, tab: Page, { mark }: Due): Promise<{ transport: string; rows: string[] }> {
+async function see({ transport }: Site, tab: Page, { mark }: Due): Promise<{ transport: string; rows: string[] }> {
   let rows: string[] = [];
   await eventually(async () => {
     const { status, connection, lines } = await tab.evaluate(() => ({
