@@ -42,6 +42,8 @@ const report = {
   quietPoints: 0,
   rowsCompared: 0,
   wrongRows: 0,
+  /** Quiet points at which a tab did not become right in time. */
+  stuckTabs: 0,
   slowestMs: 0,
   rowsWritten: {} as Record<string, number>,
   failedWrites: 0,
@@ -49,14 +51,21 @@ const report = {
 };
 
 async function look(): Promise<void> {
-  const { rows, wrong, lateMs } = await stage.quietPoint();
   report.quietPoints += 1;
-  report.rowsCompared += rows;
-  report.wrongRows += wrong.length;
-  report.slowestMs = Math.max(report.slowestMs, lateMs);
-  say(`${wrong.length} of ${rows} rows wrong, shown after ${lateMs} ms`);
-  for (const row of wrong.slice(0, 20)) {
-    say(`  ${row}`);
+  try {
+    const { rows, wrong, lateMs } = await stage.quietPoint();
+    report.rowsCompared += rows;
+    report.wrongRows += wrong.length;
+    report.slowestMs = Math.max(report.slowestMs, lateMs);
+    say(`${wrong.length} of ${rows} rows wrong, shown after ${lateMs} ms`);
+    for (const row of wrong.slice(0, 20)) {
+      say(`  ${row}`);
+    }
+  } catch (error) {
+    // A tab that does not become right has no right row.
+    report.stuckTabs += 1;
+    say(String((error as Error).stack));
+    say(JSON.stringify(await stage.statuses().catch(String)));
   }
 }
 
@@ -82,14 +91,12 @@ try {
     }
   }
 } catch (error) {
-  // A tab that does not become right has no right row.
-  report.wrongRows += 1;
+  report.stuckTabs += 1;
   say(String((error as Error).stack));
-  say(JSON.stringify(await stage.statuses().catch(String)));
 }
 report.minutes = Number(minutes().toFixed(1));
 report.rowsWritten = stage.load?.written ?? {};
 report.failedWrites = stage.load?.failed ?? 0;
 process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
 await stage.stop().catch((error: unknown) => say(String(error)));
-process.exit(report.wrongRows > 0 ? 1 : 0);
+process.exit(report.wrongRows + report.stuckTabs > 0 ? 1 : 0);
