@@ -1,3 +1,4 @@
+import { BLANK_TASK } from '../../../../dist/test/support/rows.js';
 import type {
   Answer,
   Incoming,
@@ -99,7 +100,7 @@ export class SimServer {
     this.owners.set(`task:${task_id}`, user_id);
     this.jobs.set(task_id, jobId);
     const ids = { task_id, job_id: jobId, user_id };
-    this.commit('TASK_CREATED', ids, { ...NEW, task_definition_id: 1, is_imua: false, created_at: 'then' });
+    this.commit('TASK_CREATED', ids, { ...BLANK_TASK, task_definition_id: 1, is_imua: false, created_at: 'then' });
     return task_id;
   }
 
@@ -159,7 +160,7 @@ export class SimServer {
           rows.delete(event.data.task_id);
           continue;
         }
-        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? NEW), ...fields });
+        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? BLANK_TASK), ...fields });
       }
     }
     return [...rows.values()].sort((a, b) => Number(a['task_id']) - Number(b['task_id'])) as unknown as TaskRow[];
@@ -183,25 +184,6 @@ export class SimServer {
     }
   }
 }
-
-const NEW = {
-  task_number: null,
-  task_status: 'pending',
-  task_error: null,
-  task_opx_cost: null,
-  execution_timestamp: null,
-  execution_tx_hash: null,
-  proof_of_task: null,
-  task_performer_id: null,
-  task_attester_ids: null,
-  tp_signature: null,
-  ta_signature: null,
-  task_submission_tx_hash: null,
-  is_successful: null,
-  is_accepted: null,
-  tx_url: null,
-  converted_arguments: null,
-};
 
 const belongs = ({ data }: TaskEvent, room: string): boolean =>
   room === `job:${data.job_id}` || room === `task:${data.task_id}` || room === `user:${data.user_id}`;
