@@ -2,7 +2,7 @@ import type { RequestHandler, Router } from 'express';
 import { resource } from './resource.js';
 
 export interface DocumentRoutePorts {
-  /** Make the documents that describe the interfaces, and the page that shows them; each once, when somebody asks for it. */
+  /** Make the documents that describe the interfaces, and the page that shows them. Each is made once, at the first request. */
   readonly documents: {
     readonly openapi: () => object;
     readonly asyncapi: () => object;
@@ -14,7 +14,7 @@ export interface DocumentRoutePorts {
 const PAGE_POLICY =
   "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/** What machines and people read of the interfaces. They are no secret: everybody may. */
+/** Documents of the interfaces, for machines and for people. They are public. */
 export function documentRoutes(router: Router, { documents }: DocumentRoutePorts): void {
   resource(router, '/api/openapi.json', { get: serve('json', () => JSON.stringify(documents.openapi())) });
   resource(router, '/api/asyncapi.json', { get: serve('json', () => JSON.stringify(documents.asyncapi())) });
