@@ -432,4 +432,20 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['key?.spend(1);\n', '\n']],
     killedBy: { file: 'test/unit/meter.test.ts', title: 'gives all connections of a key one allowance' },
   },
+  // Requests: read to their end, and answered by whoever took them.
+  {
+    name: 'a refusal does not wait for the body',
+    file: 'src/http/answer-after-request.ts',
+    edits: [['if (hasBody(request)) {', 'if (hasBody(request) && request.complete) {']],
+    killedBy: {
+      file: 'test/unit/answer-after-request.test.ts',
+      title: 'waits for the end of its request: a body with',
+    },
+  },
+  {
+    name: 'a port is closed while somebody stands before it',
+    file: 'src/base/port.ts',
+    edits: [['let came = true;', 'let came = false;']],
+    killedBy: { file: 'test/unit/port.test.ts', title: 'is closed when everybody is in who stood before it' },
+  },
 ];
