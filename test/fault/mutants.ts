@@ -439,7 +439,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['if (hasBody(request)) {', 'if (hasBody(request) && request.complete) {']],
     killedBy: {
       file: 'test/unit/answer-after-request.test.ts',
-      title: 'waits for the end of its request: a body with',
+      title: 'waits for the end of its request, with a body of a length and one in pieces',
     },
   },
   {
