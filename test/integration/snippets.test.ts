@@ -41,7 +41,10 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'README.md: npm ci && npm start': '.ci/run, which does just that; test/integration/embedded-database.test.ts',
   'README.md: // or the client that does the rest': 'packages/client/test/react/hooks.test.ts',
   'README.md: npm run build': 'test/fault/faults.test.ts, the same program in small',
-  'docs/client.md: ': 'packages/client/test/docs/recipes.test.ts',
+  'docs/client.md: npm install': 'packages/client/test/package/tarball.test.ts',
+  'docs/client.md: npm run build': 'packages/client/test/browser/newcomer.test.ts, each fault once',
+  'docs/client.md: import': 'packages/client/test/docs/recipes.test.ts',
+  'docs/client.md: export async function tokenFor': 'packages/client/test/docs/recipes.test.ts',
   'docs/quickstart.md: ': 'test/cluster/quickstart.test.ts',
   'docs/guarantees.md: npm run build': 'test/fault/faults.test.ts, the same program in small',
   'docs/guarantees.md: npm run build && npm run build:client-tests':
