@@ -305,7 +305,7 @@ describeWith(['bash', 'curl'], 'the snippets of README and docs', function () {
     onEvent(event(5, { task_status: 'new' }));
     onEvent(event(5, { task_status: 'copy' }));
     expect([...rows]).to.deep.equal([[7, { task_status: 'new' }]]);
-    expect([position.get('job:1').seq, known.get(7), position.has('user:alice')]).to.deep.equal([5, 5, false]);
+    expect([position.get('job:1').seq, known.get('alice 7'), position.has('user:alice')]).to.deep.equal([5, 5, false]);
   });
 
   it('that are messages or answers: they are JSON, and whole messages are as the document of the messages says', () => {
