@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { domainToASCII } from 'node:url';
 import { TaskwireError } from '../protocol/errors.js';
 
 /** Lets a request pass or throws ORIGIN_NOT_ALLOWED. */
@@ -15,7 +16,7 @@ interface Origin {
 const OWN_PORTS: Readonly<Record<string, string>> = { http: '80', https: '443' };
 
 /**
- * Checks the origin of what a browser sends. A request without an `Origin` does not come from another site's page and passes.
+ * Checks the origin of a browser's request. A request without an `Origin` passes: it does not come from another site's page.
  *
  *     https://app.example.com   this one
  *     https://*.example.com     every name below example.com, but not example.com itself
@@ -44,7 +45,8 @@ export function originCheck(allowed: readonly string[]): CheckOrigin {
 }
 
 /**
- * Browsers write scheme and host in lower case and leave out the scheme's own port; people who configure may not.
+ * Browsers write scheme and host in lower case, names such as `münchen.example` in their ASCII form, and leave out the
+ * scheme's own port; people who configure may not.
  * `URL` does not serve here: it says `null` for the origins of apps.
  */
 function partsOf(text: string): Origin | undefined {
@@ -54,7 +56,8 @@ function partsOf(text: string): Origin | undefined {
   }
   const scheme = match[1]!.toLowerCase();
   const port = match[3] ?? '';
-  return { scheme, host: match[2]!.toLowerCase(), port: port === OWN_PORTS[scheme] ? '' : port };
+  const host = match[2]!.toLowerCase();
+  return { scheme, host: domainToASCII(host) || host, port: port === OWN_PORTS[scheme] ? '' : port };
 }
 
 function matches(origin: Origin, pattern: Origin): boolean {
@@ -64,5 +67,5 @@ function matches(origin: Origin, pattern: Origin): boolean {
   return host && origin.scheme === pattern.scheme && (pattern.port === '*' || origin.port === pattern.port);
 }
 
-/** What a request says of itself, fit to stand in an answer. */
+/** A text of the request that is safe to repeat in an answer. */
 const printable = (text: string): string => (/^[\x21-\x7e]{1,128}$/.test(text) ? text : 'it');

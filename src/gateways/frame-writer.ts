@@ -1,3 +1,5 @@
+import { TurnBatch } from '../base/turn-batch.js';
+
 /** One connection, as the writer sees it. */
 export interface FrameSink {
   /** Where the connection stands among the frames of this turn; the writer's own. */
@@ -25,23 +27,23 @@ const newRoot = (): FrameChain => ({
 });
 
 /**
- * Collects the frames of one turn of the event loop and gives each connection one write: the system call is what a
- * delivery costs. Connections that get the same frames share the bytes, so a room of thousands joins them once.
+ * Collects the frames of one turn of the event loop, so that each connection gets one write: the system call is the main
+ * cost of a delivery. Connections with the same frames share the bytes, so for a room of thousands they are joined once.
  */
 export class FrameWriter {
   private root = newRoot();
-  private sinks: FrameSink[] = [];
-  private scheduled = false;
+  private readonly sinks = new TurnBatch<FrameSink>((sinks) => {
+    this.root = newRoot();
+    for (const sink of sinks) {
+      this.flush(sink);
+    }
+  });
 
   add(sink: FrameSink, frame: Buffer): void {
     let parent = sink.pending;
     if (parent === undefined) {
       parent = this.root;
-      this.sinks.push(sink);
-      if (!this.scheduled) {
-        this.scheduled = true;
-        setImmediate(this.flushAll);
-      }
+      this.sinks.add(sink);
     }
     let { next } = parent;
     if (next === undefined || next.frame !== frame) {
@@ -51,7 +53,7 @@ export class FrameWriter {
     sink.pending = next;
   }
 
-  /** Writes what a connection was given in this turn, now: something else follows it on another way. */
+  /** Writes the frames of a connection now: something else follows that does not pass through the writer. */
   flush(sink: FrameSink): void {
     const chain = sink.pending;
     if (chain !== undefined) {
@@ -59,16 +61,6 @@ export class FrameWriter {
       sink.writeFrames(joined(chain));
     }
   }
-
-  private readonly flushAll = (): void => {
-    const { sinks } = this;
-    this.sinks = [];
-    this.root = newRoot();
-    this.scheduled = false;
-    for (const sink of sinks) {
-      this.flush(sink);
-    }
-  };
 }
 
 function joined(chain: FrameChain): Buffer {

@@ -2,11 +2,11 @@ import type { RequestHandler, Router } from 'express';
 import { resource } from './resource.js';
 
 export interface DocumentRoutePorts {
-  /** Make the documents that describe the interfaces; each is made once, when somebody asks for it. */
+  /** Make the documents that describe the interfaces. Each is made once, at the first request. */
   readonly documents: { readonly openapi: () => object; readonly asyncapi: () => object };
 }
 
-/** What machines read of the interfaces. They are no secret: everybody may. */
+/** Machine-readable documents of the interfaces. They are public. */
 export function documentRoutes(router: Router, { documents }: DocumentRoutePorts): void {
   resource(router, '/api/openapi.json', { get: serve(documents.openapi) });
   resource(router, '/api/asyncapi.json', { get: serve(documents.asyncapi) });

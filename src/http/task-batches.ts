@@ -1,23 +1,21 @@
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
+import type { BatchOutcome } from '../repository/batch-writes.js';
 import type { CreateTaskInput } from '../repository/inputs.js';
-import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
+import { jobIdInput, MAX_BATCH, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { TaskReader } from '../repository/task-reader.js';
-import type { BatchOutcome, TaskRepository, WriteOptions } from '../repository/task-repository.js';
+import type { TaskRepository, WriteOptions } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
-/** What tasks are written with. */
+/** What the routes that write tasks need. */
 export interface TaskWritePorts {
   readonly tasks: TaskRepository;
   readonly reader: TaskReader;
   readonly queues: Pick<RestQueues, 'writes'>;
 }
-
-/** Items of one request. */
-export const MAX_ITEMS = 500;
 
 /**
  * Creates a task per item. The items of one owner are one statement and one commit, in their order.
@@ -62,7 +60,7 @@ export function updateTasks(
 }
 
 /** The items of a batch beyond the first, each of which counts as a request; a batch that is refused as a whole has none. */
-export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_ITEMS ? 0 : Math.max(0, length - 1));
+export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_BATCH ? 0 : Math.max(0, length - 1));
 
 type Item = Readonly<Record<string, unknown>>;
 
@@ -77,8 +75,8 @@ interface BatchPorts {
 }
 
 async function batch(body: readonly unknown[], status: number, ports: BatchPorts): Promise<Answer> {
-  if (body.length === 0 || body.length > MAX_ITEMS) {
-    throw new TaskwireError('INVALID_REQUEST', { message: `The body must have 1 to ${MAX_ITEMS} items` });
+  if (body.length === 0 || body.length > MAX_BATCH) {
+    throw new TaskwireError('INVALID_REQUEST', { message: `The body must have 1 to ${MAX_BATCH} items` });
   }
   const outcomes: BatchOutcome[] = [];
   const known: Array<{ index: number; item: Item; id: string }> = [];
@@ -95,18 +93,21 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   const owners = await ports.ownersOf([...new Set(known.map(({ id }) => id))]);
   const groups = new Map<string, typeof known>();
   for (const entry of known) {
-    const owner = owners.get(entry.id);
-    if (owner === undefined || !mayAccess(identity, owner)) {
+    const found = owners.get(entry.id);
+    const sees = found !== undefined && mayAccess(identity, found);
+    // What is not there any more may have been written before, under the same key; among one's own it is not found.
+    const owner = sees ? found : identity.owner;
+    if (!sees && entry.item['idempotency_key'] === undefined) {
       outcomes[entry.index] = new TaskwireError(denied);
     } else if (!groups.get(owner)?.push(entry)) {
       groups.set(owner, [entry]);
     }
   }
-  // One after the other: a request holds one connection to the database, whatever is in it.
+  // One after the other, so that a request uses one connection to the database at a time.
   let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
     const items = entries.map(({ item }) => item);
-    // A stream whose queue is full keeps the items of the other streams from nothing.
+    // When the queue of one stream is full, the items of other streams are still written.
     const written =
       unavailable === undefined
         ? await ports.write(owner, items).catch((error) => items.map(() => toTaskwireError(error)))
@@ -115,7 +116,9 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
       (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
     for (const [place, { index }] of entries.entries()) {
-      outcomes[index] = written[place] ?? unavailable!;
+      const outcome = written[place] ?? unavailable!;
+      const gone = outcome instanceof TaskwireError && outcome.code === 'NOT_FOUND';
+      outcomes[index] = gone ? new TaskwireError(denied) : outcome;
     }
   }
   return answer(outcomes, status);
@@ -135,7 +138,7 @@ function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
   };
 }
 
-/** Keys of one owner are not another's. */
+/** The same idempotency key of two owners is two keys. */
 export const optionsOf = ({ owner }: Identity, key: string | undefined): WriteOptions => ({
   idempotencyKey: key === undefined ? undefined : scoped(owner, key),
 });

@@ -21,7 +21,7 @@ export interface Session {
    * Nothing is called after `close`.
    */
   handle(type: string, data: unknown, reply: Reply): void;
-  /** The client does not keep up: the events of its rooms wait elsewhere until it has taken what waits for it. */
+  /** The client does not keep up: events of its rooms are held back until it has read what waits for it. */
   fallBehind(): void;
   close(): void;
 }
@@ -37,6 +37,8 @@ export interface SessionPorts extends CredentialPorts {
   readonly logger?: Pick<Logger, 'debug'>;
 }
 
+/** Messages of one connection that may wait for the answer to an AUTH. */
+const MAX_WAITING = 256;
 /** Connections that look rooms up and join them at a time. */
 const JOIN_CONCURRENCY = 16;
 
@@ -80,8 +82,9 @@ function assertNoData(data: unknown): void {
 
 class HubSession implements Session {
   private closed = false;
-  /** An AUTH under way: what comes after it waits until it is known who asks. */
-  private renewing: Promise<void> | undefined;
+  /** An AUTH is under way: messages behind it wait until it is answered. */
+  private renewing = false;
+  private readonly waiting: Array<() => void> = [];
 
   constructor(
     private readonly client: HubClient,
@@ -96,14 +99,17 @@ class HubSession implements Session {
         reply(outcome);
       }
     };
-    this.takeInTurn(type, data, answer);
-  }
-
-  private takeInTurn(type: string, data: unknown, answer: Reply): void {
-    if (this.renewing === undefined) {
+    if (!this.renewing) {
       this.take(type, data, answer);
+    } else if (this.waiting.length < MAX_WAITING) {
+      this.waiting.push(() => this.take(type, data, answer));
     } else {
-      void this.renewing.then(() => this.takeInTurn(type, data, answer));
+      answer(
+        new TaskwireError('RATE_LIMIT_EXCEEDED', {
+          message: 'Too many messages wait behind AUTH; send more when it is answered',
+          retryAfterMs: 1_000,
+        }),
+      );
     }
   }
 
@@ -124,7 +130,7 @@ class HubSession implements Session {
           answer({ type: 'PONG', data: { positions: this.client.positions() } });
           break;
         case 'AUTH':
-          this.renew(data, answer);
+          void this.renew(data, answer);
           break;
         default:
           throw unknownType(type);
@@ -140,24 +146,32 @@ class HubSession implements Session {
 
   close(): void {
     this.closed = true;
+    this.waiting.length = 0;
     this.credentials.end();
     this.rooms.close();
     this.client.close();
   }
 
-  private renew(data: unknown, reply: Reply): void {
-    const renewing = this.rooms
-      .done()
-      .then(() => this.credentials.renew(data, () => this.client.rooms))
-      .then(reply, (error) => reply(toTaskwireError(error)))
-      .finally(() => {
-        if (this.renewing === renewing) {
-          this.renewing = undefined;
-        }
-      });
-    this.renewing = renewing;
+  private async renew(data: unknown, reply: Reply): Promise<void> {
+    this.renewing = true;
+    try {
+      await this.rooms.done();
+      reply(await this.credentials.renew(data, () => this.client.rooms));
+    } catch (error) {
+      reply(toTaskwireError(error));
+    }
+    this.renewing = false;
+    // One of them may be another AUTH, for which the rest waits again.
+    while (!this.renewing && this.waiting.length > 0) {
+      this.waiting.shift()!();
+    }
   }
 
+  /**
+   * The way of a SUBSCRIBE: `requests.ts` reads it, `room-requests.ts` puts it in order and has the rooms looked up, and
+   * `hub-client.ts` joins them to the owner's stream. `catch-up.ts` sends what came after `since`, or a snapshot, and
+   * answers in the turn in which the room goes live.
+   */
   private subscribe(data: unknown, reply: Reply): void {
     const { requests, single } = parseSubscription(data, this.limits.MAX_ROOMS_PER_CONNECTION);
     if (single) {

@@ -1,26 +1,8 @@
 import type { Position } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
 import { decodeStreamMessage } from '../protocol/stream-message.js';
 import type { EventPage, HubEvent } from './message.js';
 import { Ring, type RingBudget } from './ring.js';
-
-/** Who is given a stream's events, as the stream sees it. */
-export interface Member {
-  /**
-   * Takes an event that has just become the stream's last one.
-   * @param delivery numbers the event: who sits in several of its rooms is offered it several times
-   * @returns whether it was sent
-   */
-  offer(event: HubEvent, delivery: number): boolean;
-  /** What it has seen is not a beginning of the log any more; it has to subscribe again. */
-  reset(): void;
-}
-
-/** A room with members on this worker. */
-interface RoomMembers {
-  readonly room: Room;
-  readonly members: Set<Member>;
-}
+import { type Member, RoomMembers } from './room-members.js';
 
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
@@ -40,17 +22,17 @@ export interface StreamCounters {
   duplicates: number;
   /** Gaps that the broker did not close by itself. */
   repairs: number;
-  /** Events that nobody publishes, so that they were looked for in the log. */
+  /** Events that nobody publishes: they were read from the log. */
   captured: number;
   resets: number;
 }
 
-/** Messages ahead of a gap that are kept; the log has them all, so one more is simply not kept. */
+/** Most messages ahead of a gap that are kept. Further ones are read from the log later. */
 const MAX_EARLY = 1_000;
 
-/** How long a gap may close by itself: publishers of one stream race each other by about a round trip. */
+/** How long a gap may close by itself, in milliseconds: messages of two publishers may arrive in the wrong order. */
 const GAP_PATIENCE_MS = 10;
-/** How long the broker may be behind the log before what it has not brought counts as lost. */
+/** How long a message may come later than its event is in the log, in milliseconds. Then it counts as lost. */
 const LOG_PATIENCE_MS = 50;
 
 /**
@@ -61,12 +43,14 @@ const LOG_PATIENCE_MS = 50;
  */
 export class Stream {
   readonly ring: Ring;
+  /** Who is in which of its rooms. */
+  readonly rooms = new RoomMembers();
   /** Resolves when the stream is in order, rejects when it could not be started. */
   readonly ready: Promise<void>;
 
   /** Everybody who is in one of its rooms or on the way into one. */
   private readonly members = new Set<Member>();
-  /** Since when nobody is interested; whoever asks has the clock. */
+  /** Since when it has no members, by the caller's clock. */
   private idleSince: number | undefined;
   private lastSeq = 0;
   private epochNow = '';
@@ -77,11 +61,6 @@ export class Stream {
   private patience: NodeJS.Timeout | undefined;
   private repairing = false;
   private stopped = false;
-  private deliveryNumber = 0;
-
-  private everything: RoomMembers | undefined;
-  private readonly jobs = new Map<string, RoomMembers>();
-  private readonly tasks = new Map<string, RoomMembers>();
 
   constructor(
     readonly userId: string,
@@ -90,7 +69,7 @@ export class Stream {
   ) {
     this.ring = new Ring(limits.ringEvents, limits.ringBudget);
     this.ready = ports.open(this).then((head) => this.start(head));
-    // Whoever joins waits for it and is told; here nobody does.
+    // Those who join wait for it and handle the error.
     this.ready.catch(() => {});
   }
 
@@ -157,7 +136,7 @@ export class Stream {
   }
 
   /**
-   * How long nobody has been interested, as far as was asked here: the first question begins the count.
+   * How long it has had no members, counted from the first call that found none.
    * @param now by a clock that never steps, in milliseconds
    */
   idleFor(now: number): number {
@@ -168,59 +147,12 @@ export class Stream {
     return now - this.idleSince;
   }
 
-  join(room: Room, member: Member): void {
-    if (room.kind === 'user') {
-      this.everything ??= { room, members: new Set() };
-      this.everything.members.add(member);
-      return;
-    }
-    const map = room.kind === 'job' ? this.jobs : this.tasks;
-    let entry = map.get(room.id);
-    if (entry === undefined) {
-      entry = { room, members: new Set() };
-      map.set(room.id, entry);
-    }
-    entry.members.add(member);
-  }
-
-  /** Leaves a room. One that nobody is in is forgotten. */
-  leave(room: Room, member: Member): void {
-    if (room.kind === 'user') {
-      this.everything?.members.delete(member);
-      if (this.everything?.members.size === 0) {
-        this.everything = undefined;
-      }
-      return;
-    }
-    const map = room.kind === 'job' ? this.jobs : this.tasks;
-    const entry = map.get(room.id);
-    entry?.members.delete(member);
-    if (entry?.members.size === 0) {
-      map.delete(room.id);
-    }
-  }
-
-  /** The rooms that somebody is in, and how many. */
-  *rooms(): Iterable<readonly [name: string, members: number]> {
-    for (const { room, members } of this.entries()) {
-      yield [room.name, members.size];
-    }
-  }
-
-  private *entries(): Iterable<RoomMembers> {
-    if (this.everything !== undefined) {
-      yield this.everything;
-    }
-    yield* this.jobs.values();
-    yield* this.tasks.values();
-  }
-
   private accept(events: readonly HubEvent[]): void {
     for (const event of events) {
       if (!this.started) {
         this.keepEarly(event);
       } else if (event.epoch !== this.epoch) {
-        // Another epoch means another database or a restored one; the heads will tell at the next reconcile.
+        // Another epoch means another database, or a restored one. The next reconcile finds out.
         this.ports.counters.duplicates += 1;
       } else if (event.seq === this.last + 1) {
         this.deliver(event);
@@ -242,7 +174,7 @@ export class Stream {
     if (this.patience === undefined) {
       const late = this.highest;
       this.patience = setTimeout(() => {
-        // What came while this process was held up is taken first.
+        // When this process was held up, the missing messages may have arrived: they are read first.
         setImmediate(() => {
           this.patience = undefined;
           void this.repair(late);
@@ -280,25 +212,12 @@ export class Stream {
     if (event.unpublished === true) {
       counters.captured += 1;
     }
-    this.deliveryNumber += 1;
-    const number = this.deliveryNumber;
-    let deliveries = 0;
-    for (const entry of [this.everything, this.jobs.get(event.jobId), this.tasks.get(event.taskId)]) {
-      if (entry === undefined) {
-        continue;
-      }
-      for (const member of entry.members) {
-        if (member.offer(event, number)) {
-          deliveries += 1;
-        }
-      }
-    }
-    counters.deliveries += deliveries;
+    counters.deliveries += this.rooms.offer(event);
   }
 
   /**
    * Reads the log from `last` on until nothing that is known to exist is missing, or is only on its way.
-   * @param late up to where an event that the broker has not brought is lost; a later one gets its time
+   * @param late up to this `seq`, an event without a message counts as lost; a later message may still come
    */
   private async repair(late: number): Promise<void> {
     if (this.repairing || this.stopped) {
@@ -321,7 +240,7 @@ export class Stream {
         }
         awaits = this.take(page.events, late);
         if (!awaits && this.last === before && page.complete) {
-          // What was said to exist does not: a head of another database.
+          // The log does not have what `highest` promised: that was the head of another database.
           this.highest = this.last;
         }
       }

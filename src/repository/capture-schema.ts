@@ -1,3 +1,6 @@
+import { CHECKS, MAKE_STREAM, TELL_TRUNCATION } from './capture-bounds.js';
+import { NEW_EPOCH } from './users.js';
+
 /*
  * Capture: every writer of `tasks` is heard, whoever it is.
  *
@@ -104,6 +107,8 @@ BEGIN
   END IF;
   event := taskwire_difference(change.old, task.said);
   IF event.type IS NOT NULL THEN
+    PERFORM taskwire_check_told(
+      ARRAY[octet_length(event.said::text), change.task_id], taskwire_unheard(change.task_id, task.job_id));
     UPDATE event_streams SET seq = seq + 1 WHERE user_id = task.user_id RETURNING seq INTO place;
     IF place IS NULL THEN
       RETURN false;
@@ -128,6 +133,8 @@ DECLARE
   owners text[];
   held bigint;
   told text[];
+  largest bigint[];
+  unheard text;
 BEGIN
   PERFORM set_config('taskwire.noted', '', true);
   IF taskwire_tell_one(this_tx) THEN
@@ -143,7 +150,7 @@ BEGIN
   GET DIAGNOSTICS held = ROW_COUNT;
   IF held < cardinality(owners) THEN
     INSERT INTO event_streams (user_id, epoch)
-    SELECT u, substr(replace(gen_random_uuid()::text, '-', ''), 1, 12) FROM unnest(owners) u ORDER BY u
+    SELECT u, ${NEW_EPOCH} FROM unnest(owners) u ORDER BY u
     ON CONFLICT DO NOTHING;
   END IF;
 
@@ -184,9 +191,10 @@ BEGIN
     INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at, published)
     SELECT e.user_id, stream.seq + e.place, e.job_id, e.task_id, e.type, e.said, now_at.time, false
     FROM event e JOIN stream ON stream.user_id = e.user_id, (SELECT clock_timestamp() AS time OFFSET 0) now_at
-    RETURNING user_id
+    RETURNING user_id, ARRAY[octet_length(changes::text), task_id] AS size, taskwire_unheard(task_id, job_id) AS unheard
   )
-  SELECT array_agg(DISTINCT user_id) INTO told FROM logged;
+  SELECT array_agg(DISTINCT l.user_id), max(l.size), max(l.unheard) INTO told, largest, unheard FROM logged l;
+  PERFORM taskwire_check_told(largest, unheard);
 
   IF told IS NOT NULL AND current_setting('taskwire.notify', true) IS DISTINCT FROM 'off' THEN
     PERFORM pg_notify(taskwire_channel(), CASE WHEN cardinality(told) > 100 THEN '' ELSE u END)
@@ -200,21 +208,14 @@ BEGIN
   RETURN NULL;
 END $$`;
 
-/** A user that appears by SQL has a stream. */
-const MAKE_STREAM = `CREATE FUNCTION taskwire_make_stream() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-  INSERT INTO event_streams (user_id, epoch)
-  VALUES (NEW.user_id, substr(replace(gen_random_uuid()::text, '-', ''), 1, 12)) ON CONFLICT DO NOTHING;
-  RETURN NULL;
-END $$`;
-
 /** What the functions need of their surroundings, whoever calls them. */
 const SETTLE = `DO $$
 DECLARE
   path text := format('pg_catalog, %I, pg_temp', current_schema());
   name text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['note_change()', 'tell_changes()', 'tell_at_commit()', 'make_stream()', 'channel()'] LOOP
+  FOREACH name IN ARRAY ARRAY['note_change()', 'tell_changes()', 'tell_at_commit()', 'tell_truncation()', 'make_stream()',
+    'channel()'] LOOP
     EXECUTE format('ALTER FUNCTION taskwire_%s SET search_path = %s', name, path);
   END LOOP;
   ALTER FUNCTION taskwire_note_change() SET extra_float_digits = 1;
@@ -237,10 +238,15 @@ const trigger = (name: string, operation: string, when: string): string =>
   `CREATE TRIGGER ${name} AFTER ${operation} ON tasks FOR EACH ROW WHEN (${when}) EXECUTE FUNCTION taskwire_note_change()`;
 
 /** Triggers of `tasks` by which other writers are heard. */
-export const CAPTURE_TRIGGERS = ['taskwire_inserted', 'taskwire_updated', 'taskwire_deleted'] as const;
+export const CAPTURE_TRIGGERS = [
+  'taskwire_inserted',
+  'taskwire_updated',
+  'taskwire_deleted',
+  'taskwire_truncated',
+] as const;
 const [INSERTED, UPDATED, DELETED] = CAPTURE_TRIGGERS;
 
-/** The step of the schema. It has been released: a correction is a further step. */
+/** The step of the schema. Once it is released, a correction is a further step. */
 export const CAPTURE_STEP = {
   up: [
     'ALTER TABLE tasks ADD COLUMN write_mark bigint NOT NULL DEFAULT 0',
@@ -261,9 +267,11 @@ export const CAPTURE_STEP = {
     CHANNEL,
     NOTE,
     DIFFERENCE,
+    ...CHECKS,
     TELL_ONE,
     TELL,
     TELL_AT_COMMIT,
+    TELL_TRUNCATION,
     MAKE_STREAM,
     SETTLE,
     `CREATE CONSTRAINT TRIGGER taskwire_tell AFTER INSERT ON task_changes DEFERRABLE INITIALLY DEFERRED
@@ -273,15 +281,19 @@ export const CAPTURE_STEP = {
     trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`),
     // A deleted row has no new mark; the repository says beforehand which task it deletes.
     trigger(DELETED, 'DELETE', `current_setting('taskwire.deleting', true) IS DISTINCT FROM OLD.task_id::text`),
+    `CREATE TRIGGER taskwire_truncated AFTER TRUNCATE ON tasks FOR EACH STATEMENT
+     EXECUTE FUNCTION taskwire_tell_truncation()`,
     `INSERT INTO event_streams (user_id, epoch)
-     SELECT user_id, substr(replace(gen_random_uuid()::text, '-', ''), 1, 12) FROM users ON CONFLICT DO NOTHING`,
+     SELECT user_id, ${NEW_EPOCH} FROM users ON CONFLICT DO NOTHING`,
   ],
   down: [
     ...CAPTURE_TRIGGERS.map((name) => `DROP TRIGGER ${name} ON tasks`),
     'DROP TRIGGER taskwire_made ON users',
     'DROP TABLE task_changes',
     'DROP FUNCTION taskwire_note_change(), taskwire_tell_at_commit(), taskwire_tell_changes(), taskwire_make_stream()',
-    'DROP FUNCTION taskwire_tell_one(bigint), taskwire_difference(jsonb, jsonb), taskwire_channel(), taskwire_row(tasks)',
+    'DROP FUNCTION taskwire_tell_one(bigint), taskwire_tell_truncation(), taskwire_check_told(bigint[], text)',
+    'DROP FUNCTION taskwire_unheard(bigint, numeric), taskwire_difference(jsonb, jsonb)',
+    'DROP FUNCTION taskwire_channel(), taskwire_row(tasks)',
     'ALTER TABLE task_events DROP COLUMN published',
     'ALTER TABLE tasks DROP COLUMN write_mark',
   ],

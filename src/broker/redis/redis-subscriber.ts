@@ -6,9 +6,9 @@ import { leave } from './redis-client.js';
 import { SILENT } from './redis-faults.js';
 
 export interface SubscriberOptions {
-  /** Channels of the cluster's node alone (SSUBSCRIBE), in place of channels of the whole server. */
+  /** Whether to use sharded channels of a cluster's node (SSUBSCRIBE). */
   readonly sharded: boolean;
-  /** How long a server that has refused something is not asked again at first, in milliseconds; it doubles each time. */
+  /** First pause after a refusal, in milliseconds. It doubles with each further one. */
   readonly refusedMs: number;
   readonly publish: (channel: string) => Promise<unknown>;
   /** The cause of a failed publish, when there is more to know than its error says. */
@@ -16,49 +16,49 @@ export interface SubscriberOptions {
   readonly onMessage: (channel: string, message: Buffer) => void;
   /** Told whenever `fault` changes. */
   readonly onChange: () => void;
-  /** The server does not answer on a connection that looks well. */
+  /** The connection is open, but the server does not answer. */
   readonly onSilent: () => void;
   readonly logger: Pick<Logger, 'debug'>;
 }
 
 /** Channels of one SUBSCRIBE after a reconnect. */
 const CHUNK = 1_000;
-/** A connection on which so many beats in a row are not heard is silent. */
+/** A connection is silent when so many heartbeats in a row were not heard on it. */
 const UNHEARD_BEATS = 3;
-/** A server that goes on refusing is asked again so often, in milliseconds. */
+/** Longest pause before a server that goes on refusing is asked again, in milliseconds. */
 const MAX_REFUSED_MS = 30_000;
 /** Redis has ended subscriptions of slots that another node has now. */
 const MOVED: Fault = { code: 'SLOTS_MOVED', reason: 'slots of the cluster have moved to another node' };
 
 /**
- * One connection that listens on channels. It puts them all in place again when it is new, hears itself, and asks a server
- * that refuses ever more rarely.
+ * One connection that listens on channels. After a reconnect it subscribes to all of them again. It publishes heartbeats to
+ * itself, so that it notices a dead connection. A server that refuses is asked again after ever longer pauses.
  */
 export class RedisSubscriber {
-  /** Why it does not hear everything; undefined when it does. */
+  /** Why messages may be missed; undefined when none are. */
   fault: Fault | undefined = CONNECTING;
   private names = new Set<string>();
   private readonly trouble: ConnectionTrouble;
-  /** Beats in a row that were not heard. */
+  /** Heartbeats in a row that did not come back. */
   private unheard = 0;
   private publishError: unknown;
-  /** Times in a row that the server has answered, and refused what this needs. */
+  /** Refusals in a row. */
   private refusals = 0;
-  /** Until it is asked again. */
-  private pardon: NodeJS.Timeout | undefined;
-  /** Counts attempts to put the channels in place: a later one makes those before it worthless. */
+  /** Runs out when the server is asked again. */
+  private retry: NodeJS.Timeout | undefined;
+  /** Number of the latest attempt to subscribe to all channels. What an earlier one brings is ignored. */
   private attempt = 0;
   private stopped = false;
 
   constructor(
     private readonly client: Redis,
-    /** A channel of its own, on which it hears itself. */
+    /** The channel of its heartbeats. */
     public heartbeat: string,
     private readonly options: SubscriberOptions,
   ) {
     this.trouble = new ConnectionTrouble(client, () => {
       // The next connection asks by itself.
-      this.endPardon();
+      this.stopRetry();
       this.attempt += 1;
       this.change(this.trouble.fault);
     });
@@ -86,7 +86,7 @@ export class RedisSubscriber {
   async add(name: string): Promise<void> {
     this.names.add(name);
     if (this.client.status === 'ready') {
-      // When this fails, all channels are put in place again: by the reconnect, or when the server is asked anew.
+      // When this fails, all channels are subscribed to again: by the reconnect, or by the next attempt after a refusal.
       await this.listen([name]).catch((error: unknown) => this.failed(error));
     }
   }
@@ -100,25 +100,25 @@ export class RedisSubscriber {
     }
   }
 
-  /** Listens to these channels and no others, with this one to hear itself; what it no longer has to hear is not left. */
+  /** Subscribes to exactly these channels, and to this one for heartbeats. It does not unsubscribe from others. */
   async assign(names: Set<string>, heartbeat: string): Promise<void> {
     this.names = names;
     this.heartbeat = heartbeat;
     if (this.client.status === 'ready') {
-      this.endPardon();
+      this.stopRetry();
       this.change(MOVED);
       await this.restore();
     }
   }
 
-  /** Whether it listens to exactly these. */
+  /** Whether it is subscribed to exactly these. */
   hears(names: ReadonlySet<string>, heartbeat: string): boolean {
     return (
       this.heartbeat === heartbeat && names.size === this.names.size && [...names].every((name) => this.names.has(name))
     );
   }
 
-  /** Puts all channels in place on a new connection, or once more on the present one. */
+  /** Subscribes to all channels, on a new connection or again on the present one. */
   async restore(): Promise<void> {
     this.attempt += 1;
     const { attempt } = this;
@@ -141,7 +141,7 @@ export class RedisSubscriber {
     }
   }
 
-  /** Hears itself: a connection that is open and silent looks well from everywhere else. */
+  /** Sends a heartbeat to itself. Nothing else shows that an open connection is dead. */
   beat(): void {
     this.options.publish(this.heartbeat).then(
       () => {
@@ -154,7 +154,7 @@ export class RedisSubscriber {
         }
       },
     );
-    // Beats are counted, not time: a process that was held up has not heard its beats yet.
+    // Heartbeats are counted, not time: a process that was held up has not read its heartbeats yet.
     this.unheard += 1;
     if (this.fault === undefined && this.unheard > UNHEARD_BEATS) {
       this.change(this.publishError === undefined ? SILENT : this.options.explain(this.publishError));
@@ -171,7 +171,7 @@ export class RedisSubscriber {
 
   stop(): void {
     this.stopped = true;
-    this.endPardon();
+    this.stopRetry();
     this.client.disconnect();
   }
 
@@ -187,7 +187,7 @@ export class RedisSubscriber {
     }
   }
 
-  /** What this needs was not done: the connection is not to be trusted, or the server does not want to. */
+  /** A command failed. The server refused it: ask again later. Anything else: the connection is bad, make a new one. */
   private failed(error: unknown): void {
     if (this.stopped) {
       return;
@@ -200,12 +200,12 @@ export class RedisSubscriber {
       return;
     }
     // Another connection would be refused as well.
-    if (this.pardon === undefined) {
+    if (this.retry === undefined) {
       const retryMs = Math.min(MAX_REFUSED_MS, this.options.refusedMs * 2 ** this.refusals);
       this.refusals += 1;
       this.options.logger.debug('redis refuses, and is asked again', { ...fault, retryMs });
-      this.pardon = setTimeout(() => {
-        this.pardon = undefined;
+      this.retry = setTimeout(() => {
+        this.retry = undefined;
         if (this.client.status === 'ready') {
           void this.restore();
         }
@@ -220,8 +220,8 @@ export class RedisSubscriber {
     }
   }
 
-  private endPardon(): void {
-    clearTimeout(this.pardon);
-    this.pardon = undefined;
+  private stopRetry(): void {
+    clearTimeout(this.retry);
+    this.retry = undefined;
   }
 }

@@ -16,7 +16,8 @@ const attack: Attack = {
       connections: 20,
     }),
   verify({ opened, bytes, closes }) {
-    expect(closes).to.have.property('1006');
+    // Cut off for what it sends, or closed since nobody came into the namespace: both come after ten seconds.
+    expect(closes).to.have.any.keys('1005', '1006');
     expect(bytes).to.be.below(opened * BYTES_PER_SOCKET);
   },
 };
