@@ -343,8 +343,8 @@ export const MUTANTS: readonly Mutant[] = [
       ],
     ],
     killedBy: {
-      file: 'test/contract/repository.test.ts',
-      test: 'keep the stream gapless and true among single writes',
+      file: 'test/integration/repository-postgres.test.ts',
+      title: 'tells once of a write by a transaction that began before the one whose row it found',
     },
   },
   {
