@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import { CONFIRM, unsentBytes } from '../base/unsent.js';
 import type { Approach } from '../door/approach.js';
 import type { Admit } from '../door/door.js';
 import { chooseProtocol } from '../door/subprotocols.js';
@@ -19,7 +20,6 @@ import { plainFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
 import { CLOSE_MS, MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
-import { CONFIRM, unsentBytes } from './unsent.js';
 import { refuseUpgrade } from './upgrade.js';
 
 export interface WebsocketGatewayOptions {

@@ -13,9 +13,10 @@ export function documentRoutes(router: Router, { documents }: DocumentRoutePorts
 }
 
 function serve(make: () => object): RequestHandler {
-  let text: string | undefined;
+  // One for all: what somebody does not read costs no memory of its own.
+  let bytes: Buffer | undefined;
   return (_request, response) => {
-    text ??= JSON.stringify(make());
-    response.type('json').send(text);
+    bytes ??= Buffer.from(JSON.stringify(make()));
+    response.type('json').send(bytes);
   };
 }
