@@ -12,7 +12,7 @@ import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import type { Reply, Success } from './reply.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
-import { RoomRequests, type RoomRequestsPorts } from './room-requests.js';
+import { RoomRequests, type RoomRequestsPorts, tooManyWait } from './room-requests.js';
 
 /** The message protocol of one connection, the same on both wires. */
 export interface Session {
@@ -39,6 +39,9 @@ export interface SessionPorts extends CredentialPorts {
 
 /** Connections that look rooms up and join them at a time. */
 const JOIN_CONCURRENCY = 16;
+
+/** Messages of a connection that wait for an AUTH. */
+const MAX_BEHIND_AUTH = 256;
 
 /** Opens the sessions of one worker. Its connections take turns by key where they join rooms. */
 export function sessionOpener(hub: Hub, ports: SessionPorts): OpenSession {
@@ -82,6 +85,8 @@ class HubSession implements Session {
   private closed = false;
   /** An AUTH under way: what comes after it waits until it is known who asks. */
   private renewing: Promise<void> | undefined;
+  /** Messages that wait for it. */
+  private behind = 0;
 
   constructor(
     private readonly client: HubClient,
@@ -102,8 +107,14 @@ class HubSession implements Session {
   private takeInTurn(type: string, data: unknown, answer: Reply): void {
     if (this.renewing === undefined) {
       this.take(type, data, answer);
+    } else if (this.behind >= MAX_BEHIND_AUTH) {
+      answer(tooManyWait());
     } else {
-      void this.renewing.then(() => this.takeInTurn(type, data, answer));
+      this.behind += 1;
+      void this.renewing.then(() => {
+        this.behind -= 1;
+        this.takeInTurn(type, data, answer);
+      });
     }
   }
 

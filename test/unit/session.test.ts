@@ -98,6 +98,22 @@ describe('session', () => {
     expect(await one).to.have.nested.property('data.room', 'task:9');
   });
 
+  it('keeps a bounded number of messages behind an AUTH that waits', async () => {
+    const stage = new Stage();
+    const answers: string[] = [];
+    void stage.ask('SUBSCRIBE', { room: 'job:1' });
+    const renewed = stage.ask('AUTH', { token: 'x' });
+    for (let n = 0; n < 300; n += 1) {
+      void stage.ask('PING', undefined).then((outcome) => answers.push((outcome as TaskwireError).code ?? 'PONG'));
+    }
+    await turn();
+    expect(answers).to.deep.equal(Array(300 - 256).fill('RATE_LIMIT_EXCEEDED'));
+    await stage.owns('job:1', 'ada');
+    expect(await renewed).to.have.property('code', 'INVALID_TOKEN');
+    await turn();
+    expect(answers.slice(300 - 256)).to.deep.equal(Array(256).fill('PONG'));
+  });
+
   it('joins none while one of them cannot be looked up', async () => {
     const stage = new Stage();
     const answer = stage.ask('SUBSCRIBE', { rooms: ['job:1', 'user:ada'] });
