@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import type { Socket } from 'socket.io';
+import { CONFIRM, unsentBytes } from '../base/unsent.js';
 import type { Admission } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/reply.js';
@@ -13,7 +14,6 @@ import { socketioFrame, socketioPacket } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
 import { type Meter, type MeterListener, tooMuch } from './meter.js';
 import { CLOSE_MS, SLOW_CLOSE_MS } from './metered-socket.js';
-import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface SocketioConnectionOptions {
   readonly connections: Connections;
@@ -150,6 +150,9 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       if (ws !== undefined && (code === 'SLOW_CONSUMER' || this.engine.writeBuffer.length === 0)) {
         // Engine.IO would say no reason, and wait for its queue, which does not move for a slow reader.
         ws.close(close, code);
+      } else if (ws !== undefined) {
+        // What waits goes out first.
+        this.engine.once('drain', () => ws.close(close, code));
       } else {
         this.engine.close();
       }
