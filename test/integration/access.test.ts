@@ -206,11 +206,20 @@ describe('who may what', function () {
   const pathOf = (path: string, { user, job, task }: Ids): string =>
     path.replace(':job_id', job).replace(':user_id', user).replace(':id', String(task)).replace(':key_id', 'nosuchkey');
 
-  async function ask(asker: Asker | undefined, method: string, path: string, need: Need, ids: Ids) {
+  /** @param headers beside those of the asker */
+  async function ask(
+    asker: Asker | undefined,
+    method: string,
+    path: string,
+    need: Need,
+    ids: Ids,
+    headers: Readonly<Record<string, string>> = {},
+  ) {
     statements = [];
+    const type = need.body === undefined ? {} : { 'content-type': 'application/json' };
     const response = await fetch(`${server.url}${pathOf(path, ids)}${need.query?.(ids) ?? ''}`, {
       method,
-      headers: { ...asker?.headers, ...(need.body === undefined ? {} : { 'content-type': 'application/json' }) },
+      headers: { ...asker?.headers, ...type, ...headers },
       ...(need.body === undefined ? {} : { body: JSON.stringify(need.body(ids)) }),
     });
     const text = await response.text();
@@ -277,11 +286,31 @@ describe('who may what', function () {
             }
           }
         }
-        if (!asker.seesAll && need.refusalsOnly !== true) {
+        if (!asker.seesAll && (need.refusalsOnly !== true || need.room !== undefined)) {
           const { foreign, missing } = answers;
           expect(foreign.error, asker.name).to.deep.equal(missing.error);
           expect(foreign.looks, `${asker.name}: look-ups of a foreign and of a missing thing`).to.equal(missing.looks);
         }
+      }
+    });
+  }
+
+  for (const [route, need] of Object.entries(NEEDS)) {
+    const [method, path] = route.split(' ') as [string, string];
+    if (need.scope !== 'write' || need.room === undefined || method === 'DELETE') {
+      continue;
+    }
+    it(`${route} under an idempotency key that was used for one's own`, async () => {
+      for (const asker of askers.filter(({ scopes, seesAll }) => scopes.includes('write') && !seesAll)) {
+        const headers = { 'idempotency-key': `${route} ${asker.name}`.replaceAll(/\W/g, '-') };
+        const own = await ask(asker, method, path, need, things.own, headers);
+        expect(own.code, asker.name).to.equal(undefined);
+        expect((await ask(asker, method, path, need, things.own, headers)).code, asker.name).to.equal(undefined);
+        const foreign = await ask(asker, method, path, need, things.foreign, headers);
+        const missing = await ask(asker, method, path, need, things.missing, headers);
+        expect(foreign.code, asker.name).to.equal('ACCESS_DENIED');
+        expect(foreign.error, asker.name).to.deep.equal(missing.error);
+        expect(foreign.looks, `${asker.name}: look-ups of a foreign and of a missing thing`).to.equal(missing.looks);
       }
     });
   }
@@ -319,7 +348,25 @@ describe('who may what', function () {
       const answer = await socket.emitWithAck('SUBSCRIBE', { room, snapshot: false });
       return answer.error?.code;
     },
+    'Server-Sent Events': (asker, room) => stream(asker, room, 'text/event-stream'),
+    NDJSON: (asker, room) => stream(asker, room, 'application/x-ndjson'),
   };
+
+  async function stream(asker: Asker, room: string, accept: string): Promise<string | undefined> {
+    const [kind, id] = room.split(':') as [string, string];
+    const done = new AbortController();
+    opened.push({ close: () => done.abort() });
+    statements = [];
+    const response = await fetch(`${server.url}/api/${kind}s/${id}/events?snapshot=false`, {
+      headers: { ...asker.headers, accept },
+      signal: done.signal,
+    });
+    if (response.status === 200) {
+      expect(response.headers.get('content-type')).to.contain(accept);
+      return undefined;
+    }
+    return ((await response.json()) as Any).error.code;
+  }
 
   for (const [door, subscribe] of Object.entries(doors)) {
     it(`rooms over ${door}`, async () => {
