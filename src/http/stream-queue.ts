@@ -28,7 +28,7 @@ type Outcome<T> = { readonly value: T } | { readonly locked: TaskwireError };
 /**
  * Where writes wait for the database: by stream, and streams take turns.
  *
- * A statement that finds a row locked gives up after half a second, which is its connection's `lock_timeout`. From then on
+ * A statement that finds a row locked gives up after a fifth of a second, which is its connection's `lock_timeout`. From then on
  * its stream waits apart, with all others of which somebody keeps a row: they have one connection together, until a write
  * of theirs succeeds. So a hundred locked streams take one connection from the others, and not all of them.
  */

@@ -32,7 +32,7 @@ export interface DatabasePools {
 }
 
 /** How long a write waits for a lock, in milliseconds: then its connection is for others, and it is tried again. */
-const WRITE_LOCK_MS = 500;
+const WRITE_LOCK_MS = 200;
 
 /** Half of the connections are for writes, a fifth for quick questions, the rest for reads. */
 export function connectPools({ connections, url, readUrl, onWarning, watch }: DatabasePoolsOptions): DatabasePools {

@@ -19,6 +19,8 @@ const USERS = 3;
 /** Tasks of a job, and events of a task, when the tables are small; the tables grow a hundredfold. */
 const TASKS = 60;
 const GROWTH = 100;
+/** Looks for old ones, of which there are none: it may end sooner in a large table than in a small one. */
+const CLEANING = 'the removal of old keys of writes';
 /** What the tree of an index may be deeper after that, for each time that a statement looks into one. */
 const DEEPER = 3;
 
@@ -108,7 +110,7 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
       'writes that were made under a key': () => keptWrites(db, ['key 7', 'no such key']),
       'an API key': () => keys.findByHash('hash 7'),
       'whether API keys are active': () => keys.active(['id 7', 'no such id']),
-      'the newest keys of writes, of which none is old': () => cleanWriteKeys(db),
+      [CLEANING]: () => cleanWriteKeys(db),
       'a replay of many rooms': () =>
         replay(room('job:10', 3), room('job:11', 5), room('task:6', 0), room('task:7', 9)),
     };
@@ -160,7 +162,12 @@ describeWith(POSTGRES_PROGRAMS, 'reads', function () {
         const large = await costs(plans, sent);
         for (const [name, before] of small) {
           const after = large.get(name)!;
-          expect(after.rows, `rows of ${name}`).to.equal(before.rows);
+          const rows = expect(after.rows, `rows of ${name}`).to;
+          if (name.startsWith(CLEANING)) {
+            rows.be.at.most(before.rows);
+          } else {
+            rows.equal(before.rows);
+          }
           expect(after.pages, `pages of ${name}`).to.be.at.most(before.pages + DEEPER * (before.rows + 1));
         }
       } finally {

@@ -3,13 +3,13 @@ import type { Attack } from '../attack.js';
 import { again } from '../flood.js';
 import { hammer, send } from '../rest.js';
 
-const BATCHES = 60;
-const PUTS = 600;
+const BATCHES = 10;
+const PUTS = 450;
 const ITEMS = 500;
 
 const attack: Attack = {
   kind: 'database',
-  title: 'REST: a key without a limit: 60 batches of 500 and 600 writes at once, all to its own stream',
+  title: 'REST: a key without a limit: 10 batches of 500 and 450 writes at once, all to its own stream',
   rateLimit: 1_000_000_000,
   async run(target, outcome, stop) {
     const body = JSON.stringify(
