@@ -151,7 +151,9 @@ const schema = z.object({
   TOKEN_ISSUER: z
     .string()
     .min(1)
-    .refine((text) => text !== 'taskwire', { message: 'wants another name: this service signs as taskwire itself' })
+    .refine((text) => text !== 'taskwire', {
+      message: 'cannot be "taskwire": this service signs its own tokens with that name',
+    })
     .optional(),
   TOKEN_AUDIENCE: z.string().min(1).optional(),
   /** How long a WebSocket that was opened without a key or a token may take to send one. */
@@ -223,12 +225,12 @@ const checked = schema
   })
   .refine((variables) => variables.PORT + furtherPorts(variables) <= 65_535, {
     path: ['PORT'],
-    message: 'wants room for one port for each worker after it, up to 65535',
+    message: 'is too high: each worker takes the next port, and 65535 is the last one',
   })
   .refine(
     ({ PORT, REST_PORT, ...rest }) =>
       REST_PORT === undefined || REST_PORT === 0 || REST_PORT < PORT || REST_PORT > PORT + furtherPorts(rest),
-    { path: ['REST_PORT'], message: 'wants another port than PORT and those of the workers' },
+    { path: ['REST_PORT'], message: 'is taken: PORT uses it, or a worker with LISTEN=workers; choose another one' },
   )
   .refine(
     ({ TOKEN_JWKS_URL, TOKEN_JWKS_FILE, TOKEN_ISSUER, TOKEN_AUDIENCE }) => {

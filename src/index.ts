@@ -50,6 +50,7 @@ export {
   ApiKeyRepository,
   type CreatedKey,
 } from './repository/api-key-repository.js';
+export type { BatchOutcome } from './repository/batch-writes.js';
 export { connectDatabase, type DatabaseOptions } from './repository/connect-database.js';
 export type {
   AttestationInput,
@@ -63,9 +64,5 @@ export type {
 export { JobRepository, type JobRow } from './repository/job-repository.js';
 export { migrate } from './repository/migrate.js';
 export type { TaskUpdate } from './repository/task-patch.js';
-export {
-  type BatchOutcome,
-  type EventPublisher,
-  TaskRepository,
-  type TaskWrite,
-} from './repository/task-repository.js';
+export { TaskRepository } from './repository/task-repository.js';
+export type { EventPublisher, TaskWrite } from './repository/write-runner.js';

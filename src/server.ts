@@ -11,7 +11,6 @@ import { documents } from './contract/documents.js';
 import { AddressBrake } from './door/address-brake.js';
 import { Approach } from './door/approach.js';
 import { clientAddress } from './door/client-address.js';
-import { credentialsOfMessage } from './door/credentials.js';
 import { createDoor } from './door/door.js';
 import { KeyRing } from './door/key-ring.js';
 import { KeyUsage } from './door/key-usage.js';
@@ -20,6 +19,7 @@ import { originCheck } from './door/origin.js';
 import { PlaceClaims } from './door/place-claims.js';
 import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
+import { createRenew } from './door/renewal.js';
 import { RoomAccess } from './door/room-access.js';
 import { SilentConnections } from './door/silent-connections.js';
 import { tokenIssuerOf } from './door/token-issuer.js';
@@ -190,12 +190,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: async (data, { keyId }) => {
-        // Whoever is in may guess no more keys than whoever stands outside.
-        const identity = await keys.guard.authenticate(credentialsOfMessage(data), `key ${keyId}`);
-        await rates.check(identity);
-        return identity;
-      },
+      authenticate: createRenew({ keys: keys.guard, rates }),
       limits: config,
       logger,
     }),

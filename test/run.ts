@@ -1,25 +1,26 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, fork } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import Mocha from 'mocha';
 
-/** Folders of suites: what is quick and near the code first. The bench's own tests come last and are built only when they run. */
-const FOLDERS = [
-  'test/unit',
-  'test/contract',
-  'test/integration',
-  'packages/client/test',
-  'test/cluster',
-  'test/neighbours',
-  'test/fault',
-  'bench/test',
+/**
+ * Folders of suites, in two lanes that run beside each other: most tests of the second wait for servers, not for the processor.
+ * In each lane what is quick and near the code comes first. The bench's own tests are built only when they run.
+ */
+const LANES = [
+  ['test/unit', 'test/contract', 'test/integration', 'packages/client/test', 'bench/test'],
+  ['test/cluster', 'test/neighbours', 'test/fault'],
 ];
 /** The client's tests are a program of their own: in a browser's types, against the built package. */
 const CLIENT = 'packages/client/test';
 /** How long sockets and timers of the last test may take to end, in milliseconds. */
 const CLEAN_UP_MS = 10_000;
+/** How many of the files that took longest are named at the end. */
+const SLOWEST = 10;
 const USAGE = `npm test                        all suites
 npm test -- unit cluster        files with one of these words in their paths
 npm test -- --grep 'keeps.*'    tests whose titles match`;
@@ -32,8 +33,8 @@ const path = (file: string): string =>
   relative(BUILT, file).split(sep).join('/').replace(`../${CLIENT}-dist/`, `${CLIENT}/`);
 
 /** Compiled files of the suites that exist as sources, so that no left-over of an earlier build runs. */
-function suites(words: readonly string[]): string[] {
-  const files = FOLDERS.flatMap((folder) => {
+function suites(folders: readonly string[], words: readonly string[]): string[] {
+  const files = folders.flatMap((folder) => {
     const names = readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).sort();
     return names
       .filter((name) => /\.test\.tsx?$/.test(name))
@@ -43,28 +44,78 @@ function suites(words: readonly string[]): string[] {
   return words.length === 0 ? files : files.filter((file) => words.some((word) => path(file).includes(word)));
 }
 
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { grep: { type: 'string' }, help: { type: 'boolean' } },
+  options: { grep: { type: 'string' }, help: { type: 'boolean' }, lane: { type: 'string' } },
 });
-const files = suites(positionals);
+const lanes = LANES.map((folders) => suites(folders, positionals));
+const busy = lanes.flatMap((files, lane) => (files.length === 0 ? [] : [lane]));
 
 if (values.help) {
   process.stdout.write(`${USAGE}\n`);
-} else if (files.length === 0) {
+} else if (busy.length === 0) {
   process.stderr.write(`No test file has one of these words in its path: ${positionals.join(' ')}\n`);
   process.exitCode = 2;
+} else if (values.lane !== undefined) {
+  await run(lanes[Number(values.lane)]!);
 } else {
-  if (path(files.at(-1)!).startsWith('bench/')) {
-    execFileSync('npm', ['run', '--silent', 'build:bench'], { cwd: ROOT, stdio: 'inherit' });
+  build(lanes.flat().map(path));
+  if (busy.length === 1) {
+    await run(lanes[busy[0]!]!);
+  } else {
+    await runBeside(busy);
   }
-  if (files.some((file) => path(file).startsWith(CLIENT))) {
-    execFileSync('npm', ['run', '--silent', 'build:client-tests'], { cwd: ROOT, stdio: 'inherit' });
-  }
-  await run();
 }
 
-async function run(): Promise<void> {
+/** Builds what only some suites need. */
+function build(paths: readonly string[]): void {
+  const npmRun = (script: string): void => {
+    execFileSync('npm', ['run', '--silent', script], { cwd: ROOT, stdio: 'inherit' });
+  };
+  if (paths.some((name) => name.startsWith('bench/'))) {
+    npmRun('build:bench');
+  }
+  if (paths.some((name) => name.startsWith(CLIENT))) {
+    npmRun('build:client-tests');
+  }
+}
+
+/** Runs each lane in a process of its own. The first one shows what it does; what the others say follows when it has ended. */
+async function runBeside(numbers: readonly number[]): Promise<void> {
+  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const running = numbers.map((lane, index) => {
+    const child = fork(fileURLToPath(import.meta.url), [...process.argv.slice(2), '--lane', String(lane)], {
+      stdio: ['ignore', index === 0 ? 'inherit' : 'pipe', 'inherit', 'ipc'],
+    });
+    child.on('message', ({ passed, failed, skipped }: Counts) => {
+      total.passed += passed;
+      total.failed += failed;
+      total.skipped += skipped;
+    });
+    return { ended: once(child, 'exit'), said: child.stdout === null ? '' : text(child.stdout) };
+  });
+  for (const { ended, said } of running) {
+    const [code] = await ended;
+    process.stdout.write(await said);
+    if (code !== 0) {
+      process.exitCode = 1;
+    }
+  }
+  process.stdout.write(`${tell(total)}\n`);
+}
+
+function tell({ passed, failed, skipped }: Counts): string {
+  return `${passed} passed, ${failed} failed, ${skipped} skipped`;
+}
+
+/** Runs files in this process, which ends with the last test. */
+async function run(files: readonly string[]): Promise<void> {
   const mocha = new Mocha({
     reporter: 'spec',
     forbidOnly: true,
@@ -75,19 +126,30 @@ async function run(): Promise<void> {
     mocha.addFile(file);
   }
   await mocha.loadFilesAsync();
-  const counts = { passed: 0, failed: 0, skipped: 0 };
+  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const times = new Map<string, number>();
+  let lookedAt = performance.now();
   const runner = mocha.run(() => {
+    process.send?.(counts);
     // The last of the handlers: it ends the process whatever a test has left to be torn down.
     process.once('exit', () => {
-      process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
+      process.stdout.write(`${slowest(times)}\n\n${tell(counts)}\n`);
       process.exit();
     });
     // A test that leaves something open has not ended what it started.
     setTimeout(() => {
       process.stderr.write(`Still open after the last test: ${process.getActiveResourcesInfo().join(', ')}\n`);
       counts.failed += 1;
+      process.send?.({ passed: 0, failed: 1, skipped: 0 });
       process.exit(1);
     }, CLEAN_UP_MS).unref();
+  });
+  runner.on('suite end', ({ file }) => {
+    const now = performance.now();
+    if (file !== undefined) {
+      times.set(path(file), (times.get(path(file)) ?? 0) + now - lookedAt);
+    }
+    lookedAt = now;
   });
   runner.on('pass', () => {
     counts.passed += 1;
@@ -99,4 +161,11 @@ async function run(): Promise<void> {
   runner.on('pending', () => {
     counts.skipped += 1;
   });
+}
+
+/** The files that took longest, a line each. @param times by file, in milliseconds */
+function slowest(times: ReadonlyMap<string, number>): string {
+  const sorted = [...times].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
+  const lines = sorted.map(([file, ms]) => `${(ms / 1_000).toFixed(0).padStart(6)} s  ${file.replace(/js$/, 'ts')}`);
+  return ['  slowest files', ...lines].join('\n');
 }

@@ -111,7 +111,13 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
   const { jobs } = world;
   const own = (writer: number): number => jobs[writer]!.taskIds[0]!;
   const one = (writer: number): number => jobs[0]!.taskIds[writer]!;
-  const bare: Write = (writer, count) => bareUpdate(db, own(writer), count);
+  const uncaptured = connectDatabase({ url: withoutCapture(world.databaseUrl), pool: MOST_WRITERS });
+  const bare: Write = (writer, count) => bareUpdate(uncaptured, own(writer), count);
+  const captured: Write = (writer, count) => bareUpdate(db, own(writer), count);
+  const bareCreate: Write = (writer, count) => bareInsert(uncaptured, jobs[writer]!.jobId, count);
+  const capturedCreate: Write = (writer, count) => bareInsert(db, jobs[writer]!.jobId, count);
+  const create: Write = (writer, count) =>
+    tasks.createTaskData({ job_id: jobs[writer]!.jobId, task_definition_id: count, is_imua: false });
   const streams: Write = (writer, count) => tasks.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
   const logged = new TaskRepository(db, { publish() {} });
   const unpublished: Write = (writer, count) => logged.updateTaskNumberAndStatus(own(writer), count, statusOf(count));
@@ -138,6 +144,10 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
         { name: 'repository', write: streams, writers },
         { name: 'unpublished', write: unpublished, writers },
         { name: 'without_events', write: plain, writers },
+        { name: 'captured', write: captured, writers },
+        { name: 'bare_create', write: bareCreate, writers },
+        { name: 'create', write: create, writers },
+        { name: 'captured_create', write: capturedCreate, writers },
       ]);
       ratio(figures, 'latency_against_bare', 'repository_p50_ms', 'bare_p50_ms');
       ratio(figures, 'mean_against_bare', 'repository_mean_ms', 'bare_mean_ms');
@@ -163,7 +173,7 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
     return outcomes;
   } finally {
     await broker.stop();
-    await db.destroy();
+    await Promise.all([db.destroy(), uncaptured.destroy()]);
   }
 }
 
@@ -178,6 +188,23 @@ function bareUpdate(db: Knex, taskId: number, count: number): Promise<unknown> {
     'UPDATE tasks SET task_number = ?::bigint, task_status = ?::text WHERE task_id = ? RETURNING task_id',
     [count, statusOf(count), taskId],
   );
+}
+
+function bareInsert(db: Knex, jobId: string, count: number): Promise<unknown> {
+  return preparedQuery(
+    db,
+    `INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
+     SELECT job_id, user_id, ?::bigint, false, 'pending', clock_timestamp() FROM jobs WHERE job_id = ?::numeric
+     RETURNING task_id`,
+    [count, jobId],
+  );
+}
+
+/** The same database for writers that no subscriber hears. */
+function withoutCapture(url: string): string {
+  const silent = new URL(url);
+  silent.searchParams.set('options', '-c taskwire.capture=off');
+  return silent.href;
 }
 
 /** Writes through REST: by the port of the WebSockets, and by the one that does not pass through the primary. */

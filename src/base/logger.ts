@@ -10,16 +10,19 @@ export interface Logger {
 }
 
 const KEY = /tw_[A-Za-z0-9_-]{8,}/g;
+/** A JWT: its first two parts are JSON in base64url, and so begin like this. */
+const TOKEN = /eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*/g;
 /** A password may hold an @ itself: the last one before the path ends it. */
 const CREDENTIALS = /(\b[a-z]+:\/\/[^\s:/@]*:)[^\s/]*@/gi;
 /** Objects within objects that are printed. */
 const MAX_DEPTH = 4;
 
-/** `text` without API keys and without passwords in URLs. */
+/** `text` without API keys, tokens and passwords in URLs. */
 export function redact(text: string): string {
   return text
     .replace(KEY, 'tw_[redacted]')
-    .replace(/([?&](?:api_key|password)=)[^&\s"]*/gi, '$1[redacted]')
+    .replace(TOKEN, '[redacted token]')
+    .replace(/([?&](?:api_key|token|password)=)[^&\s"]*/gi, '$1[redacted]')
     .replace(CREDENTIALS, '$1[redacted]@');
 }
 

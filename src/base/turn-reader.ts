@@ -1,3 +1,5 @@
+import { TurnBatch } from './turn-batch.js';
+
 /** What is looked up in one query at most. */
 const CHUNK = 500;
 
@@ -9,6 +11,7 @@ interface Waiter<Value> {
 /** Looks things up many in one query: what is asked for in one turn of the event loop goes together, equal things once. */
 export class TurnReader<Value> {
   private waiting = new Map<string, Array<Waiter<Value>>>();
+  private readonly keys = new TurnBatch<string>((keys) => this.flush(keys));
 
   /** @param query looks up some keys; those that do not exist are left out */
   constructor(private readonly query: (keys: readonly string[]) => Promise<ReadonlyMap<string, Value>>) {}
@@ -22,8 +25,9 @@ export class TurnReader<Value> {
       const waiters = this.waiting.get(key);
       if (waiters !== undefined) {
         waiters.push({ resolve, reject });
-      } else if (this.waiting.set(key, [{ resolve, reject }]).size === 1) {
-        setImmediate(() => this.flush());
+      } else {
+        this.waiting.set(key, [{ resolve, reject }]);
+        this.keys.add(key);
       }
     });
   }
@@ -37,10 +41,10 @@ export class TurnReader<Value> {
     }
   }
 
-  private flush(): void {
+  private flush(keys: readonly string[]): void {
     const { waiting } = this;
     this.waiting = new Map();
-    for (const chunk of chunksOf([...waiting.keys()])) {
+    for (const chunk of chunksOf(keys)) {
       const waitersOf = chunk.map((key) => [key, waiting.get(key)!] as const);
       this.query(chunk).then(
         (values) => {

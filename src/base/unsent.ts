@@ -8,7 +8,7 @@ interface SocketHandle {
 /**
  * A figure that falls whenever a socket sends something. `writableLength` alone falls only when a whole write has been
  * sent: a megabyte on a thin line would look like a client that does not read. (Node.js looks at the same number when it
- * decides that a socket is idle; `test/unit/unsent.test.ts` fails when it is gone.)
+ * decides that a socket is idle.)
  */
 export function unsentBytes(socket: Writable): number {
   const handle = (socket as Writable & { readonly _handle?: SocketHandle | null })._handle;

@@ -1,4 +1,5 @@
 import type { Logger } from '../base/logger.js';
+import { TurnBatch } from '../base/turn-batch.js';
 import type { ChannelListener } from './broker.js';
 
 /** Runs a listener. One that fails keeps nothing from the others: what it throws is logged, with `fields`. */
@@ -13,7 +14,8 @@ export function guarded(logger: Pick<Logger, 'error'>, listener: () => void, fie
 /** Listeners by channel. What arrives within one turn is given to a channel's listener as one batch. */
 export class Channels {
   private readonly states = new Map<string, { listener: ChannelListener; batch: Buffer[] }>();
-  private dirty: string[] = [];
+  /** Channels with a batch. The parser hands over all messages of one read synchronously; they belong together. */
+  private readonly filled = new TurnBatch<string>((channels) => this.flush(channels), queueMicrotask);
 
   constructor(private readonly logger: Pick<Logger, 'error'>) {}
 
@@ -35,15 +37,12 @@ export class Channels {
     if (state === undefined) {
       return;
     }
-    if (state.batch.push(message) === 1 && this.dirty.push(channel) === 1) {
-      // The parser hands over all messages of one read synchronously; they belong together.
-      queueMicrotask(() => this.flush());
+    if (state.batch.push(message) === 1) {
+      this.filled.add(channel);
     }
   }
 
-  private flush(): void {
-    const channels = this.dirty;
-    this.dirty = [];
+  private flush(channels: readonly string[]): void {
     for (const channel of channels) {
       const state = this.states.get(channel);
       if (state !== undefined && state.batch.length > 0) {

@@ -1,5 +1,7 @@
 import { Argument, Command, Option } from 'commander';
+import { createLogger } from '../base/logger.js';
 import type { Config } from '../config.js';
+import { auditKey, commandLineEditor, type KeyEvent, keySummary } from '../door/key-audit.js';
 import { ROLES, type Role, SCOPES, type Scope } from '../protocol/tasks.js';
 import { type ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
@@ -24,10 +26,15 @@ export function keysCommand(): Command {
     .addCommand(disableCommand());
 }
 
-const onKeys = (work: (keys: ApiKeyRepository, config: Config) => Promise<void>): Promise<void> =>
+/** Writes the line of the log that the service writes when it changes a key. */
+type Audit = (event: KeyEvent, fields: Readonly<Record<string, unknown>>) => void;
+
+const onKeys = (work: (keys: ApiKeyRepository, config: Config, audit: Audit) => Promise<void>): Promise<void> =>
   withDatabase(async (db, config) => {
     await migrate(db);
-    await work(new ApiKeyRepository(db), config);
+    const logger = createLogger({ level: config.LOG_LEVEL, format: config.LOG_FORMAT });
+    const editor = commandLineEditor();
+    await work(new ApiKeyRepository(db), config, (event, fields) => auditKey(logger, editor, event, fields));
   });
 
 function createCommand(): Command {
@@ -54,11 +61,12 @@ function createCommand(): Command {
         expiresIn?: number;
         json?: boolean;
       }) =>
-        onKeys(async (keys, config) => {
+        onKeys(async (keys, config, audit) => {
           const { owner, role, name, scopes, rateLimit = config.DEFAULT_RATE_LIMIT, expiresIn } = options;
           const expires_at =
             expiresIn === undefined ? undefined : new Date(Date.now() + expiresIn * 1_000).toISOString();
           const { key, record } = await keys.create({ owner, role, rate_limit: rateLimit, name, scopes, expires_at });
+          audit('key created', keySummary(record));
           print(options.json ? JSON.stringify({ key, ...record }) : key);
         }),
     );
@@ -107,10 +115,11 @@ function rotateCommand(): Command {
     .option('--overlap <time>', 'how long the old one stays valid, such as 0, 15m or 7d', seconds, OVERLAP_SECONDS)
     .addOption(json())
     .action((id: string, options: { overlap: number; json?: boolean }) =>
-      onKeys(async (keys, config) => {
+      onKeys(async (keys, config, audit) => {
         const { key, record } = found(id, await keys.rotate(id, options.overlap));
+        audit('key rotated', { ...keySummary(record), replaces: id, overlap_seconds: options.overlap });
         print(options.json ? JSON.stringify({ key, ...record, replaces: id }) : key);
-        await tell(config, 'key-changed', id);
+        await tell(config, options.overlap === 0 ? 'key-revoked' : 'key-changed', id);
       }),
     );
 }
@@ -121,8 +130,9 @@ function limitCommand(): Command {
     .addArgument(ID)
     .argument('<requests>', 'per minute', positive)
     .action((id: string, requests: number) =>
-      onKeys(async (keys, config) => {
+      onKeys(async (keys, config, audit) => {
         found(id, await keys.limit(id, requests));
+        audit('key changed', { key_id: id, rate_limit: requests });
         print(`${id} has ${requests} requests per minute.`);
         await tell(config, 'key-changed', id);
       }),
@@ -134,8 +144,9 @@ function enableCommand(): Command {
     .description('make a disabled key valid again')
     .addArgument(ID)
     .action((id: string) =>
-      onKeys(async (keys, config) => {
+      onKeys(async (keys, config, audit) => {
         found(id, await keys.enable(id));
+        audit('key changed', { key_id: id, active: true });
         print(`Enabled ${id}.`);
         await tell(config, 'key-changed', id);
       }),
@@ -150,14 +161,20 @@ function disableCommand(): Command {
     .argument('[id]', 'from `taskwire keys list`')
     .option('--owner <id>', 'all keys of this user instead')
     .action((id: string | undefined, { owner }: { owner?: string }) =>
-      onKeys(async (keys, config) => {
+      onKeys(async (keys, config, audit) => {
         if ((id === undefined) === (owner === undefined)) {
           throw new Error('Name a key or an --owner');
         }
+        let disabled: readonly string[];
         if (id !== undefined) {
           found(id, (await keys.disable(id)) || undefined);
+          audit('key disabled', { key_id: id });
+          disabled = [id];
+        } else {
+          disabled = await keys.disableByOwner(owner!);
+          audit('keys disabled', { owner, key_ids: disabled });
         }
-        for (const keyId of id === undefined ? await keys.disableByOwner(owner!) : [id]) {
+        for (const keyId of disabled) {
           print(`Disabled ${keyId}.`);
           await tell(config, 'key-revoked', keyId);
         }

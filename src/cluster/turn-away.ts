@@ -1,4 +1,4 @@
-import { createServer, STATUS_CODES } from 'node:http';
+import { createServer, type IncomingHttpHeaders, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { errorEntry, TaskwireError } from '../protocol/errors.js';
 
@@ -18,7 +18,13 @@ export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
   const server = createServer((request, response) => {
     request.resume();
     request.once('end', () => {
+      const { method, headers } = request;
+      if (method === 'OPTIONS' && headers['access-control-request-method'] !== undefined) {
+        response.writeHead(204, { ...readableBy(headers), Connection: 'close' }).end();
+        return;
+      }
       response.writeHead(status, STATUS_CODES[status], {
+        ...readableBy(headers),
         'Content-Type': 'application/json; charset=utf-8',
         'Content-Length': Buffer.byteLength(body),
         'Retry-After': '1',
@@ -35,4 +41,24 @@ export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
       socket.unshift(bytes);
     }
   };
+}
+
+/**
+ * Lets a page of whatever origin read the answer, and ask in whatever way: it tells nothing but when to come back. Without
+ * these headers its browser would say that CORS forbids it.
+ */
+function readableBy(headers: IncomingHttpHeaders): Record<string, string> {
+  const { origin } = headers;
+  const method = headers['access-control-request-method'];
+  const names = headers['access-control-request-headers'];
+  return origin === undefined
+    ? {}
+    : {
+        'Access-Control-Allow-Origin': origin,
+        'Access-Control-Allow-Credentials': 'true',
+        'Access-Control-Expose-Headers': 'Retry-After',
+        Vary: 'Origin',
+        ...(method === undefined ? {} : { 'Access-Control-Allow-Methods': method }),
+        ...(names === undefined ? {} : { 'Access-Control-Allow-Headers': names }),
+      };
 }

@@ -3,7 +3,7 @@ import type { ErrorBody } from '../protocol/errors.js';
 import { ROLES, type Role, SCOPES, type Scope } from '../protocol/tasks.js';
 import type { ApiKeyRecord } from '../repository/api-key-repository.js';
 import type { JobRow } from '../repository/job-repository.js';
-import type { TaskWrite } from '../repository/task-repository.js';
+import type { TaskWrite } from '../repository/write-runner.js';
 import { MESSAGE_COUNTS, type MessageCount } from '../stats/cluster-stats.js';
 import type { HealthReport } from '../stats/health.js';
 import { eventEnvelope } from './events.js';

@@ -71,7 +71,7 @@ export const subscribeData = z.union([
   z.strictObject({ rooms: z.array(z.union([z.string(), roomRequest])).min(1) }),
 ]);
 
-const credential = z.string().optional();
+const credential = z.string().min(1).optional();
 export const authData = z
   .strictObject({ token: credential, api_key: credential })
   .refine(({ token, api_key }) => token !== undefined || api_key !== undefined, { message: 'wants token or api_key' });

@@ -3,7 +3,6 @@ import { historyInput, streamInput } from '../http/events-routes.js';
 import { jobPageInput, pageInput } from '../http/input.js';
 import { ownJobInput } from '../http/jobs-routes.js';
 import { changeBody, rotateBody } from '../http/keys-routes.js';
-import { MAX_ITEMS } from '../http/task-batches.js';
 import { tokenBody } from '../http/tokens-routes.js';
 import type { ErrorCode } from '../protocol/errors.js';
 import { apiKeyInput } from '../repository/key-input.js';
@@ -13,6 +12,7 @@ import {
   executionInput,
   feeInput,
   jobInput,
+  MAX_BATCH,
   statusInput,
   taskIdInput,
   userIdInput,
@@ -21,7 +21,7 @@ import type { AnswerName } from './answers.js';
 
 /** The id of the path may be repeated in the body. */
 const repeated = { task_id: z.union([taskIdInput, z.string()]).optional() };
-const items = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(MAX_ITEMS);
+const items = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(MAX_BATCH);
 /** An item of a batch may have a key of its own. */
 const once = { idempotency_key: z.string().min(1).max(255).optional() };
 const ofKind = <Kind extends string>(kind: Kind) => ({ task_id: taskIdInput, kind: z.literal(kind), ...once });

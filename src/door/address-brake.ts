@@ -39,7 +39,7 @@ export class AddressBrake {
   }
 
   /** Takes back one that was counted. */
-  forgive(group: string): void {
+  uncount(group: string): void {
     this.of(group).spend(-1);
   }
 

@@ -1,9 +1,10 @@
 import type { IncomingMessage } from 'node:http';
 import { canBeApiKey } from '../protocol/api-key-form.js';
+import type { AuthData } from '../protocol/auth.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { isObject, nearestField } from '../protocol/fields.js';
 import { shown } from '../protocol/nearest.js';
-import { keyOf, protocolsOf, tokenOf } from './subprotocols.js';
+import { keysOf, protocolsOf, SUBPROTOCOL, tokensOf } from './subprotocols.js';
 
 /** Where a key or a token may stand; what is empty counts as absent. */
 export interface Credentials {
@@ -11,8 +12,8 @@ export interface Credentials {
   readonly query?: readonly string[];
   /** `X-Api-Key`. */
   readonly header?: string | readonly string[] | undefined;
-  /** What a client sent as `api_key` in Socket.IO's `auth`, in an AUTH message or as a subprotocol, whatever it is. */
-  readonly auth?: unknown;
+  /** What a client sent as `api_key` in Socket.IO's `auth`, in an AUTH message and as subprotocols, whatever it is. */
+  readonly auth?: readonly unknown[];
   /** What it sent as a token: in those places, in the query and as `Authorization: Bearer`. */
   readonly tokens?: readonly unknown[];
   /** What stands there instead when there is neither, and where it belongs. */
@@ -26,7 +27,7 @@ export type Credential = { readonly key: string } | { readonly token: string };
 export type QueryCredentials = 'none' | 'token' | 'all';
 
 /** Longer tokens are refused before they are looked at. */
-const MAX_TOKEN = 8_192;
+export const MAX_TOKEN_LENGTH = 8_192;
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const BEARER = /^Bearer +(\S+) *$/i;
 
@@ -46,15 +47,16 @@ export function credentialsOf(
   return {
     query: taken === 'all' ? query.getAll('api_key') : [],
     header: request.headers['x-api-key'],
-    auth: fields['api_key'] ?? keyOf(protocols),
-    tokens: [bearer, tokenOf(protocols), fields['token'], ...(taken === 'none' ? [] : query.getAll('token'))],
-    hint: () => hintOf({ query, taken, auth, authorization: bearer === undefined ? authorization : undefined }),
+    auth: [fields['api_key'], ...keysOf(protocols)],
+    tokens: [bearer, ...tokensOf(protocols), fields['token'], ...(taken === 'none' ? [] : query.getAll('token'))],
+    hint: () =>
+      hintOf({ query, taken, auth, protocols, authorization: bearer === undefined ? authorization : undefined }),
   };
 }
 
 /** The credentials of an AUTH message. */
-export const credentialsOfMessage = ({ token, api_key }: { token?: unknown; api_key?: unknown }): Credentials => ({
-  auth: api_key,
+export const credentialsOfMessage = ({ token, api_key }: AuthData): Credentials => ({
+  auth: [api_key],
   tokens: [token],
 });
 
@@ -101,7 +103,7 @@ export function credentialOf(credentials: Credentials): Credential {
     }
     return { key };
   }
-  if (typeof token !== 'string' || token.length > MAX_TOKEN || !TOKEN.test(token)) {
+  if (typeof token !== 'string' || token.length > MAX_TOKEN_LENGTH || !TOKEN.test(token)) {
     const isKey = typeof token === 'string' && canBeApiKey(token);
     throw new TaskwireError(
       'INVALID_TOKEN',
@@ -111,12 +113,12 @@ export function credentialOf(credentials: Credentials): Credential {
   return { token };
 }
 
-function given({ query = [], header = [], auth, tokens = [] }: Credentials): {
+function given({ query = [], header = [], auth = [], tokens = [] }: Credentials): {
   keys: Set<unknown>;
   tokens: Set<unknown>;
 } {
   const sets = {
-    keys: new Set<unknown>([...query, ...(typeof header === 'string' ? [header] : header), auth]),
+    keys: new Set<unknown>([...query, ...(typeof header === 'string' ? [header] : header), ...auth]),
     tokens: new Set<unknown>(tokens),
   };
   for (const nothing of ['', undefined, null]) {
@@ -131,11 +133,13 @@ function hintOf({
   query,
   taken,
   auth,
+  protocols,
   authorization,
 }: {
   query: URLSearchParams;
   taken: QueryCredentials;
   auth: unknown;
+  protocols: readonly string[];
   authorization: string | undefined;
 }): string | undefined {
   if (authorization !== undefined) {
@@ -150,6 +154,11 @@ function hintOf({
     }
   } else if (typeof auth === 'string') {
     return 'auth wants an object such as { api_key: "tw_..." }';
+  }
+  const secret = protocols.find((name) => (name.length > 32 && TOKEN.test(name)) || canBeApiKey(name));
+  if (secret !== undefined) {
+    const kind = canBeApiKey(secret) ? 'key.KEY' : 'token.TOKEN';
+    return `offer the subprotocols "${SUBPROTOCOL}" and "${SUBPROTOCOL}.${kind}"`;
   }
   for (const name of query.keys()) {
     const meant = nearestField(name, ['api_key', 'token']);

@@ -63,6 +63,13 @@ export type Admit = (visitor: Visitor) => Promise<Admission>;
 /** How soon a client that found all places of its address taken may try again, in milliseconds. */
 const FULL_RETRY_MS = 5_000;
 
+/** @throws TaskwireError ACCESS_DENIED: a key of which the scopes leave reading out has nothing to do on a connection */
+export function assertMayRead(identity: Identity): void {
+  if (!mayDo(identity, 'read')) {
+    throw new TaskwireError('ACCESS_DENIED', { message: 'This key may not read' });
+  }
+}
+
 /**
  * The door of both transports: origin, key or token, rate limit, place of the address; the first that refuses is the answer.
  * Whoever is to send credentials in a first message has a place of the address while he is waited for, so that no address
@@ -85,9 +92,7 @@ export function createDoor(options: DoorOptions): Admit {
 
   async function authenticate(credentials: Credentials, address: string): Promise<Identity> {
     const identity = await keys.authenticate(credentials, addressGroup(address));
-    if (!mayDo(identity, 'read')) {
-      throw new TaskwireError('ACCESS_DENIED', { message: 'This key may not read' });
-    }
+    assertMayRead(identity);
     return identity;
   }
 

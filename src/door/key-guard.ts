@@ -69,12 +69,12 @@ export class KeyGuard {
     try {
       const identity = await this.keys.authenticate(credentials);
       this.good.set(name, true);
-      this.brake.forgive(group);
+      this.brake.uncount(group);
       return identity;
     } catch (error) {
       if (errorEntry(toTaskwireError(error).code).retry === 'later') {
         // It is not known whether the key is good.
-        this.brake.forgive(group);
+        this.brake.uncount(group);
       } else {
         await sleep(MAX_DELAY_MS * this.brake.strain(group), undefined, { ref: false });
       }

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { domainToASCII } from 'node:url';
 import { TaskwireError } from '../protocol/errors.js';
 
 /** Lets a request pass or throws ORIGIN_NOT_ALLOWED. */
@@ -44,7 +45,8 @@ export function originCheck(allowed: readonly string[]): CheckOrigin {
 }
 
 /**
- * Browsers write scheme and host in lower case and leave out the scheme's own port; people who configure may not.
+ * Browsers write scheme and host in lower case, names such as `münchen.example` in their ASCII form, and leave out the
+ * scheme's own port; people who configure may not.
  * `URL` does not serve here: it says `null` for the origins of apps.
  */
 function partsOf(text: string): Origin | undefined {
@@ -54,7 +56,8 @@ function partsOf(text: string): Origin | undefined {
   }
   const scheme = match[1]!.toLowerCase();
   const port = match[3] ?? '';
-  return { scheme, host: match[2]!.toLowerCase(), port: port === OWN_PORTS[scheme] ? '' : port };
+  const host = match[2]!.toLowerCase();
+  return { scheme, host: domainToASCII(host) || host, port: port === OWN_PORTS[scheme] ? '' : port };
 }
 
 function matches(origin: Origin, pattern: Origin): boolean {

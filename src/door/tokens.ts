@@ -1,8 +1,10 @@
 import { createSecretKey, type KeyObject, randomUUID } from 'node:crypto';
-import { createLocalJWKSet, createRemoteJWKSet, decodeJwt, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose';
+import { decodeJwt, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose';
 import { TaskwireError } from '../protocol/errors.js';
 import { isUserId, parseRoom } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
+import { MAX_TOKEN_LENGTH } from './credentials.js';
+import { IssuerKeys, type KeySet } from './issuer-keys.js';
 
 /** Another issuer of tokens: the application's own. */
 export interface TokenIssuer {
@@ -11,7 +13,7 @@ export interface TokenIssuer {
   /** `aud` of those that are meant for this service. */
   readonly audience: string;
   /** Where its public keys are: a URL, or a set of keys (RFC 7517). */
-  readonly keys: URL | { readonly keys: readonly object[] };
+  readonly keys: URL | KeySet;
 }
 
 export interface TokensOptions {
@@ -38,6 +40,8 @@ export const MAX_TOKEN_ROOMS = 64;
 export const MAX_TOKEN_SECONDS = 86_400;
 /** By how much the clock of another issuer may differ, in seconds. */
 const CLOCK_TOLERANCE = 5;
+/** A later end of a token, in seconds since 1970, is taken for a mistake: this one is in the year 5138. */
+const MAX_EXPIRY = 1e11;
 /** Only algorithms whose key for verifying is public. */
 const PUBLIC_ALGORITHMS = [
   'RS256',
@@ -70,24 +74,17 @@ interface OwnClaims extends JWTPayload {
 /** Makes tokens and says what they allow, without asking anybody but the issuer's set of keys. */
 export class Tokens {
   private readonly secrets: readonly KeyObject[];
-  private readonly issuerKeys: Parameters<typeof jwtVerify>[1] | undefined;
+  private readonly issuerKeys: IssuerKeys | undefined;
 
   constructor(private readonly options: TokensOptions) {
     this.secrets = options.secrets.map((secret) => createSecretKey(Buffer.from(secret)));
-    const keys = options.issuer?.keys;
-    this.issuerKeys = (
-      keys === undefined
-        ? undefined
-        : keys instanceof URL
-          ? createRemoteJWKSet(keys)
-          : createLocalJWKSet({ keys: [...keys.keys] } as Parameters<typeof createLocalJWKSet>[0])
-    ) as Parameters<typeof jwtVerify>[1] | undefined;
+    this.issuerKeys = options.issuer && new IssuerKeys(options.issuer.keys);
   }
 
   /**
    * Makes a token. That its maker may see what it allows was checked.
    * @param restrict the user whose rooms it may show, when its maker does not see everybody's
-   * @throws TaskwireError TOKENS_NOT_CONFIGURED
+   * @throws TaskwireError TOKENS_NOT_CONFIGURED, INVALID_REQUEST (it would be longer than any that is taken)
    */
   async create(
     maker: Identity,
@@ -116,6 +113,11 @@ export class Tokens {
       .setExpirationTime(expires)
       .setJti(randomUUID())
       .sign(secret);
+    if (token.length > MAX_TOKEN_LENGTH) {
+      throw new TaskwireError('INVALID_REQUEST', {
+        message: `The names of these rooms make a token of ${token.length} characters, of at most ${MAX_TOKEN_LENGTH}: name fewer`,
+      });
+    }
     return { token, expiresAt: new Date(expires * 1_000) };
   }
 
@@ -174,16 +176,18 @@ export class Tokens {
   }
 
   private async verifyIssued(token: string, { issuer, audience }: TokenIssuer): Promise<Identity> {
-    const { payload } = await jwtVerify(token, this.issuerKeys as Parameters<typeof jwtVerify>[1], {
+    const { sub, exp, rooms } = await this.issuerKeys!.verify(token, {
       issuer,
       audience,
       algorithms: PUBLIC_ALGORITHMS,
       requiredClaims: ['exp', 'sub'],
       clockTolerance: CLOCK_TOLERANCE,
     });
-    const { sub, exp, rooms } = payload;
-    if (sub === undefined || !isUserId(sub)) {
+    if (typeof sub !== 'string' || !isUserId(sub)) {
       throw new TaskwireError('INVALID_TOKEN', { message: 'Claim "sub" wants a user id' });
+    }
+    if (exp! > MAX_EXPIRY) {
+      throw new TaskwireError('INVALID_TOKEN', { message: 'Claim "exp" wants seconds since 1970, not milliseconds' });
     }
     return {
       keyId: `issued:${sub}`,

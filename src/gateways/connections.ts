@@ -24,7 +24,7 @@ export const PROBE_MS = 3_000;
 export interface Place {
   readonly session: Session;
   /** Gives back whatever the connection held; idempotent. */
-  leave(): void;
+  release(): void;
 }
 
 /** Closes are spread over a drain in steps of this many milliseconds. */
@@ -64,8 +64,8 @@ export class Connections {
     return new TakenPlace(this, connection, session, admission);
   }
 
-  /** What a place does with its connection when it is left. */
-  leave(connection: GatewayConnection): void {
+  /** Forgets a connection whose place was given back. */
+  forget(connection: GatewayConnection): void {
     this.all.delete(connection);
     this.logger.debug('disconnected', { connection: connection.id });
   }
@@ -125,11 +125,11 @@ class TakenPlace implements Place {
     private admission: Admission | undefined,
   ) {}
 
-  leave(): void {
+  release(): void {
     const { admission } = this;
     if (admission !== undefined) {
       this.admission = undefined;
-      this.connections.leave(this.connection);
+      this.connections.forget(this.connection);
       this.session.close();
       admission.release();
     }

@@ -1,3 +1,5 @@
+import { TurnBatch } from '../base/turn-batch.js';
+
 /** One connection, as the writer sees it. */
 export interface FrameSink {
   /** Where the connection stands among the frames of this turn; the writer's own. */
@@ -30,18 +32,18 @@ const newRoot = (): FrameChain => ({
  */
 export class FrameWriter {
   private root = newRoot();
-  private sinks: FrameSink[] = [];
-  private scheduled = false;
+  private readonly sinks = new TurnBatch<FrameSink>((sinks) => {
+    this.root = newRoot();
+    for (const sink of sinks) {
+      this.flush(sink);
+    }
+  });
 
   add(sink: FrameSink, frame: Buffer): void {
     let parent = sink.pending;
     if (parent === undefined) {
       parent = this.root;
-      this.sinks.push(sink);
-      if (!this.scheduled) {
-        this.scheduled = true;
-        setImmediate(this.flushAll);
-      }
+      this.sinks.add(sink);
     }
     let { next } = parent;
     if (next === undefined || next.frame !== frame) {
@@ -59,16 +61,6 @@ export class FrameWriter {
       sink.writeFrames(joined(chain));
     }
   }
-
-  private readonly flushAll = (): void => {
-    const { sinks } = this;
-    this.sinks = [];
-    this.root = newRoot();
-    this.scheduled = false;
-    for (const sink of sinks) {
-      this.flush(sink);
-    }
-  };
 }
 
 function joined(chain: FrameChain): Buffer {

@@ -72,6 +72,11 @@ export class Meter implements Waiter {
     this.key = key;
   }
 
+  /** The connection goes on with another key: what it may do itself is left as it is. @param key as for `admit` */
+  share(key: Allowance): void {
+    this.key = key;
+  }
+
   /**
    * Asks to read one message.
    * @param granted called later, once, when the answer is no; the message may be read then
@@ -186,7 +191,16 @@ export class Meters {
   }
 
   /** The connection is authenticated. */
-  admit(meter: Meter, { keyId, owner, rateLimit }: Identity): void {
+  admit(meter: Meter, identity: Identity): void {
+    meter.admit(this.of(identity));
+  }
+
+  /** The connection has other credentials. */
+  renew(meter: Meter, identity: Identity): void {
+    meter.share(this.of(identity));
+  }
+
+  private of({ keyId, owner, rateLimit }: Identity): Allowance {
     // One key may stand for several users. One that may make more requests a second may send as many messages.
     const name = `${keyId} ${owner}`;
     let allowance = this.keys.get(name);
@@ -194,7 +208,7 @@ export class Meters {
       allowance = new Allowance({ rate: Math.max(this.limits.MAX_MESSAGES_PER_SECOND_PER_KEY, rateLimit / 60) });
       this.keys.set(name, allowance);
     }
-    meter.admit(allowance);
+    return allowance;
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, WebSocket, WebSocketServer } from 'ws';
+import { chooseProtocol } from '../door/subprotocols.js';
 import type { Meter } from './meter.js';
 
 /** What this file uses of the part of `ws` that reads frames. */
@@ -97,7 +98,8 @@ export function meteredServer(meter: () => Meter): new (options: ServerOptions) 
   }
   return class extends WebSocketServer<typeof Socket> {
     constructor(options: ServerOptions) {
-      super({ closeTimeout: SLOW_CLOSE_MS, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+      const ours = { closeTimeout: SLOW_CLOSE_MS, handleProtocols: chooseProtocol };
+      super({ ...ours, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
     }
   } as unknown as new (
     options: ServerOptions,

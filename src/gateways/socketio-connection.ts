@@ -6,23 +6,16 @@ import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError } from '../protocol/errors.js';
 import { controlText, errorText } from '../protocol/messages.js';
-import type { Identity } from '../protocol/tasks.js';
-import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
+import { type Connections, type GatewayConnection, PROBE_MS } from './connections.js';
 import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { cutOff, type EngineConnection, type EngineSession } from './engine.js';
 import { socketioFrame, socketioPacket } from './frame.js';
-import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
-import { type Meter, type MeterListener, tooMuch } from './meter.js';
+import { MessageConnection, type MessageConnectionOptions } from './message-connection.js';
+import { tooMuch } from './meter.js';
 import { CLOSE_MS, SLOW_CLOSE_MS } from './metered-socket.js';
 
-export interface SocketioConnectionOptions {
+export interface SocketioConnectionOptions extends MessageConnectionOptions {
   readonly connections: Connections;
-  readonly writer: FrameWriter;
-  readonly limits: {
-    readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_BUFFERED_BYTES: number;
-    readonly DIRECT_FRAMES: boolean;
-  };
 }
 
 const WS_OPEN = 1;
@@ -43,18 +36,12 @@ export interface SocketData {
 export type TaskSocket = Socket<Record<string, never>, Record<string, never>, Record<string, never>, SocketData>;
 
 /** A connection that is in the namespace, or about to be. */
-export class SocketioConnection implements GatewayConnection, FrameSink, MeterListener {
+export class SocketioConnection extends MessageConnection implements GatewayConnection {
   readonly transport = 'socket.io';
   readonly id: string;
-  identity: Identity;
-  pending: FrameChain | undefined;
-  private readonly meter: Meter;
-  private place: Place | undefined;
   private admission: Admission | undefined;
   /** Bytes given to Engine.IO since its queue was last empty. */
   private queued = 0;
-  /** Bytes that were written although too much waited. */
-  private excess = 0;
   private closing = false;
 
   constructor(
@@ -62,12 +49,11 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     private readonly engine: EngineConnection,
     admission: Admission,
     private readonly session: EngineSession,
-    private readonly options: SocketioConnectionOptions,
+    protected override readonly options: SocketioConnectionOptions,
   ) {
-    this.meter = session.meter;
+    super(admission.identity, session.meter, options);
     session.listener = this;
     this.id = socket.id;
-    this.identity = admission.identity;
     this.admission = admission;
   }
 
@@ -80,7 +66,7 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
 
   end(): void {
     this.closing = true;
-    this.place?.leave();
+    this.place?.release();
     this.admission?.release();
     this.admission = undefined;
   }
@@ -90,6 +76,10 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
       this.queued = 0;
     }
     return (this.rawSocket?.writableLength ?? 0) + this.queued + (this.pending?.length ?? 0);
+  }
+
+  protected get waiting(): number {
+    return this.backlog;
   }
 
   get unsent(): number {
@@ -221,10 +211,6 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
     this.send('ERROR', errorText(tooMuch(retryAfterMs).body));
   }
 
-  onExceeded(): void {
-    this.close('RATE_LIMIT_EXCEEDED');
-  }
-
   private send(type: Outgoing['type'], text: string): void {
     this.deliver({ type, payload: Buffer.from(text) });
   }
@@ -245,28 +231,6 @@ export class SocketioConnection implements GatewayConnection, FrameSink, MeterLi
   private get rawSocket(): Writable | undefined {
     const ws = this.engine.transport.socket;
     return ws?.readyState === WS_OPEN ? (ws._socket ?? undefined) : undefined;
-  }
-
-  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
-  private admits(bytes: number): boolean {
-    const { MAX_BUFFERED_BYTES } = this.options.limits;
-    if (this.backlog <= MAX_BUFFERED_BYTES) {
-      this.excess = 0;
-      return true;
-    }
-    this.excess += bytes;
-    if (this.excess <= MAX_BUFFERED_BYTES) {
-      return true;
-    }
-    this.close('SLOW_CONSUMER');
-    return false;
-  }
-
-  /** When more waits than may, what comes next waits in the hub. */
-  private watch(): void {
-    if (this.backlog > this.options.limits.MAX_BUFFERED_BYTES) {
-      this.place?.session.fallBehind();
-    }
   }
 }
 

@@ -1,35 +1,17 @@
-import { type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
-import type { Approach } from '../door/approach.js';
-import type { Admit } from '../door/door.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
-import type { Connections } from './connections.js';
 import { closeEngine, cutOff, type EngineConnection, EngineSession } from './engine.js';
-import type { FrameWriter } from './frame-writer.js';
-import type { Meters } from './meter.js';
+import type { GatewayOptions } from './gateway-options.js';
 import { meteredServer } from './metered-socket.js';
 import { type Ack, type SocketData, SocketioConnection, type TaskSocket } from './socketio-connection.js';
 import { refuseUpgrade } from './upgrade.js';
 
-export interface SocketioGatewayOptions {
-  readonly server: HttpServer;
+export interface SocketioGatewayOptions extends GatewayOptions {
   /** As the broker gives it. */
   readonly adapter: unknown;
-  readonly connections: Connections;
-  readonly approach: Pick<Approach, 'check' | 'wait'>;
-  readonly admit: Admit;
-  readonly writer: FrameWriter;
-  readonly meters: Meters;
-  readonly limits: {
-    readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_MESSAGE_BYTES: number;
-    readonly MAX_BUFFERED_BYTES: number;
-    readonly PING_INTERVAL_MS: number;
-    readonly PING_TIMEOUT_MS: number;
-    readonly DIRECT_FRAMES: boolean;
-  };
 }
 
 /** How long a client may be connected without being in the namespace, in milliseconds. */

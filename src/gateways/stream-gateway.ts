@@ -174,7 +174,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
   /** Gives back what the connection held. Idempotent. */
   end(): void {
     this.ending = true;
-    this.place.leave();
+    this.place.release();
     this.settle();
   }
 

@@ -1,43 +1,21 @@
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
-import { CONFIRM, unsentBytes } from '../base/unsent.js';
-import type { Approach } from '../door/approach.js';
-import type { Admit } from '../door/door.js';
 import { chooseProtocol } from '../door/subprotocols.js';
-import type { Outgoing } from '../hub/connection.js';
 import { authenticated } from '../hub/credential-life.js';
-import type { Success } from '../hub/reply.js';
-import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
-import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
-import { controlText, errorText } from '../protocol/messages.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { errorText } from '../protocol/messages.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
-import type { Identity } from '../protocol/tasks.js';
-import { type Connections, type GatewayConnection, type Place, PROBE_MS } from './connections.js';
-import { costOfAnswer, costOfMessage, costOfRooms } from './cost.js';
 import { FirstMessages } from './first-messages.js';
-import { plainFrame } from './frame.js';
-import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
-import { type Meter, type MeterListener, type Meters, tooMuch } from './meter.js';
-import { CLOSE_MS, MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
+import type { GatewayOptions } from './gateway-options.js';
+import type { Meter } from './meter.js';
+import { MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
+import { PingTimer } from './ping-timer.js';
 import { refuseUpgrade } from './upgrade.js';
+import { PlainConnection } from './websocket-connection.js';
 
-export interface WebsocketGatewayOptions {
-  readonly server: Server;
-  readonly connections: Connections;
-  readonly approach: Pick<Approach, 'check' | 'wait'>;
-  readonly admit: Admit;
-  readonly writer: FrameWriter;
-  readonly meters: Meters;
-  readonly limits: {
-    readonly MAX_ROOMS_PER_CONNECTION: number;
-    readonly MAX_MESSAGE_BYTES: number;
-    readonly MAX_BUFFERED_BYTES: number;
-    readonly PING_INTERVAL_MS: number;
-    readonly PING_TIMEOUT_MS: number;
-    readonly DIRECT_FRAMES: boolean;
-    readonly AUTH_TIMEOUT_MS: number;
-  };
+export interface WebsocketGatewayOptions extends GatewayOptions {
+  readonly limits: GatewayOptions['limits'] & { readonly AUTH_TIMEOUT_MS: number };
 }
 
 export interface Gateway {
@@ -74,7 +52,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     closeTimeout: SLOW_CLOSE_MS,
     handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
-  const heartbeat = new Heartbeat(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
+  const pings = new PingTimer(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
   let lastId = 0;
 
   const enter = async (ws: TaskSocket, socket: Duplex, request: IncomingMessage): Promise<void> => {
@@ -101,7 +79,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       meters.admit(connection.meter, admission.identity);
       connection.place = connections.enter(connection, admission);
       ws.connection = connection;
-      heartbeat.add(connection);
+      pings.add(connection);
       ws.on('message', onMessage);
       ws.on('ping', onHeard);
       ws.on('pong', onPong);
@@ -126,8 +104,8 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
   function onClose(this: WebSocket): void {
     const { connection } = this as ConnectedSocket;
     if (connection !== undefined) {
-      heartbeat.delete(connection);
-      connection.place?.leave();
+      pings.delete(connection);
+      connection.place?.release();
     }
   }
 
@@ -147,7 +125,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     }
   });
 
-  return { stop: () => heartbeat.stop() };
+  return { stop: () => pings.stop() };
 }
 
 function onError(): void {
@@ -164,209 +142,4 @@ function onHeard(this: WebSocket): void {
 
 function onPong(this: WebSocket, data: Buffer): void {
   (this as ConnectedSocket).connection?.answered(data);
-}
-
-class PlainConnection implements GatewayConnection, FrameSink, MeterListener {
-  readonly transport = 'websocket';
-  pending: FrameChain | undefined;
-  place: Place | undefined;
-  heardAt = performance.now();
-  pingedAt = 0;
-  readonly meter: Meter;
-  /** Bytes that were written although too much waited. */
-  private excess = 0;
-  private confirming: (() => void) | undefined;
-
-  constructor(
-    readonly id: string,
-    public identity: Identity,
-    private readonly ws: MeteredSocket,
-    private readonly socket: Duplex,
-    private readonly options: WebsocketGatewayOptions,
-  ) {
-    this.meter = ws.meter!;
-    this.meter.listener = this;
-  }
-
-  get backlog(): number {
-    return this.socket.writableLength + (this.pending?.length ?? 0);
-  }
-
-  get unsent(): number {
-    return unsentBytes(this.socket) + (this.pending?.length ?? 0);
-  }
-
-  deliver(message: Outgoing): void {
-    if (this.ws.readyState !== WebSocket.OPEN) {
-      return;
-    }
-    this.meter.spend(costOfMessage(message));
-    if (this.options.limits.DIRECT_FRAMES) {
-      this.options.writer.add(this, plainFrame(message));
-    } else if (this.admits(message.payload.length)) {
-      this.ws.send(message.payload, { binary: false });
-      this.watch();
-    }
-  }
-
-  writeFrames(bytes: Buffer): void {
-    if (this.ws.readyState === WebSocket.OPEN && this.admits(bytes.length)) {
-      this.socket.write(bytes);
-      this.watch();
-    }
-  }
-
-  close(code: ErrorCode): void {
-    const { close = errorEntry('INTERNAL_ERROR').close } = errorEntry(code);
-    if (this.ws.readyState === WebSocket.OPEN) {
-      this.options.writer.flush(this);
-    }
-    this.ws.close(close, code);
-    if (code !== 'SLOW_CONSUMER') {
-      setTimeout(() => this.terminate(), CLOSE_MS).unref();
-    }
-  }
-
-  terminate(): void {
-    this.ws.terminate();
-  }
-
-  confirm(done: () => void): void {
-    this.confirming = done;
-    if (this.ws.readyState === WebSocket.OPEN) {
-      this.options.writer.flush(this);
-      this.ws.ping(CONFIRM);
-    }
-  }
-
-  /** A pong has come: to the heartbeat, or to `confirm`. */
-  answered(data: Buffer): void {
-    this.heard();
-    if (data.toString('latin1') === CONFIRM) {
-      const { confirming } = this;
-      this.confirming = undefined;
-      confirming?.();
-    }
-  }
-
-  heard(): void {
-    this.heardAt = performance.now();
-    this.pingedAt = 0;
-  }
-
-  ping(): void {
-    this.pingedAt = performance.now();
-    if (this.ws.readyState === WebSocket.OPEN) {
-      this.ws.ping();
-    }
-  }
-
-  probe(): void {
-    const asked = performance.now();
-    this.ping();
-    setTimeout(() => {
-      if (this.heardAt < asked) {
-        this.terminate();
-      }
-    }, PROBE_MS).unref();
-  }
-
-  receive(data: RawData, isBinary: boolean): void {
-    this.heard();
-    this.handle(isBinary ? binaryMessage() : readClientMessage(String(data)));
-  }
-
-  handle(message: ClientMessage): void {
-    if (message.error !== undefined) {
-      this.answer(message.error, message.requestId);
-    } else {
-      this.meter.spend(costOfRooms(message.data, this.options.limits.MAX_ROOMS_PER_CONNECTION));
-      this.place?.session.handle(message.type, message.data, (outcome) => {
-        this.meter.spend(costOfAnswer(outcome));
-        this.answer(outcome, message.requestId);
-      });
-    }
-  }
-
-  onSlowed(retryAfterMs: number): void {
-    this.answer(tooMuch(retryAfterMs), undefined);
-  }
-
-  onExceeded(): void {
-    this.close('RATE_LIMIT_EXCEEDED');
-  }
-
-  answer(outcome: Success | TaskwireError, requestId: string | undefined): void {
-    const [type, text] =
-      outcome instanceof TaskwireError
-        ? (['ERROR', errorText(outcome.body, requestId)] as const)
-        : ([outcome.type, successText(outcome, requestId)] as const);
-    this.deliver({ type, payload: Buffer.from(text) });
-  }
-
-  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
-  private admits(bytes: number): boolean {
-    const { MAX_BUFFERED_BYTES } = this.options.limits;
-    if (this.socket.writableLength <= MAX_BUFFERED_BYTES) {
-      this.excess = 0;
-      return true;
-    }
-    this.excess += bytes;
-    if (this.excess <= MAX_BUFFERED_BYTES) {
-      return true;
-    }
-    this.close('SLOW_CONSUMER');
-    return false;
-  }
-
-  /** When more waits than may, what comes next waits in the hub. */
-  private watch(): void {
-    if (this.socket.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
-      this.place?.session.fallBehind();
-    }
-  }
-}
-
-function successText({ type, message, data }: Success, requestId: string | undefined): string {
-  return controlText(type, message === undefined ? data : { message, data }, { requestId });
-}
-
-/** Pings connections that have been silent, and ends those that stay so: one timer for all. */
-class Heartbeat {
-  private readonly connections = new Set<PlainConnection>();
-  private readonly timer: NodeJS.Timeout;
-
-  constructor(
-    private readonly intervalMs: number,
-    private readonly timeoutMs: number,
-  ) {
-    this.timer = setInterval(() => this.beat(), Math.min(1_000, intervalMs, timeoutMs)).unref();
-  }
-
-  add(connection: PlainConnection): void {
-    // Those that came together need not be pinged together.
-    connection.heardAt -= Math.random() * (this.intervalMs / 2);
-    this.connections.add(connection);
-  }
-
-  delete(connection: PlainConnection): void {
-    this.connections.delete(connection);
-  }
-
-  stop(): void {
-    clearInterval(this.timer);
-  }
-
-  private beat(): void {
-    const now = performance.now();
-    for (const connection of this.connections) {
-      if (connection.pingedAt > 0) {
-        if (now - connection.pingedAt >= this.timeoutMs) {
-          connection.terminate();
-        }
-      } else if (now - connection.heardAt >= this.intervalMs) {
-        connection.ping();
-      }
-    }
-  }
 }

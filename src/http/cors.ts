@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import type { CheckOrigin } from '../door/origin.js';
 import { POSITION_HEADERS } from './endpoint.js';
 
-const ALLOWED_HEADERS = 'Authorization, Content-Type, Last-Event-ID, X-Api-Key, X-Request-Id';
+const ALLOWED_HEADERS = 'Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Api-Key, X-Request-Id';
 const EXPOSED_HEADERS = [
   'X-RateLimit-Limit',
   'X-RateLimit-Remaining',

@@ -8,7 +8,7 @@ import type { Room } from '../protocol/rooms.js';
 import type { EventHistory } from '../repository/event-history.js';
 import { parseInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
-import { digits, jobRoomOf, taskRoomOf, userRoomOf } from './input.js';
+import { digits, jobRoomOf, queryFields, taskRoomOf, userRoomOf } from './input.js';
 import { resource } from './resource.js';
 
 /**
@@ -36,6 +36,11 @@ const FORMATS: ReadonlyMap<string, StreamFormat | 'json'> = new Map([
   ['application/ndjson', 'ndjson'],
 ]);
 
+/** What a query may hold; `snapshot` concerns only streams, of which the address may be the same. */
+const FIELDS = ['since', 'epoch', 'types', 'limit', 'snapshot'];
+/** The door of the streams reads the token, and says where a key belongs. */
+const STREAM_FIELDS = [...FIELDS, 'lastEventId', 'token', 'api_key'];
+
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 
 const eventsInput = z.object({
@@ -55,7 +60,7 @@ export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRout
   const serve = (path: string, roomOf: (params: Readonly<Record<string, string>>) => Room): void => {
     const page = endpoint(async ({ identity, params, query }) => {
       const room = roomOf(params);
-      const input = parseInput(historyInput, fieldsOf(query));
+      const input = parseInput(historyInput, fieldsOf(query, FIELDS));
       const userId = await access.resolve(identity, room);
       const { events, seq, epoch, recovered, more } = await history.page({ userId, room, ...input });
       const rest = JSON.stringify({ seq, epoch, recovered, next: more ? seq : null });
@@ -70,10 +75,12 @@ export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRout
           return page(request, response, next);
         }
         const { name } = roomOf(request.params as Record<string, string>);
-        const input = parseInput(streamInput, fieldsOf(queryOf(request)));
-        // A browser that comes back asks for the same address, and says in the header where it stopped.
-        const { seq: since = input.since, epoch = input.epoch } =
-          positionOfEventId(request.get('Last-Event-ID') ?? '') ?? {};
+        const query = queryOf(request);
+        const input = parseInput(streamInput, fieldsOf(query, STREAM_FIELDS));
+        // A browser that comes back asks for the same address, and says in the header where it stopped. Stand-ins for
+        // EventSource say it in the query, as a header of theirs would be asked for beforehand.
+        const lastId = request.get('Last-Event-ID') ?? query.get('lastEventId') ?? '';
+        const { seq: since = input.since, epoch = input.epoch } = positionOfEventId(lastId) ?? {};
         await openStream(request, response, { ...input, format, room: name, since, epoch });
       },
     });
@@ -84,10 +91,13 @@ export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRout
   serve('/api/users/:user_id/events', (params) => userRoomOf(params['user_id']));
 }
 
-/** The fields of a query that say which events are wanted, unchecked. */
-function fieldsOf(query: URLSearchParams): Record<string, string | string[] | undefined> {
-  const one = (name: string): string | undefined => query.get(name) ?? undefined;
+/**
+ * The fields of a query that say which events are wanted, unchecked.
+ * @throws TaskwireError INVALID_REQUEST when there are others
+ */
+function fieldsOf(query: URLSearchParams, known: readonly string[]): Record<string, string | string[] | undefined> {
+  const { since, epoch, limit, snapshot } = queryFields(query, known);
   // `types=A,B` and `types=A&types=B` say the same.
   const types = query.has('types') ? query.getAll('types').flatMap((text) => text.split(',')) : undefined;
-  return { since: one('since'), epoch: one('epoch'), limit: one('limit'), snapshot: one('snapshot'), types };
+  return { since, epoch, limit, snapshot, types };
 }

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
+import { assertKnownFields } from '../protocol/fields.js';
 import { isJobId, isTaskId, isUserId, jobRoom, parseRoom, type Room, taskRoom, userRoom } from '../protocol/rooms.js';
 import { invalidFields, jobIdInput, parseInput } from '../repository/task-input.js';
 
@@ -71,6 +72,28 @@ export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, u
 const textOf = (id: unknown): string | undefined =>
   typeof id === 'string' || typeof id === 'number' ? String(id) : undefined;
 
+/** What belongs into a header, and what stands in the query instead. */
+const IN_HEADERS = {
+  api_key: 'no key is taken from a query string here; send the header X-Api-Key',
+  token: 'no token is taken from a query string here; send the header Authorization: Bearer TOKEN',
+};
+
+/**
+ * The fields of a query, as text.
+ * @param known the fields that are read
+ * @throws TaskwireError INVALID_REQUEST when there is another one: nobody would read it
+ */
+export function queryFields<Name extends string>(
+  query: URLSearchParams,
+  known: readonly Name[],
+): Record<Name, string | undefined> {
+  assertKnownFields(Object.fromEntries(query), { known, misplaced: IN_HEADERS, code: 'INVALID_REQUEST' });
+  return Object.fromEntries(known.map((name) => [name, query.get(name) ?? undefined])) as Record<
+    Name,
+    string | undefined
+  >;
+}
+
 /** Tasks of a page that names no limit, and most tasks of any. */
 const PAGE = 100;
 const MAX_PAGE = 1_000;
@@ -94,17 +117,19 @@ export const pageInput = z.object({ limit: pageLimit, after: digits(0, Number.MA
  * @throws TaskwireError INVALID_REQUEST
  */
 export function pageOf(query: URLSearchParams): z.output<typeof pageInput> {
-  const [limit, after] = [query.get('limit'), query.get('after')];
-  return parseInput(pageInput, { limit: limit ?? undefined, after: after ?? undefined });
+  return parseInput(pageInput, queryFields(query, ['limit', 'after']));
 }
 
 export const jobPageInput = z.object({ limit: pageLimit, after: jobIdInput.optional() });
 
 /**
- * Which page of a list of jobs is wanted; see `pageOf`.
+ * Which page of a list of jobs is wanted, and whose; see `pageOf`.
  * @throws TaskwireError INVALID_REQUEST
  */
-export function jobPageOf(query: URLSearchParams): z.output<typeof jobPageInput> {
-  const [limit, after] = [query.get('limit'), query.get('after')];
-  return parseInput(jobPageInput, { limit: limit ?? undefined, after: after ?? undefined });
+export function jobPageOf(query: URLSearchParams): {
+  page: z.output<typeof jobPageInput>;
+  user: string | undefined;
+} {
+  const { user_id: user, ...page } = queryFields(query, ['limit', 'after', 'user_id']);
+  return { page: parseInput(jobPageInput, page), user };
 }

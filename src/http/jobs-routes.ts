@@ -24,8 +24,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePor
   const { jobs, jobReader, access, queues } = ports;
   resource(router, '/api/jobs', {
     get: endpoint(async ({ identity, query }) => {
-      const page = jobPageOf(query);
-      const user = query.get('user_id') ?? (seesAll(identity) ? undefined : identity.owner);
+      const { page, user = seesAll(identity) ? undefined : identity.owner } = jobPageOf(query);
       if (user === undefined) {
         // Jobs of many streams, so there is no one position.
         return { body: await jobReader.list(page) };

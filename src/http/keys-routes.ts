@@ -1,12 +1,13 @@
 import type { Router } from 'express';
 import { z } from 'zod';
 import type { Logger } from '../base/logger.js';
+import { auditKey, type KeyEvent, keySummary } from '../door/key-audit.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { ApiKeyInput, ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
 import { parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
-import { invalidField, objectOf } from './input.js';
+import { invalidField, objectOf, queryFields } from './input.js';
 import { resource } from './resource.js';
 
 export interface KeyRoutePorts {
@@ -37,9 +38,8 @@ export const changeBody = z.strictObject({
 export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePorts): void {
   const { apiKeys, defaultRateLimit, announceRevoked, announceChanged, logger } = ports;
 
-  /** Every change of a key is a line of the log: who changed what. */
-  const audit = (event: string, { keyId, owner }: Identity, fields: Readonly<Record<string, unknown>>): void =>
-    logger.info(event, { by: keyId, by_owner: owner, ...fields });
+  const audit = (event: KeyEvent, { keyId, owner }: Identity, fields: Readonly<Record<string, unknown>>): void =>
+    auditKey(logger, { by: keyId, by_owner: owner }, event, fields);
 
   resource(router, '/api/keys', {
     get: endpoint(async () => ({ body: { keys: await apiKeys.list() } }), 'keys'),
@@ -49,13 +49,13 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
         rate_limit: defaultRateLimit,
         ...(objectOf(body) as unknown as ApiKeyInput),
       });
-      audit('key created', identity, summary(record));
+      audit('key created', identity, keySummary(record));
       return { status: 201, body: { key, ...record } };
     }, 'keys'),
 
     delete: endpoint(async ({ identity, query }) => {
-      const owner = query.get('owner');
-      if (owner === null) {
+      const { owner } = queryFields(query, ['owner']);
+      if (owner === undefined) {
         throw invalidField('owner', 'wants ?owner=USER_ID: all keys of that user are disabled');
       }
       const key_ids = await apiKeys.disableByOwner(parseInput(userIdInput, owner));
@@ -100,8 +100,9 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
       const keyId = keyIdOf(params);
       const { overlap_seconds = OVERLAP_SECONDS } = parseInput(rotateBody, body === undefined ? {} : objectOf(body));
       const { key, record } = found(await apiKeys.rotate(keyId, overlap_seconds));
-      audit('key rotated', identity, { ...summary(record), replaces: keyId, overlap_seconds });
-      await announceChanged(keyId);
+      audit('key rotated', identity, { ...keySummary(record), replaces: keyId, overlap_seconds });
+      // Whoever chooses no overlap wants the old key gone now, with its connections: it may be in the wrong hands.
+      await (overlap_seconds === 0 ? announceRevoked(keyId) : announceChanged(keyId));
       return { status: 201, body: { key, ...record, replaces: keyId } };
     }, 'keys'),
   });
@@ -110,16 +111,6 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
     return found((await apiKeys.list()).find(({ key_id }) => key_id === keyId));
   }
 }
-
-/** What a line of the log says of a key. */
-const summary = ({ key_id, owner, role, rate_limit, scopes, expires_at }: ApiKeyRecord): Record<string, unknown> => ({
-  key_id,
-  owner,
-  role,
-  rate_limit,
-  scopes,
-  expires_at,
-});
 
 /** @throws TaskwireError NOT_FOUND */
 function keyIdOf(params: Readonly<Record<string, string>>): string {

@@ -6,6 +6,7 @@ import type { ClusterReport, ClusterStats } from '../stats/cluster-stats.js';
 import type { Health } from '../stats/health.js';
 import { METRICS_CONTENT_TYPE, metricsText } from '../stats/metrics.js';
 import { type Authenticate, assertMayDo } from './authenticate.js';
+import { queryFields } from './input.js';
 import { isLocalCaller } from './local-caller.js';
 import { resource } from './resource.js';
 
@@ -40,8 +41,8 @@ export function systemRoutes(router: Router, { authenticate, stats, health, stat
   resource(router, '/api/ws/stats', {
     get: async (request, response) => {
       await assertMayLook(request, response);
-      const name = queryOf(request).get('room');
-      const room = name === null ? undefined : parseRoom(name).name;
+      const { room: name } = queryFields(queryOf(request), ['room']);
+      const room = name === undefined ? undefined : parseRoom(name).name;
       response.json({ status: 'success', data: wireForm(await stats.collect({ rooms: true, room })) });
     },
   });

@@ -1,10 +1,11 @@
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayAccess, refusalOf } from '../protocol/tasks.js';
+import type { BatchOutcome } from '../repository/batch-writes.js';
 import type { CreateTaskInput } from '../repository/inputs.js';
-import { jobIdInput, parseInput, taskIdInput } from '../repository/task-input.js';
+import { jobIdInput, MAX_BATCH, parseInput, taskIdInput } from '../repository/task-input.js';
 import type { TaskUpdate } from '../repository/task-patch.js';
 import type { TaskReader } from '../repository/task-reader.js';
-import type { BatchOutcome, TaskRepository, WriteOptions } from '../repository/task-repository.js';
+import type { TaskRepository, WriteOptions } from '../repository/task-repository.js';
 import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
@@ -15,9 +16,6 @@ export interface TaskWritePorts {
   readonly reader: TaskReader;
   readonly queues: Pick<RestQueues, 'writes'>;
 }
-
-/** Items of one request. */
-export const MAX_ITEMS = 500;
 
 /**
  * Creates a task per item. The items of one owner are one statement and one commit, in their order.
@@ -62,7 +60,7 @@ export function updateTasks(
 }
 
 /** The items of a batch beyond the first, each of which counts as a request; a batch that is refused as a whole has none. */
-export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_ITEMS ? 0 : Math.max(0, length - 1));
+export const moreItems = ({ length }: readonly unknown[]): number => (length > MAX_BATCH ? 0 : Math.max(0, length - 1));
 
 type Item = Readonly<Record<string, unknown>>;
 
@@ -77,8 +75,8 @@ interface BatchPorts {
 }
 
 async function batch(body: readonly unknown[], status: number, ports: BatchPorts): Promise<Answer> {
-  if (body.length === 0 || body.length > MAX_ITEMS) {
-    throw new TaskwireError('INVALID_REQUEST', { message: `The body must have 1 to ${MAX_ITEMS} items` });
+  if (body.length === 0 || body.length > MAX_BATCH) {
+    throw new TaskwireError('INVALID_REQUEST', { message: `The body must have 1 to ${MAX_BATCH} items` });
   }
   const outcomes: BatchOutcome[] = [];
   const known: Array<{ index: number; item: Item; id: string }> = [];

@@ -10,7 +10,8 @@ import {
   parseInput,
   statusInput,
 } from '../repository/task-input.js';
-import type { TaskWrite, WriteOptions } from '../repository/task-repository.js';
+import type { WriteOptions } from '../repository/task-repository.js';
+import type { TaskWrite } from '../repository/write-runner.js';
 import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
 import { resource } from './resource.js';

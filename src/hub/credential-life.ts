@@ -9,8 +9,9 @@ export interface CredentialPorts {
   /**
    * Says who somebody is by the data of an AUTH message, and counts the request.
    * @param before who it was until now
+   * @returns who it is, and a check whether that still holds: it ends before the credentials are taken
    */
-  authenticate(data: AuthData, before: Identity): Promise<Identity>;
+  authenticate(data: AuthData, before: Identity): Promise<{ readonly identity: Identity; confirm(): Promise<void> }>;
   /** Checks that somebody may see a room. */
   resolve(identity: Identity, room: Room): Promise<string>;
 }
@@ -47,7 +48,7 @@ export class CredentialLife {
    * @throws TaskwireError INVALID_MESSAGE, ACCESS_DENIED or NOT_FOUND (a room), what `authenticate` throws
    */
   async renew(data: unknown, rooms: () => readonly Room[]): Promise<Success> {
-    const identity = await this.ports.authenticate(parseAuth(data), this.connection.identity);
+    const { identity, confirm } = await this.ports.authenticate(parseAuth(data), this.connection.identity);
     await Promise.all(
       rooms().map(async (room) => {
         try {
@@ -60,6 +61,7 @@ export class CredentialLife {
         }
       }),
     );
+    await confirm();
     if (!this.ended) {
       this.connection.identity = identity;
       this.watch();
@@ -79,11 +81,16 @@ export class CredentialLife {
     if (expiresAt === undefined) {
       return;
     }
-    const left = expiresAt - Date.now();
-    if (left <= 0) {
+    // Also for one that has ended already: whoever opens a session gets it before its connection is closed.
+    const left = Math.max(0, expiresAt - Date.now());
+    this.timer = setTimeout(() => this.look(expiresAt), Math.min(left, MAX_TIMER)).unref();
+  }
+
+  private look(expiresAt: number): void {
+    if (Date.now() >= expiresAt) {
       this.connection.close('TOKEN_EXPIRED');
     } else {
-      this.timer = setTimeout(() => this.watch(), Math.min(left, MAX_TIMER)).unref();
+      this.watch();
     }
   }
 }

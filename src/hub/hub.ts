@@ -93,7 +93,7 @@ export class Hub {
   report(): { clients: number; rooms: Map<string, number> } {
     const rooms = new Map<string, number>();
     for (const stream of this.streams.values()) {
-      for (const [name, members] of stream.rooms()) {
+      for (const [name, members] of stream.rooms.counts()) {
         rooms.set(name, members);
       }
     }

@@ -2,7 +2,8 @@ import type { Room } from '../protocol/rooms.js';
 import type { Connection } from './connection.js';
 import type { Line } from './line.js';
 import type { HubEvent } from './message.js';
-import type { Member, Stream } from './stream.js';
+import type { Member } from './room-members.js';
+import type { Stream } from './stream.js';
 import type { Subscription } from './subscription.js';
 
 const NONE: ReadonlySet<string> = new Set();
@@ -122,7 +123,7 @@ export class Membership implements Member {
     const entering = new Map(subscriptions.map((subscription) => [subscription.room.name, subscription]));
     const others = this.live.filter(({ room }) => !entering.has(room.name));
     for (const { room } of entering.values()) {
-      this.stream.join(room, this);
+      this.stream.rooms.join(room, this);
     }
     this.live = [...others, ...entering.values()];
   }
@@ -145,14 +146,14 @@ export class Membership implements Member {
       return false;
     }
     this.live = others;
-    this.stream.leave(room, this);
+    this.stream.rooms.leave(room, this);
     return true;
   }
 
   /** Leaves everything. What was asked for gets no answer. */
   end(): void {
     for (const { room } of this.live) {
-      this.stream.leave(room, this);
+      this.stream.rooms.leave(room, this);
     }
     this.live = [];
     this.asked = [];

@@ -22,13 +22,6 @@ export interface RoomRequestsPorts {
 /** How many requests may wait in one connection, for each room that it may have. */
 const WAITING_PER_ROOM = 4;
 
-/** What a connection is told of which so much waits that nothing more is taken. */
-export const tooManyWait = (): TaskwireError =>
-  new TaskwireError('RATE_LIMIT_EXCEEDED', {
-    message: 'Too many requests of this connection wait; send more when some are answered',
-    retryAfterMs: 1_000,
-  });
-
 /** What one connection asks of rooms, on its way to the hub. Requests of one room take effect in the order in which they came. */
 export class RoomRequests {
   private readonly order = new RoomOrder();
@@ -80,7 +73,10 @@ export class RoomRequests {
   /** @throws TaskwireError RATE_LIMIT_EXCEEDED when so much waits that nothing more is taken */
   assertFewWait(): void {
     if (this.order.size >= this.ports.maxRooms * WAITING_PER_ROOM) {
-      throw tooManyWait();
+      throw new TaskwireError('RATE_LIMIT_EXCEEDED', {
+        message: 'Too many requests of this connection wait; send more when some are answered',
+        retryAfterMs: 1_000,
+      });
     }
   }
 

@@ -12,7 +12,7 @@ import type { Hub } from './hub.js';
 import type { HubClient } from './hub-client.js';
 import type { Reply, Success } from './reply.js';
 import { parseSubscription, parseUnsubscription } from './requests.js';
-import { RoomRequests, type RoomRequestsPorts, tooManyWait } from './room-requests.js';
+import { RoomRequests, type RoomRequestsPorts } from './room-requests.js';
 
 /** The message protocol of one connection, the same on both wires. */
 export interface Session {
@@ -37,11 +37,10 @@ export interface SessionPorts extends CredentialPorts {
   readonly logger?: Pick<Logger, 'debug'>;
 }
 
+/** Messages of one connection that may wait for the answer to an AUTH. */
+const MAX_WAITING = 256;
 /** Connections that look rooms up and join them at a time. */
 const JOIN_CONCURRENCY = 16;
-
-/** Messages of a connection that wait for an AUTH. */
-const MAX_BEHIND_AUTH = 256;
 
 /** Opens the sessions of one worker. Its connections take turns by key where they join rooms. */
 export function sessionOpener(hub: Hub, ports: SessionPorts): OpenSession {
@@ -83,10 +82,9 @@ function assertNoData(data: unknown): void {
 
 class HubSession implements Session {
   private closed = false;
-  /** An AUTH under way: what comes after it waits until it is known who asks. */
-  private renewing: Promise<void> | undefined;
-  /** Messages that wait for it. */
-  private behind = 0;
+  /** An AUTH is under way: what comes after it waits until it is known who asks. */
+  private renewing = false;
+  private readonly waiting: Array<() => void> = [];
 
   constructor(
     private readonly client: HubClient,
@@ -101,20 +99,17 @@ class HubSession implements Session {
         reply(outcome);
       }
     };
-    this.takeInTurn(type, data, answer);
-  }
-
-  private takeInTurn(type: string, data: unknown, answer: Reply): void {
-    if (this.renewing === undefined) {
+    if (!this.renewing) {
       this.take(type, data, answer);
-    } else if (this.behind >= MAX_BEHIND_AUTH) {
-      answer(tooManyWait());
+    } else if (this.waiting.length < MAX_WAITING) {
+      this.waiting.push(() => this.take(type, data, answer));
     } else {
-      this.behind += 1;
-      void this.renewing.then(() => {
-        this.behind -= 1;
-        this.takeInTurn(type, data, answer);
-      });
+      answer(
+        new TaskwireError('RATE_LIMIT_EXCEEDED', {
+          message: 'Too many messages wait behind AUTH; send more when it is answered',
+          retryAfterMs: 1_000,
+        }),
+      );
     }
   }
 
@@ -135,7 +130,7 @@ class HubSession implements Session {
           answer({ type: 'PONG', data: { positions: this.client.positions() } });
           break;
         case 'AUTH':
-          this.renew(data, answer);
+          void this.renew(data, answer);
           break;
         default:
           throw unknownType(type);
@@ -151,22 +146,25 @@ class HubSession implements Session {
 
   close(): void {
     this.closed = true;
+    this.waiting.length = 0;
     this.credentials.end();
     this.rooms.close();
     this.client.close();
   }
 
-  private renew(data: unknown, reply: Reply): void {
-    const renewing = this.rooms
-      .done()
-      .then(() => this.credentials.renew(data, () => this.client.rooms))
-      .then(reply, (error) => reply(toTaskwireError(error)))
-      .finally(() => {
-        if (this.renewing === renewing) {
-          this.renewing = undefined;
-        }
-      });
-    this.renewing = renewing;
+  private async renew(data: unknown, reply: Reply): Promise<void> {
+    this.renewing = true;
+    try {
+      await this.rooms.done();
+      reply(await this.credentials.renew(data, () => this.client.rooms));
+    } catch (error) {
+      reply(toTaskwireError(error));
+    }
+    this.renewing = false;
+    // One of them may be another AUTH, for which the rest waits again.
+    while (!this.renewing && this.waiting.length > 0) {
+      this.waiting.shift()!();
+    }
   }
 
   private subscribe(data: unknown, reply: Reply): void {

@@ -1,26 +1,8 @@
 import type { Position } from '../protocol/messages.js';
-import type { Room } from '../protocol/rooms.js';
 import { decodeStreamMessage } from '../protocol/stream-message.js';
 import type { EventPage, HubEvent } from './message.js';
 import { Ring, type RingBudget } from './ring.js';
-
-/** Who is given a stream's events, as the stream sees it. */
-export interface Member {
-  /**
-   * Takes an event that has just become the stream's last one.
-   * @param delivery numbers the event: who sits in several of its rooms is offered it several times
-   * @returns whether it was sent
-   */
-  offer(event: HubEvent, delivery: number): boolean;
-  /** What it has seen is not a beginning of the log any more; it has to subscribe again. */
-  reset(): void;
-}
-
-/** A room with members on this worker. */
-interface RoomMembers {
-  readonly room: Room;
-  readonly members: Set<Member>;
-}
+import { type Member, RoomMembers } from './room-members.js';
 
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
@@ -61,6 +43,8 @@ const LOG_PATIENCE_MS = 50;
  */
 export class Stream {
   readonly ring: Ring;
+  /** Who is in which of its rooms. */
+  readonly rooms = new RoomMembers();
   /** Resolves when the stream is in order, rejects when it could not be started. */
   readonly ready: Promise<void>;
 
@@ -77,11 +61,6 @@ export class Stream {
   private patience: NodeJS.Timeout | undefined;
   private repairing = false;
   private stopped = false;
-  private deliveryNumber = 0;
-
-  private everything: RoomMembers | undefined;
-  private readonly jobs = new Map<string, RoomMembers>();
-  private readonly tasks = new Map<string, RoomMembers>();
 
   constructor(
     readonly userId: string,
@@ -168,53 +147,6 @@ export class Stream {
     return now - this.idleSince;
   }
 
-  join(room: Room, member: Member): void {
-    if (room.kind === 'user') {
-      this.everything ??= { room, members: new Set() };
-      this.everything.members.add(member);
-      return;
-    }
-    const map = room.kind === 'job' ? this.jobs : this.tasks;
-    let entry = map.get(room.id);
-    if (entry === undefined) {
-      entry = { room, members: new Set() };
-      map.set(room.id, entry);
-    }
-    entry.members.add(member);
-  }
-
-  /** Leaves a room. One that nobody is in is forgotten. */
-  leave(room: Room, member: Member): void {
-    if (room.kind === 'user') {
-      this.everything?.members.delete(member);
-      if (this.everything?.members.size === 0) {
-        this.everything = undefined;
-      }
-      return;
-    }
-    const map = room.kind === 'job' ? this.jobs : this.tasks;
-    const entry = map.get(room.id);
-    entry?.members.delete(member);
-    if (entry?.members.size === 0) {
-      map.delete(room.id);
-    }
-  }
-
-  /** The rooms that somebody is in, and how many. */
-  *rooms(): Iterable<readonly [name: string, members: number]> {
-    for (const { room, members } of this.entries()) {
-      yield [room.name, members.size];
-    }
-  }
-
-  private *entries(): Iterable<RoomMembers> {
-    if (this.everything !== undefined) {
-      yield this.everything;
-    }
-    yield* this.jobs.values();
-    yield* this.tasks.values();
-  }
-
   private accept(events: readonly HubEvent[]): void {
     for (const event of events) {
       if (!this.started) {
@@ -280,20 +212,7 @@ export class Stream {
     if (event.unpublished === true) {
       counters.captured += 1;
     }
-    this.deliveryNumber += 1;
-    const number = this.deliveryNumber;
-    let deliveries = 0;
-    for (const entry of [this.everything, this.jobs.get(event.jobId), this.tasks.get(event.taskId)]) {
-      if (entry === undefined) {
-        continue;
-      }
-      for (const member of entry.members) {
-        if (member.offer(event, number)) {
-          deliveries += 1;
-        }
-      }
-    }
-    counters.deliveries += deliveries;
+    counters.deliveries += this.rooms.offer(event);
   }
 
   /**

@@ -1,12 +1,13 @@
 import { TaskwireError } from './errors.js';
-import { assertKnownFields, isObject } from './fields.js';
+import { assertKnownFields, isObject, wrongField } from './fields.js';
 
-/** The data of an AUTH message, its values unchecked. */
+/** The data of an AUTH message. */
 export interface AuthData {
-  readonly token?: unknown;
-  readonly api_key?: unknown;
+  readonly token?: string;
+  readonly api_key?: string;
 }
 
+const FIELDS = ['token', 'api_key'];
 const EXAMPLE = '{"type":"AUTH","data":{"token":"..."}}';
 
 /** What somebody is told who connected without credentials and does not send them first. */
@@ -18,12 +19,16 @@ export const authFirst = (problem: string): TaskwireError =>
  * @throws TaskwireError INVALID_MESSAGE
  */
 export function parseAuth(data: unknown): AuthData {
-  if (!isObject(data) || (data['token'] === undefined && data['api_key'] === undefined)) {
-    if (isObject(data)) {
-      assertKnownFields(data, { known: ['token', 'api_key'], code: 'INVALID_MESSAGE' });
+  if (isObject(data)) {
+    assertKnownFields(data, { known: FIELDS, code: 'INVALID_MESSAGE' });
+    for (const field of FIELDS) {
+      if (data[field] !== undefined && (typeof data[field] !== 'string' || data[field] === '')) {
+        throw wrongField('INVALID_MESSAGE', field, 'a string that is not empty; leave it out when you have none');
+      }
     }
+  }
+  if (!isObject(data) || FIELDS.every((field) => data[field] === undefined)) {
     throw new TaskwireError('INVALID_MESSAGE', { message: `AUTH wants a token or an api_key, as in ${EXAMPLE}` });
   }
-  assertKnownFields(data, { known: ['token', 'api_key'], code: 'INVALID_MESSAGE' });
-  return data;
+  return data as AuthData;
 }

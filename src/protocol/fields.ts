@@ -23,6 +23,12 @@ const ALIASES: Readonly<Record<string, string>> = {
   id: 'request_id',
   key: 'api_key',
   jwt: 'token',
+  access_token: 'token',
+  accessToken: 'token',
+  auth_token: 'token',
+  authToken: 'token',
+  bearer: 'token',
+  authorization: 'token',
 };
 
 /** The field of `known` that somebody most likely meant by `name`. */

@@ -122,7 +122,7 @@ export function connectDatabase(options: DatabaseOptions): Knex {
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: { warn, error: warn, deprecate: warn, debug() {} },
-  }).withUserParams({ prepare: finder.prepare, onServerGone: () => finder.suspect(), watch: options.watch });
+  }).withUserParams({ prepare: finder.prepare, onServerGone: () => finder.noteGone(), watch: options.watch });
 }
 
 /** Whether statements of this pool may be prepared. */

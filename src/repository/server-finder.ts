@@ -78,8 +78,8 @@ export class ServerFinder {
     }
   }
 
-  /** A server may be gone: where there are several, the one that is wanted is looked for again. */
-  suspect(): void {
+  /** A server may be gone. Where there are several, the one that is wanted is looked for again. */
+  noteGone(): void {
     if (this.servers.length > 1) {
       this.lookAgain();
     }

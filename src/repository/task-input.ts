@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { TaskwireError } from '../protocol/errors.js';
+import { nearestField } from '../protocol/fields.js';
+import { meant } from '../protocol/nearest.js';
 import { ID_PATTERNS, isJobId, isUserId } from '../protocol/rooms.js';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what is looked for
@@ -78,6 +80,9 @@ const rfc3339 = z.iso
   .refine((value) => new Date(value).getTime() >= 0, { message: 'wants a time from 1970 on' })
   .transform((value) => new Date(value).toISOString());
 
+/** Most items of one batch. */
+export const MAX_BATCH = 500;
+
 /** Optional fields of both updates. */
 const outcome = {
   task_status: status.optional(),
@@ -134,13 +139,19 @@ export function parseInput<Schema extends z.ZodType>(schema: Schema, value: unkn
         const path = [...(name === undefined ? [] : [name]), ...issue.path].join('.');
         const { code, message } = issue;
         return code === 'unrecognized_keys'
-          ? issue.keys.map((key) => ({ field: path === '' ? key : `${path}.${key}`, message: 'is no field of this' }))
+          ? issue.keys.map((key) => ({
+              field: path === '' ? key : `${path}.${key}`,
+              message: `is no field of this${meant(nearestField(key, path === '' ? fieldsOf(schema) : []))}`,
+            }))
           : [{ field: path, message }];
       }),
     );
   }
   return result.data;
 }
+
+/** The fields of a schema that is an object. */
+const fieldsOf = (schema: z.ZodType): string[] => (schema instanceof z.ZodObject ? Object.keys(schema.shape) : []);
 
 /** Fields that the message names; `details` has all. */
 const SAID_FIELDS = 3;

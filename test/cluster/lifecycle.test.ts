@@ -174,7 +174,7 @@ describe('an instance on embedded defaults', function () {
     const instance = await Instance.launch({ port, env: { REST_PORT: String(port) } });
     expect(await instance.end()).to.equal(78);
     expect(instance.log.map(({ message }) => message)).to.deep.equal([
-      `REST_PORT: got "${port}"; wants another port than PORT and those of the workers`,
+      `REST_PORT: got "${port}"; is taken: PORT uses it, or a worker with LISTEN=workers; choose another one`,
     ]);
   });
 

@@ -174,11 +174,11 @@ describe('workers that listen themselves (LISTEN=workers)', function () {
     const agent = new Agent();
     agents.push(agent);
     instance.signal('SIGHUP');
-    const statuses = new Set<number>();
+    const answers = new Set<number>();
     await eventually(
       async () => {
         for (const port of ports) {
-          statuses.add((await health(agent, port)).status);
+          answers.add((await health(agent, port)).status);
         }
         if (!instance.log.some(({ message }) => message === 'workers replaced')) {
           throw new Error('not yet');
@@ -186,7 +186,10 @@ describe('workers that listen themselves (LISTEN=workers)', function () {
       },
       { timeoutMs: 60_000 },
     );
-    expect([...statuses]).to.deep.equal([200]);
+    // A closed port would refuse the connection. A worker that is on its way out, or that waits for the database
+    // of a busy machine, may say so.
+    expect(answers).to.include(200);
+    expect([...answers].filter((status) => status !== 200 && status !== 503)).to.deep.equal([]);
     expect([...instance.workers].filter((pid) => before.has(pid))).to.deep.equal([]);
     expect(instance.workers.size).to.equal(2);
   });

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import WebSocket from 'ws';
-import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';

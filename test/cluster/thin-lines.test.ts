@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
-import { TaskRepository, type TaskWrite } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';

@@ -2,12 +2,13 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
+import type { BatchOutcome } from '../../src/repository/batch-writes.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import type { CreateTaskInput } from '../../src/repository/inputs.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
-import { type BatchOutcome, TaskRepository } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
 import { expectChained, type SuiteDatabase } from './repository.suite.js';
 
 const OWNER = 'owner';

@@ -2,11 +2,12 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
+import type { Keyed } from '../../src/repository/batch-writes.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
-import { type Keyed, TaskRepository } from '../../src/repository/task-repository.js';
+import { TaskRepository } from '../../src/repository/task-repository.js';
 import { cleanWriteKeys } from '../../src/repository/write-keys.js';
 import type { SuiteDatabase } from './repository.suite.js';
 

@@ -8,6 +8,7 @@ import { JobRepository } from '../../src/repository/job-repository.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { changed, type Row } from '../support/rows.js';
 import type { SuiteDatabase } from './repository.suite.js';
 
 const OWNER = 'owner';
@@ -17,37 +18,13 @@ const READERS = 3;
 /** Positions at which the rooms are looked at before the writers stop. */
 const POSITIONS = 60;
 
-type Row = Record<string, unknown>;
-
-/** A task of which nothing is known but that it was made. */
-const BLANK: Row = {
-  task_number: null,
-  task_status: 'pending',
-  task_error: null,
-  task_opx_cost: null,
-  execution_timestamp: null,
-  execution_tx_hash: null,
-  proof_of_task: null,
-  task_performer_id: null,
-  task_attester_ids: null,
-  tp_signature: null,
-  ta_signature: null,
-  task_submission_tx_hash: null,
-  is_successful: null,
-  tx_url: null,
-  converted_arguments: null,
-};
-
 /** Rows of all tasks of the stream as its events up to `seq` say. */
 function rowsAt(events: readonly TaskEvent[], seq: number): Row[] {
   const rows = new Map<number, Row>();
   for (const event of events.slice(0, seq)) {
-    const { old_fee, new_fee, old_status, new_status, ...fields } = JSON.parse(event.changes) as Row;
-    rows.set(event.taskId, { ...(rows.get(event.taskId) ?? BLANK), ...fields });
+    rows.set(event.taskId, changed(rows.get(event.taskId), JSON.parse(event.changes) as Row));
   }
-  return [...rows.values()]
-    .map((row): Row => ({ ...row, is_accepted: row['is_successful'] }))
-    .sort((a, b) => Number(a['task_id']) - Number(b['task_id']));
+  return [...rows.values()].sort((a, b) => Number(a['task_id']) - Number(b['task_id']));
 }
 
 /** Snapshots that are taken while others write, on whatever database. */

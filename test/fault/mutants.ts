@@ -273,27 +273,30 @@ export const MUTANTS: readonly Mutant[] = [
   // The repository: a write, its event, and what others write.
   {
     name: 'a write is published before its commit',
-    file: 'src/repository/task-repository.ts',
+    file: 'src/repository/write-runner.ts',
     edits: [
       [
-        'const rows = await this.run(statementOf(manner));',
-        `const { sql, bindings } = statementOf(manner);
-         const rows: any[] = await (this.db as any).transaction(async (trx: any) =>
-           this.announce(await preparedQuery<WriteRow>(trx, sql, bindings)));`,
+        'const rows = await this.run(statement);',
+        `let writes: TaskWrite[] = [];
+         const rows: WriteRow[] = await (this.db as any).transaction(async (trx: any) => {
+           const inside = await preparedQuery<WriteRow>(trx, statement.sql, statement.bindings);
+           writes = this.announce(inside);
+           return inside;
+         });`,
       ],
-      ['return this.announce(rows)[0]!;', 'return rows[0];'],
+      ['return { rows, writes: this.announce(rows) };', 'return { rows, writes };'],
     ],
     killedBy: repository('publish nothing of a write whose commit fails'),
   },
   {
     name: "a write in somebody's transaction is published before that commits",
-    file: 'src/repository/task-repository.ts',
+    file: 'src/repository/write-runner.ts',
     edits: [['publisher !== undefined && !this.joins', 'publisher !== undefined']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
   {
     name: 'the counter is taken before the row',
-    file: 'src/repository/task-writes.ts',
+    file: 'src/repository/write-statements.ts',
     edits: [
       [
         'WITH ${seen}task AS (\n    UPDATE tasks SET',
@@ -333,7 +336,7 @@ export const MUTANTS: readonly Mutant[] = [
 
   {
     name: 'a write under a key is made again',
-    file: 'src/repository/task-repository.ts',
+    file: 'src/repository/write-runner.ts',
     edits: [['return key === undefined ? undefined : writeKeyOf(key, write);', 'return undefined;']],
     killedBy: once('answers what the first one answered'),
   },
@@ -345,8 +348,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'keys of items of a batch are ignored',
-    file: 'src/repository/task-repository.ts',
-    edits: [['key: this.keyOf(idempotency_key, ports.fingerprint(item))', 'key: undefined']],
+    file: 'src/repository/batch-writes.ts',
+    edits: [['key: runner.keyOf(idempotency_key, kind.fingerprint(item))', 'key: undefined']],
     killedBy: once('is each item of a batch that has a key'),
   },
 

@@ -103,6 +103,8 @@ describe('who may what', function () {
   let routes: readonly Route[];
   const askers: Asker[] = [];
   const things = {} as Record<PlaceName, Ids>;
+  /** A key of somebody who owns nothing. */
+  let stranger: string;
   const opened: Array<{ close(): void }> = [];
   /** Statements that reach the database while somebody asks. */
   let statements: string[] = [];
@@ -163,6 +165,7 @@ describe('who may what', function () {
     await made('backend', 'service', ['read', 'stats']);
     await made('root', 'admin');
     await made('root', 'admin', ['keys']);
+    stranger = (await keys.create({ owner: 'stranger', rate_limit: 1_000_000 })).key;
     const token = async (name: string, key: string, body: { rooms?: string[]; user?: string }): Promise<void> => {
       const response = await fetch(`${server.url}/api/tokens`, {
         method: 'POST',
@@ -315,22 +318,81 @@ describe('who may what', function () {
     });
   }
 
+  /** Asks for a room on a connection. @returns the code of the refusal */
+  async function codeOf(client: PlainClient, room: string): Promise<string | undefined> {
+    statements = [];
+    client.send({ type: 'SUBSCRIBE', data: { room, snapshot: false }, request_id: room });
+    const { type, data } = await client.answer(room);
+    return type === 'ERROR' ? data.code : undefined;
+  }
+
+  async function overPlain(asker: Asker, room: string, client: PlainClient): Promise<string | undefined> {
+    opened.push({ close: () => client.socket.terminate() });
+    await Promise.race([once(client.socket, 'open'), client.ended()]);
+    if (!asker.scopes.includes('read')) {
+      await client.ended();
+      return client.messages[0].data.code;
+    }
+    return codeOf(client, room);
+  }
+
+  async function overHttp(
+    room: string,
+    accept: string,
+    headers: Readonly<Record<string, string>>,
+    query = '',
+  ): Promise<string | undefined> {
+    const [kind, id] = room.split(':');
+    const abort = new AbortController();
+    opened.push({ close: () => abort.abort() });
+    statements = [];
+    const response = await fetch(`${server.url}/api/${kind}s/${id}/events?snapshot=false${query}`, {
+      headers: { ...headers, accept },
+      signal: abort.signal,
+    });
+    if (response.status !== 200) {
+      return ((await response.json()) as Any).error.code;
+    }
+    let text = '';
+    for await (const chunk of response.body!) {
+      text += Buffer.from(chunk).toString();
+      if (text.includes('"SUCCESS"')) {
+        break;
+      }
+    }
+    return undefined;
+  }
+
   /** Asks for a room over a door. @returns the code of the refusal */
   const doors: Readonly<Record<string, (asker: Asker, room: string) => Promise<string | undefined>>> = {
-    'a plain WebSocket': async (asker, room) => {
-      const client = new PlainClient(`${server.url}/api/ws/tasks`, { ...asker.headers });
-      opened.push({ close: () => client.socket.terminate() });
-      const first = await Promise.race([once(client.socket, 'open'), client.ended()]);
-      void first;
-      if (!asker.scopes.includes('read')) {
-        await client.ended();
-        return client.messages[0].data.code;
-      }
-      statements = [];
-      client.send({ type: 'SUBSCRIBE', data: { room, snapshot: false }, request_id: room });
-      const { type, data } = await client.answer(room);
-      return type === 'ERROR' ? data.code : undefined;
+    'a plain WebSocket': (asker, room) =>
+      overPlain(asker, room, new PlainClient(`${server.url}/api/ws/tasks`, { ...asker.headers })),
+    'a plain WebSocket, by a subprotocol': (asker, room) => {
+      const [[kind, secret]] = Object.entries(asker.auth) as [[string, string]];
+      const name = kind === 'token' ? `taskwire.token.${secret}` : `taskwire.key.${secret}`;
+      return overPlain(asker, room, new PlainClient(`${server.url}/api/ws/tasks`, {}, [name, 'taskwire']));
     },
+    'a plain WebSocket, by a first message': async (asker, room) => {
+      const client = new PlainClient(`${server.url}/api/ws/tasks`);
+      client.socket.once('open', () => client.send({ type: 'AUTH', data: asker.auth }));
+      return overPlain(asker, room, client);
+    },
+    "a plain WebSocket that came with somebody else's key": async (asker, room) => {
+      const client = new PlainClient(`${server.url}/api/ws/tasks`, { 'x-api-key': stranger });
+      opened.push({ close: () => client.socket.terminate() });
+      await once(client.socket, 'open');
+      client.send({ type: 'AUTH', data: asker.auth, request_id: 'auth' });
+      const { type, data } = await client.answer('auth');
+      return type === 'ERROR' ? data.code : codeOf(client, room);
+    },
+    'Server-Sent Events': (asker, room) => overHttp(room, 'text/event-stream', asker.headers),
+    'Server-Sent Events, by the query': (asker, room) => {
+      const { token } = asker.auth;
+      return token === undefined
+        ? overHttp(room, 'text/event-stream', asker.headers)
+        : overHttp(room, 'text/event-stream', {}, `&token=${token}`);
+    },
+    NDJSON: (asker, room) => overHttp(room, 'application/x-ndjson', asker.headers),
     'Socket.IO': async (asker, room) => {
       const socket = io(`${server.url}/api/ws/tasks`, {
         auth: asker.auth,
@@ -348,25 +410,7 @@ describe('who may what', function () {
       const answer = await socket.emitWithAck('SUBSCRIBE', { room, snapshot: false });
       return answer.error?.code;
     },
-    'Server-Sent Events': (asker, room) => stream(asker, room, 'text/event-stream'),
-    NDJSON: (asker, room) => stream(asker, room, 'application/x-ndjson'),
   };
-
-  async function stream(asker: Asker, room: string, accept: string): Promise<string | undefined> {
-    const [kind, id] = room.split(':') as [string, string];
-    const done = new AbortController();
-    opened.push({ close: () => done.abort() });
-    statements = [];
-    const response = await fetch(`${server.url}/api/${kind}s/${id}/events?snapshot=false`, {
-      headers: { ...asker.headers, accept },
-      signal: done.signal,
-    });
-    if (response.status === 200) {
-      expect(response.headers.get('content-type')).to.contain(accept);
-      return undefined;
-    }
-    return ((await response.json()) as Any).error.code;
-  }
 
   for (const [door, subscribe] of Object.entries(doors)) {
     it(`rooms over ${door}`, async () => {

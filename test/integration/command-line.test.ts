@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
@@ -22,7 +22,9 @@ interface Outcome {
 
 /** Runs `taskwire` with these arguments and only these variables. */
 async function taskwire(args: readonly string[], env: Record<string, string>): Promise<Outcome> {
-  const child = spawn(process.execPath, [MAIN, ...args], { env: { PATH: process.env['PATH'], ...env } });
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: { PATH: process.env['PATH'], LOG_FORMAT: 'json', ...env },
+  });
   let out = '';
   let err = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -34,6 +36,13 @@ async function taskwire(args: readonly string[], env: Record<string, string>): P
   const [code] = (await once(child, 'close')) as [number | null];
   return { code, out, err };
 }
+
+/** The lines of the log that a command wrote. */
+const linesOf = ({ err }: Outcome): Array<Record<string, unknown>> =>
+  err
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
 
 /** A plain WebSocket that has been let in. */
 async function connect(url: string, key: string): Promise<WebSocket> {
@@ -77,8 +86,10 @@ describe('command line', function () {
       ],
       env,
     );
-    expect(made.err).to.equal('');
     const { key, key_id: keyId, ...rest } = JSON.parse(made.out) as Record<string, unknown>;
+    expect(linesOf(made)).to.have.length(1);
+    expect(linesOf(made)[0]).to.include({ message: 'key created', level: 'info', key_id: keyId, owner: 'alice' });
+    expect(made.err, 'a key does not stand in the log').to.not.contain(String(key));
     expect(key).to.match(/^tw_/);
     expect(rest).to.include({ owner: 'alice', role: 'service', rate_limit: 77, name: 'nightly job', active: true });
 
@@ -183,10 +194,12 @@ describe('command line', function () {
 
     it('enables, limits and rotates keys, ends them by owner and by time', async () => {
       const own = { DATABASE_URL: database.url };
+      const lines: Array<Record<string, unknown>> = [];
       const run = async (...args: string[]): Promise<string> => {
-        const { code, out, err } = await taskwire(['keys', ...args], own);
-        expect(code, err).to.equal(0);
-        return out;
+        const outcome = await taskwire(['keys', ...args], own);
+        expect(outcome.code, outcome.err).to.equal(0);
+        lines.push(...linesOf(outcome));
+        return outcome.out;
       };
       const records = async () =>
         (JSON.parse(await run('list', '--json')) as Array<Record<string, unknown>>).filter(
@@ -219,6 +232,20 @@ describe('command line', function () {
       expect(Date.parse(String(old!['expires_at']))).to.be.closeTo(Date.now() + 900_000, 60_000);
       expect(await run('disable', '--owner', 'alice')).to.match(/^Disabled \w+\.\nDisabled \w+\.\n$/);
       expect((await records()).map(({ active }) => active)).to.deep.equal([false, false]);
+      const { username } = userInfo();
+      expect(
+        lines.map(({ message, by, by_owner, key_id }) => [message, by, by_owner, key_id]),
+        'every change is a line of the log, as when the service makes it',
+      ).to.deep.equal([
+        ['key created', 'command line', username, made.key_id],
+        ['key disabled', 'command line', username, made.key_id],
+        ['key changed', 'command line', username, made.key_id],
+        ['key changed', 'command line', username, made.key_id],
+        ['key rotated', 'command line', username, next['key_id']],
+        ['keys disabled', 'command line', username, undefined],
+      ]);
+      expect(lines[4]).to.include({ replaces: made.key_id, overlap_seconds: 900 });
+      expect(lines[5]).to.deep.include({ owner: 'alice', key_ids: [made.key_id, next['key_id']] });
       for (const args of [['disable'], ['rotate', made.key_id]]) {
         expect((await taskwire(['keys', ...args], own)).code, args.join(' ')).to.equal(1);
       }
@@ -277,7 +304,8 @@ describeWith(REDIS_PROGRAMS, 'command line beside a service on the embedded data
       closings.push(once(await connect(instance.url, key), 'close'));
     }
     const outcome = await taskwire(['keys', 'disable', keyId], beside);
-    expect(outcome).to.deep.equal({ code: 0, out: `Disabled ${keyId}.\n`, err: '' });
+    expect(outcome).to.include({ code: 0, out: `Disabled ${keyId}.\n` });
+    expect(linesOf(outcome).map(({ message }) => message)).to.deep.equal(['key disabled']);
     for (const closing of closings) {
       expect((await closing)[0]).to.equal(errorEntry('INACTIVE_API_KEY').close);
     }

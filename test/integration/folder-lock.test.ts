@@ -201,7 +201,7 @@ describe('the lock of a folder', function () {
           env: { PATH: process.env['PATH'], DATA_DIR: dir },
         });
       const made = command('keys', 'create', '--owner', 'erin', '--json');
-      expect(made.stderr).to.equal('');
+      expect(made.status, made.stderr).to.equal(0);
       expect(JSON.parse(made.stdout)).to.include({ owner: 'erin' });
       expect(command('keys', 'list').stdout).to.include('erin');
       rmSync(join(dir, 'run'), { recursive: true });

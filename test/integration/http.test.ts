@@ -566,7 +566,9 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expectError(await from('https://evil.example', 'GET'), 403, 'ORIGIN_NOT_ALLOWED');
       const asked = await from('https://app.example.com', 'OPTIONS', { 'access-control-request-method': 'POST' });
       expect(asked.status).to.equal(204);
-      expect(asked.headers.get('access-control-allow-headers')).to.include('X-Api-Key');
+      for (const name of ['X-Api-Key', 'Authorization', 'Content-Type', 'Idempotency-Key', 'Last-Event-ID']) {
+        expect(asked.headers.get('access-control-allow-headers')).to.include(name);
+      }
       const answered = await from('https://app.example.com', 'GET');
       expect(answered.headers.get('access-control-allow-origin')).to.equal('https://app.example.com');
       expect(answered.headers.get('vary')).to.include('Origin');

@@ -103,6 +103,14 @@ describeWith(POSTGRES_PROGRAMS, 'the life of a key', function () {
     expect(wrong.status).to.equal(400);
   });
 
+  it('ends at once, with its connections, when it is replaced without overlap', async () => {
+    const { key, key_id } = await make({ owner: 'ada' });
+    expect(await use(key)).to.equal(200);
+    const rotated = await call('POST', `/api/keys/${key_id}/rotate`, { overlap_seconds: 0 });
+    expect([rest.revoked, rest.changed]).to.deep.equal([[key_id], []]);
+    expect([await use(key), await use(rotated.body.key)]).to.deep.equal(['INVALID_API_KEY', 200]);
+  });
+
   it('is limited, disabled and enabled', async () => {
     const { key, key_id } = await make({ owner: 'ada', rate_limit: 50 });
     expect(await use(key)).to.equal(200);

@@ -159,6 +159,12 @@ const MESSAGES: ReadonlyArray<Mistake<[type: string, data: unknown]>> = [
   ['a PING with data', 'PING', { room: 'job:1' }, 'INVALID_MESSAGE', 'PING takes no data'],
   ['AUTH with apiKey', 'AUTH', { apiKey: 'tw_x' }, 'INVALID_MESSAGE', 'did you mean "api_key"?'],
   ['AUTH with nothing', 'AUTH', undefined, 'INVALID_MESSAGE', 'AUTH wants a token or an api_key'],
+  ['AUTH with a number as the token', 'AUTH', { token: 42 }, 'INVALID_MESSAGE', 'Field "token" wants a string'],
+  ['AUTH with an object as the key', 'AUTH', { api_key: { key: 'x' } }, 'INVALID_MESSAGE', '"api_key" wants a string'],
+  ['AUTH with no token as null', 'AUTH', { token: null }, 'INVALID_MESSAGE', 'leave it out when you have none'],
+  ['AUTH with no token as an empty text', 'AUTH', { token: '' }, 'INVALID_MESSAGE', 'leave it out when you have none'],
+  ['AUTH with the token as the data', 'AUTH', 'aaaa.bbbb.cccc', 'INVALID_MESSAGE', 'AUTH wants a token or an api_key'],
+  ['AUTH with access_token', 'AUTH', { access_token: 'a.b.c' }, 'INVALID_MESSAGE', 'did you mean "token"?'],
   ['AUTH with a key as the token', 'AUTH', { token: `tw_${'x'.repeat(43)}` }, 'INVALID_TOKEN', 'send it as api_key'],
 ];
 
@@ -188,6 +194,7 @@ interface Opening {
 const OPENINGS: ReadonlyArray<Mistake<[opening: Opening]>> = [
   ['a key in the query under another name', { query: `?apikey=${KEY}` }, 'MISSING_API_KEY', 'name it "api_key"'],
   ['a key in the query in camel case', { query: `?apiKey=${KEY}` }, 'MISSING_API_KEY', 'name it "api_key"'],
+  ['a token in the query under another name', { query: '?access_token=a.b.c' }, 'MISSING_API_KEY', 'name it "token"'],
   ['a key as Basic', { headers: { authorization: 'Basic eDp5' } }, 'MISSING_API_KEY', 'the header X-Api-Key'],
   ['a key as Bearer', { headers: { authorization: `Bearer ${KEY}` } }, 'INVALID_TOKEN', 'in the header X-Api-Key'],
   [
@@ -223,6 +230,8 @@ interface Request {
   readonly path: string;
   readonly headers?: Record<string, string>;
   readonly body?: string;
+  /** With a good key. */
+  readonly keyed?: true;
 }
 const REQUESTS: ReadonlyArray<Mistake<[request: Request]>> = [
   ['a path that is nearly one', { path: '/api/task/1' }, 'NOT_FOUND', 'did you mean "/api/tasks/:id"?'],
@@ -230,6 +239,33 @@ const REQUESTS: ReadonlyArray<Mistake<[request: Request]>> = [
   ['a method that there is not', { path: '/api/tasks', method: 'PATCH' }, 'METHOD_NOT_ALLOWED', 'Method not allowed'],
   ['a key in the query', { path: `/api/jobs?api_key=${KEY}` }, 'MISSING_API_KEY', 'send the header X-Api-Key'],
   ['a token in the query', { path: `/api/jobs?token=${TOKEN}` }, 'MISSING_API_KEY', 'Authorization: Bearer TOKEN'],
+  ['a misspelt limit', { path: '/api/jobs?limt=5', keyed: true }, 'INVALID_REQUEST', 'did you mean "limit"?'],
+  ['a misspelt since', { path: '/api/jobs/1/events?sinse=5', keyed: true }, 'INVALID_REQUEST', 'did you mean "since"?'],
+  ['offset for after', { path: '/api/tasks/job/1?offset=5', keyed: true }, 'INVALID_REQUEST', 'known are limit, after'],
+  [
+    'a misspelt since of Server-Sent Events',
+    { path: '/api/jobs/1/events?sinse=5', keyed: true, headers: { accept: 'text/event-stream' } },
+    'INVALID_REQUEST',
+    'did you mean "since"?',
+  ],
+  [
+    'a misspelt snapshot of NDJSON',
+    { path: '/api/jobs/1/events?snapshots=false', keyed: true, headers: { accept: 'application/x-ndjson' } },
+    'INVALID_REQUEST',
+    'did you mean "snapshot"?',
+  ],
+  [
+    'a key in the query beside a good one',
+    { path: `/api/jobs?api_key=${KEY}`, keyed: true },
+    'INVALID_REQUEST',
+    'send the header X-Api-Key',
+  ],
+  [
+    'a field in camel case',
+    { path: '/api/tasks', method: 'POST', keyed: true, body: '{"jobId":"1","task_definition_id":1}' },
+    'INVALID_REQUEST',
+    'did you mean "job_id"?',
+  ],
   ['the path of the WebSockets', { path: '/api/ws/tasks' }, 'INVALID_REQUEST', 'Connect to this path with a WebSocket'],
   [
     'Socket.IO polling at the namespace',
@@ -411,7 +447,8 @@ describe('typical mistakes', function () {
         const response = await fetch(`${server.url}/api/jobs${query}`, { headers: headers ?? {} });
         const body = (await response.json()) as Any;
         // REST takes no key from a query, under whatever name.
-        expectAnswer(body.error, code, query === '' ? says : 'send the header X-Api-Key');
+        const header = query.includes('token') ? 'Authorization: Bearer TOKEN' : 'X-Api-Key';
+        expectAnswer(body.error, code, query === '' ? says : `send the header ${header}`);
       });
     }
 
@@ -432,6 +469,23 @@ describe('typical mistakes', function () {
         }
       });
     }
+
+    it('credentials as subprotocols of another form, and two of them: MISSING_API_KEY, AUTHENTICATION_FAILED', async () => {
+      const jwt = `${'a'.repeat(30)}.${'b'.repeat(30)}.${'c'.repeat(43)}`;
+      for (const [protocols, code, says] of [
+        [['taskwire', jwt], 'MISSING_API_KEY', '"taskwire.token.TOKEN"'],
+        [['taskwire', KEY], 'MISSING_API_KEY', '"taskwire.key.KEY"'],
+        [['taskwire', 'taskwire.token.a.b.c', 'taskwire.token.d.e.f'], 'AUTHENTICATION_FAILED', 'Different tokens'],
+        [['taskwire', `taskwire.key.${KEY}`, 'taskwire.token.d.e.f'], 'AUTHENTICATION_FAILED', 'not both'],
+        [['taskwire', `taskwire.token.${KEY}`], 'INVALID_TOKEN', 'send it as api_key'],
+      ] as const) {
+        const client = new PlainClient(`${server.url}/api/ws/tasks`, {}, [...protocols]);
+        opened.push({ close: () => client.socket.terminate() });
+        await client.ended();
+        expectAnswer(client.messages[0].data, code, says);
+        expect(client.socket.protocol).to.equal('taskwire');
+      }
+    });
 
     it('the namespace for the path of Socket.IO: INVALID_REQUEST', async () => {
       const client = plain({ query: '?EIO=4&transport=websocket', headers: { 'x-api-key': key } });
@@ -460,11 +514,15 @@ describe('typical mistakes', function () {
   });
 
   describe('in requests', () => {
-    for (const [title, { method = 'GET', path, headers = {}, body }, code, says] of REQUESTS) {
+    for (const [title, { method = 'GET', path, headers = {}, body, keyed }, code, says] of REQUESTS) {
       it(`${title}: ${code}`, async () => {
         const response = await fetch(`${server.url}${path}`, {
           method,
-          headers,
+          headers: {
+            ...headers,
+            ...(keyed === true ? { 'x-api-key': key } : {}),
+            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          },
           ...(body === undefined ? {} : { body }),
         });
         expectAnswer(((await response.json()) as Any).error, code, says);

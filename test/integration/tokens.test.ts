@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect } from 'chai';
-import { exportJWK, generateKeyPair, SignJWT } from 'jose';
+import { decodeJwt, exportJWK, generateKeyPair, SignJWT } from 'jose';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
@@ -112,6 +112,9 @@ describe('tokens', function () {
     return client.answer(request_id);
   }
 
+  /** When a token ends, in milliseconds since 1970. */
+  const expiringAt = (token: string): number => decodeJwt(token).exp! * 1_000;
+
   /** Ways to bring a token over a plain WebSocket. */
   const ways: ReadonlyArray<[string, (token: string) => Promise<PlainClient>]> = [
     ['the query', async (token) => plain(`?token=${token}`)],
@@ -201,6 +204,17 @@ describe('tokens', function () {
       const client = plain('', { protocols: [`taskwire.token.${token}`, 'taskwire'] });
       await once(client.socket, 'open');
       expect(client.socket.protocol).to.equal('taskwire');
+      for (const offered of [
+        [`taskwire.token.${token}`, 'mine'],
+        [`Taskwire.Token.${token}`, 'mine'],
+        [`token.${token}`, 'mine'],
+        [token, 'mine'],
+        [ada.key, 'mine'],
+      ]) {
+        const other = plain('', { protocols: offered });
+        await once(other.socket, 'open');
+        expect(other.socket.protocol, offered[0]).to.equal('mine');
+      }
       const withKey = plain('', { protocols: ['taskwire', `taskwire.key.${ada.key}`] });
       expect((await ask(withKey, 'PING')).type).to.equal('PONG');
     });
@@ -236,6 +250,45 @@ describe('tokens', function () {
       await new Promise((resolve) => setTimeout(resolve, 2_500));
       const { data } = await ask(client, 'PING');
       expect(data.positions.map(({ room }: Any) => room)).to.have.members(['job:1', 'job:2']);
+    });
+
+    it('are refreshed by nothing that the door would not let in', async () => {
+      const mute = await keys.create({ owner: 'bob', scopes: ['write'], rate_limit: 100_000 });
+      const expiring = await make({ rooms: ['job:1'], expires_in: 1 });
+      const disabled = await keys.create({ owner: 'ada' });
+      await keys.disable(disabled.record.key_id);
+      const client = plain(`?token=${await make({ user: 'ada' })}`);
+      await ask(client, 'SUBSCRIBE', { room: 'job:1' });
+      await eventually(async () => expect(Date.now()).to.be.greaterThan(expiringAt(expiring)));
+      for (const [data, code] of [
+        [{ api_key: mute.key }, 'ACCESS_DENIED'],
+        [{ api_key: disabled.key }, 'INACTIVE_API_KEY'],
+        [{ token: expiring }, 'TOKEN_EXPIRED'],
+        [{ token: await make({ user: 'bob' }, service) }, 'ACCESS_DENIED'],
+        [{ token: 'a.b.c' }, 'INVALID_TOKEN'],
+        [{ token: ada.key }, 'INVALID_TOKEN'],
+        [{ api_key: ada.key, token: await make({ user: 'ada' }) }, 'AUTHENTICATION_FAILED'],
+      ] as const) {
+        const { type, data: error } = await ask(client, 'AUTH', data);
+        expect([type, error.code], JSON.stringify(data)).to.deep.equal(['ERROR', code]);
+        // Nothing has changed.
+        expect((await ask(client, 'SUBSCRIBE', { room: 'job:2' })).type).to.equal('SUCCESS');
+        expect((await ask(client, 'SUBSCRIBE', { room: 'job:9' })).data.code).to.equal('ACCESS_DENIED');
+      }
+    });
+
+    it('of another user take the place of the first one when no room is left that they do not show', async () => {
+      const client = plain(`?token=${await make({ user: 'ada' })}`);
+      await ask(client, 'SUBSCRIBE', { room: 'job:1' });
+      await ask(client, 'UNSUBSCRIBE', { room: 'job:1' });
+      const bob = await make({ rooms: ['job:9'] }, service);
+      expect((await ask(client, 'AUTH', { token: bob })).type).to.equal('SUCCESS');
+      expect((await ask(client, 'SUBSCRIBE', { room: 'job:1' })).data.code).to.equal('ACCESS_DENIED');
+      expect((await ask(client, 'SUBSCRIBE', { room: 'job:9' })).type).to.equal('SUCCESS');
+      // The key of the token before is no longer its own.
+      const admin = (await keys.create({ owner: 'root', role: 'admin' })).key;
+      await rest(`/api/keys/${ada.record.key_id}`, { method: 'DELETE', headers: { 'x-api-key': admin } });
+      expect((await ask(client, 'PING')).type).to.equal('PONG');
     });
 
     it('may come after the connection, for a while, and nothing else before them', async () => {
@@ -296,6 +349,19 @@ describe('tokens', function () {
       expect(reason).to.equal('transport close');
       expect(Date.now()).to.be.at.least(Date.parse(renewed.expires_at) - 50);
       expect(messages.at(-1).data.code).to.equal('TOKEN_EXPIRED');
+    });
+
+    it('are taken from a subprotocol, and not repeated', async () => {
+      const token = await make({ rooms: ['job:1'] });
+      for (const protocols of [
+        [`taskwire.token.${token}`, 'taskwire'],
+        ['taskwire', `taskwire.token.${token}`],
+      ]) {
+        const socket = socketio({ protocols });
+        await once(socket as Any, 'connect');
+        expect((socket.io.engine.transport as Any).ws.protocol).to.equal('taskwire');
+        expect(await socket.emitWithAck('SUBSCRIBE', { room: 'job:1' })).to.include({ room: 'job:1' });
+      }
     });
 
     for (const transports of [['websocket'], ['polling']]) {

@@ -10,6 +10,7 @@ import type { SubscribeRequest } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import { ReferenceLog, USER } from './hub-log.js';
+import { HUB_OPTIONS } from './hub-options.js';
 
 /** What a hub reads of its log. */
 export type Read = 'heads' | 'read' | 'state' | 'snapshot';
@@ -108,20 +109,7 @@ export class HubStage {
         snapshot: (room, limit, _bytes, before) =>
           this.answer('snapshot', { ...this.log.state(), userId: USER, ...this.log.tasks(room.name, limit, before) }),
       },
-      {
-        RING_EVENTS: 4,
-        RING_BYTES: 1_000_000,
-        RECONCILE_MS: 3_600_000,
-        RECONCILE_IDLE_MS: 3_600_000,
-        REPLAY_PAGE: 3,
-        REPLAY_CONCURRENCY: 2,
-        MAX_SNAPSHOT_TASKS: 10,
-        MAX_SNAPSHOT_BYTES: 1_000_000,
-        MAX_BUFFERED_BYTES: 1_000,
-        SLOW_CONSUMER_MS: 10_000,
-        POSITION_INTERVAL_MS: 3_600_000,
-        ...options,
-      },
+      { ...HUB_OPTIONS, MAX_BUFFERED_BYTES: 1_000, ...options },
       silentLogger,
       {
         now: () => this.now,

@@ -7,6 +7,7 @@ import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { FreeClient, Frontend } from './hub-clients.js';
 import { Gate, ReferenceLog, ROOMS, USER } from './hub-log.js';
+import { HUB_OPTIONS } from './hub-options.js';
 import { type Beginning, LetterClient } from './letter-client.js';
 
 export type Step =
@@ -81,19 +82,7 @@ export class World {
         snapshot: (room, limit, _bytes, before): Promise<Snapshot> =>
           gate.run(() => ({ ...log.state(), userId: USER, ...log.tasks(room.name, limit, before) })),
       },
-      {
-        RING_EVENTS: 4,
-        RING_BYTES: 1_000_000,
-        RECONCILE_MS: 1_000,
-        RECONCILE_IDLE_MS: 1_000,
-        REPLAY_PAGE: 3,
-        REPLAY_CONCURRENCY: 2,
-        MAX_SNAPSHOT_TASKS: 10,
-        MAX_SNAPSHOT_BYTES: 1_000_000,
-        MAX_BUFFERED_BYTES: 1_000_000,
-        SLOW_CONSUMER_MS: 10_000,
-        POSITION_INTERVAL_MS: 1_000_000,
-      },
+      { ...HUB_OPTIONS, RECONCILE_MS: 1_000, RECONCILE_IDLE_MS: 1_000, POSITION_INTERVAL_MS: 1_000_000 },
       silentLogger,
       // Nobody stalls, and whoever waits looks again in the next turn.
       { now: () => 0, sleep: turn },

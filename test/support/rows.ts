@@ -3,7 +3,7 @@ import type { EventEnvelope } from '../../src/protocol/events.js';
 export type Row = Record<string, unknown>;
 
 /** A task of which nothing is known but that it was made. */
-export const BLANK_TASK: Row = {
+export const BLANK_TASK = {
   task_number: null,
   task_status: 'pending',
   task_error: null,
@@ -20,7 +20,18 @@ export const BLANK_TASK: Row = {
   is_accepted: null,
   tx_url: null,
   converted_arguments: null,
-};
+} satisfies Row;
+
+/**
+ * A row after an event.
+ * @param row undefined: nothing is known of it but that it was made
+ * @param changes those of the event
+ */
+export function changed(row: Row | undefined, changes: Row): Row {
+  const { old_fee, new_fee, old_status, new_status, ...fields } = changes;
+  const merged: Row = { ...(row ?? BLANK_TASK), ...fields };
+  return { ...merged, is_accepted: merged['is_successful'] };
+}
 
 /**
  * Brings rows up to date with events, as docs/rest.md says: an event counts for a row that shows a lower position.
@@ -36,8 +47,6 @@ export function merge(rows: Map<number, Row>, events: readonly EventEnvelope[]):
       rows.delete(data.task_id);
       continue;
     }
-    const { old_fee, new_fee, old_status, new_status, ...fields } = data.changes as unknown as Row;
-    const merged: Row = { ...(row ?? BLANK_TASK), ...fields, seq };
-    rows.set(data.task_id, { ...merged, is_accepted: merged['is_successful'] });
+    rows.set(data.task_id, { ...changed(row, data.changes as unknown as Row), seq });
   }
 }

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import type { TaskWrite } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 import type { Job, Writes } from './writers.js';
 
 /** Users with jobs and keys in a database, for tests that look at the system from outside. */

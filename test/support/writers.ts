@@ -1,4 +1,5 @@
-import type { TaskRepository, TaskWrite } from '../../src/repository/task-repository.js';
+import type { TaskRepository } from '../../src/repository/task-repository.js';
+import type { TaskWrite } from '../../src/repository/write-runner.js';
 
 /** The writes that a load makes; the repository has them, and so has REST. */
 export type Writes = Pick<

@@ -59,8 +59,8 @@ describe('API keys', () => {
     for (const credentials of [
       { query: [KEY] },
       { header: KEY },
-      { auth: KEY },
-      { query: [KEY], header: KEY, auth: KEY },
+      { auth: [KEY] },
+      { query: [KEY], header: KEY, auth: [KEY] },
     ]) {
       expect(await table.auth.authenticate(credentials)).to.deep.equal(identity);
     }
@@ -72,7 +72,7 @@ describe('API keys', () => {
     const code = (credentials: Parameters<ApiKeyAuth['authenticate']>[0]) =>
       refusalCode(() => table.auth.authenticate(credentials));
     expect(await code({})).to.equal('MISSING_API_KEY');
-    expect(await code({ query: [''], header: '', auth: null })).to.equal('MISSING_API_KEY');
+    expect(await code({ query: [''], header: '', auth: [null] })).to.equal('MISSING_API_KEY');
     expect(await code({ query: [KEY], header: keyOf('b') })).to.equal('AUTHENTICATION_FAILED');
     expect(await code({ query: [KEY, keyOf('b')] })).to.equal('AUTHENTICATION_FAILED');
     expect(await code({ query: [keyOf('b')] })).to.equal('INACTIVE_API_KEY');
@@ -81,7 +81,7 @@ describe('API keys', () => {
 
   it('does not look up what cannot be a key', async () => {
     for (const auth of ['tw_short', `${KEY}x`, 17, { $ne: '' }, [KEY], true, `${KEY}\n`]) {
-      expect(await refusalCode(() => table.auth.authenticate({ auth }))).to.equal('INVALID_API_KEY');
+      expect(await refusalCode(() => table.auth.authenticate({ auth: [auth] }))).to.equal('INVALID_API_KEY');
     }
     expect(table.asked).to.equal(0);
   });

@@ -20,7 +20,7 @@ class Guest implements GatewayConnection {
 
   close(code: string): void {
     this.closedWith = code;
-    this.place?.leave();
+    this.place?.release();
   }
 
   terminate(): void {
@@ -59,8 +59,8 @@ describe('connections of a worker', () => {
 
   it('give back what they held once', () => {
     const guest = enter('one', 'key');
-    guest.place!.leave();
-    guest.place!.leave();
+    guest.place!.release();
+    guest.place!.release();
     expect({ released, ended, left: connections.size }).to.deep.equal({ released: ['one'], ended: ['one'], left: 0 });
   });
 

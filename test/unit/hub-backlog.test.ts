@@ -9,6 +9,7 @@ import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import { eventually } from '../support/eventually.js';
+import { HUB_OPTIONS } from '../support/hub-options.js';
 
 const MAX_BUFFERED_BYTES = 1_000;
 
@@ -67,19 +68,7 @@ describe('hub and a connection that takes its time', () => {
           oldest: undefined,
         }),
       },
-      {
-        RING_EVENTS: 10,
-        RING_BYTES: 1_000_000,
-        RECONCILE_MS: 3_600_000,
-        RECONCILE_IDLE_MS: 3_600_000,
-        REPLAY_PAGE: 3,
-        REPLAY_CONCURRENCY: 2,
-        MAX_SNAPSHOT_TASKS: 10,
-        MAX_SNAPSHOT_BYTES: 1_000_000,
-        MAX_BUFFERED_BYTES,
-        SLOW_CONSUMER_MS: 10_000,
-        POSITION_INTERVAL_MS: 3_600_000,
-      },
+      { ...HUB_OPTIONS, RING_EVENTS: 10, MAX_BUFFERED_BYTES },
       silentLogger,
     );
     const connection = new SlowConnection();

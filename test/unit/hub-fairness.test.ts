@@ -4,6 +4,7 @@ import type { Connection } from '../../src/hub/connection.js';
 import { Hub } from '../../src/hub/hub.js';
 import { type Session, sessionOpener } from '../../src/hub/session.js';
 import { eventually } from '../support/eventually.js';
+import { HUB_OPTIONS } from '../support/hub-options.js';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -29,19 +30,7 @@ class Stage {
           return later({ seq: 0, epoch: 'e', userId: 'u', tasks: '[]', truncated: false, oldest: undefined });
         },
       },
-      {
-        RING_EVENTS: 4,
-        RING_BYTES: 1_000_000,
-        RECONCILE_MS: 3_600_000,
-        RECONCILE_IDLE_MS: 3_600_000,
-        REPLAY_PAGE: 3,
-        REPLAY_CONCURRENCY: 1,
-        MAX_SNAPSHOT_TASKS: 10,
-        MAX_SNAPSHOT_BYTES: 1_000_000,
-        MAX_BUFFERED_BYTES: 1_000_000,
-        SLOW_CONSUMER_MS: 10_000,
-        POSITION_INTERVAL_MS: 3_600_000,
-      },
+      { ...HUB_OPTIONS, REPLAY_CONCURRENCY: 1 },
       silentLogger,
     );
     const open = sessionOpener(hub, {

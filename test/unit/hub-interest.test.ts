@@ -11,6 +11,7 @@ import type { TaskEvent } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
+import { HUB_OPTIONS } from '../support/hub-options.js';
 
 const POSITION_INTERVAL_MS = 60_000;
 
@@ -53,19 +54,7 @@ class Stage {
       state: () => Promise.reject(new Error('nothing is asked for')),
       snapshot: () => Promise.reject(new Error('none is asked for')),
     },
-    {
-      RING_EVENTS: 4,
-      RING_BYTES: 1_000_000,
-      RECONCILE_MS: 3_600_000,
-      RECONCILE_IDLE_MS: 3_600_000,
-      REPLAY_PAGE: 3,
-      REPLAY_CONCURRENCY: 2,
-      MAX_SNAPSHOT_TASKS: 10,
-      MAX_SNAPSHOT_BYTES: 1_000_000,
-      MAX_BUFFERED_BYTES: 1_000_000,
-      SLOW_CONSUMER_MS: 10_000,
-      POSITION_INTERVAL_MS,
-    },
+    { ...HUB_OPTIONS, POSITION_INTERVAL_MS },
     silentLogger,
     { now: Date.now, sleep: () => new Promise(setImmediate) },
   );

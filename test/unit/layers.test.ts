@@ -54,7 +54,7 @@ const BORDERS: readonly Border[] = [
     from: /^src\/contract\//,
     to: /^src\/repository\//,
     code: /\/(?:task|key)-input\.ts$/,
-    types: /-repository\.ts$/,
+    types: /(?:-repository|write-runner)\.ts$/,
   },
   { from: /^src\/door\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
   // The contract with browsers stands on nothing.

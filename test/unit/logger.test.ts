@@ -32,6 +32,8 @@ describe('redaction', () => {
       [`${KEY},${KEY}`, 'tw_[redacted],tw_[redacted]'],
       ['/api/ws/tasks?api_key=whatever&x=1', '/api/ws/tasks?api_key=[redacted]&x=1'],
       ['/?x=1&API_KEY=tw%5Fabc', '/?x=1&API_KEY=[redacted]'],
+      ['/api/jobs/1/events?token=a.b.c&x=1', '/api/jobs/1/events?token=[redacted]&x=1'],
+      ['Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbg of ada', 'Bearer [redacted token] of ada'],
       ['postgres://joe:secret@db:5432/x', 'postgres://joe:[redacted]@db:5432/x'],
       ['postgres://joe:se@cr@et@db/x', 'postgres://joe:[redacted]@db/x'],
       ['rediss://:secret@cache', 'rediss://:[redacted]@cache'],

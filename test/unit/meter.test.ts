@@ -91,6 +91,25 @@ describe('meter', () => {
     }
   });
 
+  it('spends what the key of new credentials may, and gives the connection nothing more by itself', () => {
+    const meters = new Meters({ MAX_MESSAGES_PER_SECOND: 2, MAX_MESSAGES_PER_SECOND_PER_KEY: 1 });
+    const identity = { keyId: 'k', owner: 'ada', role: 'user', rateLimit: 60 } as const;
+    const [one, two] = [meters.stranger(), meters.stranger()] as [Meter, Meter];
+    meters.admit(one, identity);
+    meters.admit(two, { ...identity, keyId: 'other' });
+    expect(takeAll(one)).to.equal(10);
+    one.stop();
+    meters.renew(two, identity);
+    expect(takeAll(two), 'the key has spent all').to.equal(0);
+    meters.renew(two, { ...identity, keyId: 'third' });
+    expect(takeAll(two)).to.equal(10);
+    meters.renew(two, { ...identity, keyId: 'fourth' });
+    expect(takeAll(two)).to.equal(10);
+    meters.renew(two, { ...identity, keyId: 'fifth' });
+    expect(takeAll(two), 'the connection has spent all').to.equal(0);
+    two.stop();
+  });
+
   it('gives a key that may make more requests as many messages', () => {
     const meters = new Meters({ MAX_MESSAGES_PER_SECOND: 1_000, MAX_MESSAGES_PER_SECOND_PER_KEY: 1 });
     const meter = meters.stranger();

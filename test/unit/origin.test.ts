@@ -43,6 +43,11 @@ describe('origins', () => {
       ['http://localhost', 'http://localhost:3000', 'http://localhost:80'],
       ['https://localhost:3000', 'http://localhost.evil.example:3000', 'http://127.0.0.1:3000', 'http://localhost:'],
     ],
+    [
+      'https://münchen.example, https://*.Zürich.example',
+      ['https://xn--mnchen-3ya.example', 'https://a.xn--zrich-kva.example'],
+      ['https://munchen.example', 'https://xn--zrich-kva.example'],
+    ],
     ['http://[::1]:*', ['http://[::1]:5173'], ['http://[::2]:5173']],
     [
       'capacitor://localhost, tauri://localhost,ionic://localhost',

@@ -5,7 +5,7 @@ import { createServer as createHttpServer, type IncomingMessage, ServerResponse 
 import { createRequire } from 'node:module';
 import { type AddressInfo, connect, createServer, Server as NetServer, Socket } from 'node:net';
 import { dirname, join } from 'node:path';
-import { createAdapter } from '@socket.io/redis-adapter';
+import { createAdapter, createShardedAdapter } from '@socket.io/redis-adapter';
 import { expect } from 'chai';
 import { Command, Redis } from 'ioredis';
 import knex from 'knex';
@@ -162,6 +162,17 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     const [answer] = (await once(far, 'data')) as [Buffer];
     expect(String(answer)).to.include('answered');
   },
+  'Node.js: writeQueueSize of a handle': async () => {
+    const server = createServer({ pauseOnConnect: true });
+    const far = client(await listening(server));
+    const accepted = once(server, 'connection');
+    await once(far, 'connect');
+    const [near] = (await accepted) as [Any];
+    closers.push(() => near.destroy());
+    expect(near._handle.writeQueueSize).to.equal(0);
+    near.write(Buffer.alloc(64 * 1_024 * 1_024));
+    expect(near._handle.writeQueueSize).to.be.greaterThan(1_024 * 1_024);
+  },
   'sticky: clientsCount of a worker': () => {
     expect(stickySource()).to.include('worker.clientsCount').and.include('for (const id in cluster.workers)');
   },
@@ -195,6 +206,13 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     engine.on('packetCreate', ({ type, data }: Any) => created.push([type, data]));
     engine.write('4abc', { compress: false });
     expect(created).to.deep.equal([['message', '4abc']]);
+    const written: unknown[] = [];
+    engine.transport.socket._socket.write = (bytes: Buffer | string) => written.push(String(bytes)) > 0;
+    engine.once('packetCreate', (packet: Any) => {
+      packet.data = 'instead';
+    });
+    engine.write('4def', { compress: false });
+    await eventually(() => expect(written.join('')).to.include('instead').and.not.include('def'));
     const packet = once(engine, 'packet');
     engine.transport.onData('3');
     expect((await packet)[0]).to.include({ type: 'pong' });
@@ -206,6 +224,38 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     engine.close(true);
     await closed;
     expect(engine.readyState).to.equal('closed');
+  },
+  'Engine.IO: its polling transport': async () => {
+    const http = createHttpServer();
+    const io = new Server(http);
+    const port = await listening(http);
+    closers.push(() => io.close());
+    const connected = once(io.engine, 'connection');
+    const address = `http://127.0.0.1:${port}/socket.io/?EIO=4&transport=polling`;
+    const { sid } = JSON.parse((await (await fetch(address)).text()).slice(1)) as { sid: string };
+    const { transport } = (await connected)[0] as Any;
+    const packets: unknown[] = [];
+    transport.onData = (payload: unknown) => packets.push(...transport.parser.decodePayload(payload));
+    const requests: string[] = [];
+    const take = transport.onRequest.bind(transport);
+    transport.onRequest = (request: Any) => {
+      requests.push(`${request.method} ${typeof request.res.writeHead}`);
+      take(request);
+    };
+    await fetch(`${address}&sid=${sid}`, { method: 'POST', body: '3\x1e4abc' });
+    expect(packets).to.deep.equal([{ type: 'pong' }, { type: 'message', data: 'abc' }]);
+    const poll = fetch(`${address}&sid=${sid}`);
+    await eventually(() => expect(transport.writable).to.equal(true));
+    expect(requests).to.deep.equal(['POST function', 'GET function']);
+    const { res } = transport;
+    transport.writable = false;
+    transport.req.cleanup();
+    res.writeHead(429).end('no');
+    expect((await poll).status).to.equal(429);
+    for (const name of ['onPacket', 'onError', 'onClose']) {
+      expect(transport[name], name).to.be.a('function');
+    }
+    expect(transport.readyState).to.equal('open');
   },
   'Engine.IO: what it keeps of a handshake': async () => {
     const { engine, upgradeResponse } = await engineConnection();
@@ -243,6 +293,42 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     near.send('third');
     await eventually(() => expect(heard).to.deep.equal(['first', 'second', 'third']));
   },
+  'ws: setSocket, and how it reads frames': async () => {
+    expect((WebSocket as Any).prototype.setSocket.length).to.equal(3);
+    const source = readFileSync(join(dirname(require.resolve('ws')), 'lib', 'receiver.js'), 'utf8');
+    expect(source).to.include('const GET_INFO = 0;').and.include('const DEFER_EVENT = 6;');
+    const { getInfo, startLoop } = (WebSocket as Any).Receiver.prototype;
+    expect([typeof getInfo, typeof startLoop]).to.deep.equal(['function', 'function']);
+    const http = createHttpServer();
+    const sockets = new WebSocketServer({ server: http, perMessageDeflate: false });
+    const port = await listening(http);
+    const connected = once(sockets, 'connection') as Promise<[Any]>;
+    const far = new WebSocket(`ws://127.0.0.1:${port}`);
+    closers.push(() => far.terminate());
+    const [near] = await connected;
+    const receiver = near._receiver;
+    let resume: (() => void) | undefined;
+    receiver.getInfo = function (this: Any, done: unknown) {
+      if (this._bufferedBytes >= 2 && resume === undefined) {
+        this._state = 6;
+        resume = () => {
+          this._state = 0;
+          this.startLoop(done);
+        };
+        return;
+      }
+      getInfo.call(this, done);
+    };
+    const heard: string[] = [];
+    near.on('message', (text: Buffer) => heard.push(String(text)));
+    await once(far, 'open');
+    far.send('one');
+    far.send('two');
+    await eventually(() => expect(resume).to.not.equal(undefined));
+    expect([heard, Array.isArray(receiver._buffers)]).to.deep.equal([[], true]);
+    resume!();
+    await eventually(() => expect(heard).to.deep.equal(['one', 'two']));
+  },
   'ioredis: commandQueue': () => {
     expect((redis() as Any).commandQueue.length).to.equal(0);
   },
@@ -271,6 +357,14 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     void one.connect().catch(() => {});
     await eventually(() => expect(one.stream).to.be.instanceOf(Socket));
   },
+  'ioredis: connectToSentinel of its connector': () => {
+    const one = new Redis({ sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'a', lazyConnect: true });
+    closers.push(() => one.disconnect());
+    const { connector } = one as Any;
+    const sentinel = connector.connectToSentinel({ host: '127.0.0.1', port: 1 }, { lazyConnect: true });
+    closers.push(() => sentinel.disconnect());
+    expect(sentinel).to.be.instanceOf(Redis);
+  },
   'redis-adapter: what it calls of its clients': () => {
     const called = new Set<PropertyKey>();
     const fake = (): Any =>
@@ -291,6 +385,32 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     io.of('/a').emit('x');
     expect([...called].sort()).to.deep.equal(['psubscribe', 'publish', 'subscribe']);
   },
+  'redis-adapter: what it calls of those of a cluster': async () => {
+    const called = new Set<string>();
+    const noting = (names: readonly string[], result?: () => unknown): Any =>
+      Object.fromEntries(
+        names.map((name) => [
+          name,
+          (...args: unknown[]) => {
+            called.add(name === 'on' ? `on ${args[0]}` : name);
+            return result?.();
+          },
+        ]),
+      );
+    const node = {
+      send_command: async (name: string, args: string[]) => {
+        called.add(`${name} ${args[0]}`);
+        return [args[1], 0];
+      },
+    };
+    const publisher = { isCluster: true, ...noting(['spublish'], async () => 0), nodes: () => [node] };
+    const subscriber = noting(['on', 'ssubscribe', 'sunsubscribe']);
+    const io = new Server();
+    io.adapter(createShardedAdapter(publisher, subscriber, { subscriptionMode: 'static' }) as Any);
+    io.of('/a').emit('x');
+    expect(await io.of('/a').adapter.serverCount()).to.equal(0);
+    expect([...called].sort()).to.deep.equal(['PUBSUB SHARDNUMSUB', 'on smessageBuffer', 'spublish', 'ssubscribe']);
+  },
   'pg: stream of a connection': () => {
     expect((new pg.Client() as Any).connection.stream).to.be.instanceOf(Socket);
   },
@@ -305,6 +425,15 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     const db = knex({ client: 'pg' });
     expect(await db.raw('SELECT 1').connection(connection)).to.have.property('rows');
     expect(seen).to.deep.equal(['SELECT 1', 'function']);
+  },
+  'knex: pool and connections of its client': () => {
+    const db = knex({ client: 'pg', connection: {}, pool: { min: 0, max: 3 } });
+    closers.push(() => db.destroy());
+    expect(db.client.pool.numUsed()).to.equal(0);
+    expect(db.client.pool.max).to.equal(3);
+    for (const name of ['acquireConnection', 'releaseConnection']) {
+      expect(db.client[name], name).to.be.a('function');
+    }
   },
   'pg, knex: texts of their errors': () => {
     const [driver, queries] = ['pg/lib/client.js', 'knex/lib/client.js'].map((name) =>

@@ -1,12 +1,15 @@
 import { expect } from 'chai';
 import type { Connection } from '../../src/hub/connection.js';
+import type { CredentialPorts } from '../../src/hub/credential-life.js';
 import type { Hub } from '../../src/hub/hub.js';
 import type { HubClient } from '../../src/hub/hub-client.js';
 import type { Success } from '../../src/hub/reply.js';
-import { type Session, sessionOpener } from '../../src/hub/session.js';
+import { type OpenSession, type Session, sessionOpener } from '../../src/hub/session.js';
 import type { Subscription } from '../../src/hub/subscription.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
-import type { Room } from '../../src/protocol/rooms.js';
+import { parseRoom, type Room } from '../../src/protocol/rooms.js';
+import type { Identity } from '../../src/protocol/tasks.js';
+import { eventually } from '../support/eventually.js';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -16,11 +19,15 @@ class Stage {
   readonly joined: string[][] = [];
   readonly left: string[] = [];
   readonly session: Session;
+  readonly open: OpenSession;
   private readonly lookups = new Map<string, { resolve(owner: string): void; reject(error: unknown): void }>();
   private readonly in = new Set<string>();
   private together: string[] | undefined;
 
-  constructor() {
+  /** @param authenticate answers AUTH messages */
+  constructor(
+    authenticate: CredentialPorts['authenticate'] = () => Promise.reject(new TaskwireError('INVALID_TOKEN')),
+  ) {
     const rooms = this.in;
     const client = {
       get roomCount() {
@@ -32,22 +39,30 @@ class Stage {
         rooms.delete(room.name);
         this.left.push(room.name);
       },
+      get rooms() {
+        return [...rooms].map(parseRoom);
+      },
       positions: () => [],
       close() {},
     };
     const hub = { connect: () => client as unknown as HubClient } as unknown as Hub;
-    const open = sessionOpener(hub, {
+    this.open = sessionOpener(hub, {
       resolve: (_identity, room) =>
         new Promise((resolve, reject) => {
           this.lookups.set(room.name, { resolve, reject });
         }),
-      authenticate: async () => {
-        throw new TaskwireError('INVALID_TOKEN');
-      },
+      authenticate,
       limits: { MAX_ROOMS_PER_CONNECTION: 3 },
     });
-    this.session = open({ id: 'c', identity: {} } as unknown as Connection);
+    this.session = this.open(this.connection);
   }
+
+  readonly closed: ErrorCode[] = [];
+  readonly connection = {
+    id: 'c',
+    identity: { owner: 'ada' },
+    close: (code: ErrorCode) => this.closed.push(code),
+  } as unknown as Connection;
 
   get rooms(): string[] {
     return [...this.in];
@@ -96,22 +111,6 @@ describe('session', () => {
     expect(stage.joined).to.deep.equal([['job:1', 'user:ada', 'task:9']]);
     expect(await many).to.have.nested.property('data.rooms.length', 2);
     expect(await one).to.have.nested.property('data.room', 'task:9');
-  });
-
-  it('keeps a bounded number of messages behind an AUTH that waits', async () => {
-    const stage = new Stage();
-    const answers: string[] = [];
-    void stage.ask('SUBSCRIBE', { room: 'job:1' });
-    const renewed = stage.ask('AUTH', { token: 'x' });
-    for (let n = 0; n < 300; n += 1) {
-      void stage.ask('PING', undefined).then((outcome) => answers.push((outcome as TaskwireError).code ?? 'PONG'));
-    }
-    await turn();
-    expect(answers).to.deep.equal(Array(300 - 256).fill('RATE_LIMIT_EXCEEDED'));
-    await stage.owns('job:1', 'ada');
-    expect(await renewed).to.have.property('code', 'INVALID_TOKEN');
-    await turn();
-    expect(answers.slice(300 - 256)).to.deep.equal(Array(256).fill('PONG'));
   });
 
   it('joins none while one of them cannot be looked up', async () => {
@@ -221,5 +220,96 @@ describe('session', () => {
     const other = stage.ask('SUBSCRIBE', { room: 'job:4' });
     await stage.owns('job:4', 'ada');
     expect(await other).to.have.nested.property('data.room', 'job:4');
+  });
+
+  describe('with AUTH', () => {
+    const BOB = { owner: 'bob' } as Identity;
+    const passes = async (): Promise<void> => {};
+
+    it('keeps the credentials that it has when the new ones end while they are checked', async () => {
+      const stage = new Stage(async () => ({
+        identity: BOB,
+        confirm: () => Promise.reject(new TaskwireError('INACTIVE_API_KEY')),
+      }));
+      expect(await stage.ask('AUTH', { token: 't' })).to.have.property('code', 'INACTIVE_API_KEY');
+      expect(stage.connection.identity.owner).to.equal('ada');
+    });
+
+    it('asks whether they still hold when everything else has been checked', async () => {
+      const steps: string[] = [];
+      const stage = new Stage(async () => ({
+        identity: BOB,
+        confirm: async () => {
+          steps.push('confirmed');
+        },
+      }));
+      const joined = stage.ask('SUBSCRIBE', { room: 'job:1' });
+      await stage.owns('job:1', 'ada');
+      await joined;
+      const answer = stage.ask('AUTH', { token: 't' });
+      await turn();
+      expect(steps).to.deep.equal([]);
+      await stage.owns('job:1', 'bob');
+      expect(await answer).to.have.property('type', 'SUCCESS');
+      expect(steps).to.deep.equal(['confirmed']);
+      expect(stage.connection.identity.owner).to.equal('bob');
+    });
+
+    it('handles what comes behind it with the new ones, in order, and another AUTH among it too', async () => {
+      const answers: string[] = [];
+      let names = 0;
+      const stage = new Stage(async () => {
+        names += 1;
+        return { identity: { owner: `user${names}` } as Identity, confirm: passes };
+      });
+      const note = (name: string) => () => answers.push(`${name} ${stage.connection.identity.owner}`);
+      stage.session.handle('AUTH', { token: 'a' }, note('AUTH'));
+      stage.session.handle('PING', undefined, note('PING'));
+      stage.session.handle('AUTH', { token: 'b' }, note('AUTH'));
+      stage.session.handle('PING', undefined, note('PING'));
+      stage.session.handle('NONE', undefined, note('NONE'));
+      await eventually(() =>
+        expect(answers).to.deep.equal(['AUTH user1', 'PING user1', 'AUTH user2', 'PING user2', 'NONE user2']),
+      );
+    });
+
+    it('lets no more than some messages wait for it, and answers the others', async () => {
+      let answer: (() => void) | undefined;
+      const stage = new Stage(
+        () =>
+          new Promise((resolve) => {
+            answer = () => resolve({ identity: BOB, confirm: passes });
+          }),
+      );
+      const asked = stage.ask('AUTH', { token: 't' });
+      const refused: unknown[] = [];
+      let answered = 0;
+      for (let number = 0; number < 1_000; number += 1) {
+        stage.session.handle('PING', undefined, (outcome) => {
+          answered += 1;
+          if (outcome instanceof TaskwireError) {
+            refused.push(outcome.code);
+          }
+        });
+      }
+      expect(refused).to.have.length(744);
+      expect(new Set(refused)).to.deep.equal(new Set(['RATE_LIMIT_EXCEEDED']));
+      await eventually(() => expect(answer).to.not.equal(undefined));
+      answer!();
+      await asked;
+      expect(answered).to.equal(1_000);
+    });
+
+    it('closes a connection whose token has ended before there is a session only when there is one', async () => {
+      const stage = new Stage();
+      const connection = {
+        ...stage.connection,
+        identity: { owner: 'ada', token: { expiresAt: Date.now() - 1 } } as Identity,
+      };
+      const { closed } = stage;
+      stage.open(connection);
+      expect(closed).to.deep.equal([]);
+      await eventually(() => expect(closed).to.deep.equal(['TOKEN_EXPIRED']));
+    });
   });
 });

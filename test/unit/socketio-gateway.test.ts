@@ -67,7 +67,7 @@ describe('Socket.IO gateway', () => {
       draining: false,
       enter(connection, admission) {
         entered.push(connection);
-        return { session: { handle() {}, fallBehind() {}, close() {} }, leave: () => admission.release() };
+        return { session: { handle() {}, fallBehind() {}, close() {} }, release: () => admission.release() };
       },
     };
     io = createSocketioGateway({

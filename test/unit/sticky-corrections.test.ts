@@ -245,6 +245,22 @@ describe('corrections around sticky', () => {
     expect(await response.json()).to.deep.equal({ error: { code: 'SERVER_DRAINING', message } });
   });
 
+  it('4: a page can read that answer, and its browser is not told that CORS forbids it', async () => {
+    const headers = { origin: 'https://app.example', 'access-control-request-method': 'PUT' };
+    const asked = await fetch(`http://127.0.0.1:${port}/api/tasks`, {
+      method: 'OPTIONS',
+      headers: { ...headers, 'access-control-request-headers': 'x-api-key' },
+    });
+    expect(asked.status).to.equal(204);
+    expect(asked.headers.get('access-control-allow-headers')).to.equal('x-api-key');
+    expect(asked.headers.get('access-control-allow-methods')).to.equal('PUT');
+    const response = await fetch(`http://127.0.0.1:${port}/api/tasks`, { headers: { origin: 'https://app.example' } });
+    expect(response.status).to.equal(503);
+    expect(response.headers.get('access-control-allow-origin')).to.equal('https://app.example');
+    expect(response.headers.get('access-control-allow-credentials')).to.equal('true');
+    expect(response.headers.get('access-control-expose-headers')).to.equal('Retry-After');
+  });
+
   it('5: the primary is told of a polling session before Engine.IO has its id, and of no other', async () => {
     const told: unknown[] = [];
     const { send, connected } = process;

@@ -70,3 +70,16 @@ describe('keys behind tokens', () => {
     expect(await refusalCode(() => tokens.verify(token))).to.equal('INACTIVE_API_KEY');
   });
 });
+
+describe('a token', () => {
+  const tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 1 });
+
+  it('is not made so long that it would not be taken', async () => {
+    const rooms = (length: number): string[] =>
+      Array.from({ length: 64 }, (_, index) => `user:${String(index).padEnd(length, 'x')}`);
+    const { token } = await tokens.create(MAKER, { rooms: rooms(60), expires_in: 60 }, undefined);
+    expect((await tokens.verify(token)).token?.rooms).to.have.property('size', 64);
+    const create = () => tokens.create(MAKER, { rooms: rooms(128), expires_in: 60 }, undefined);
+    expect(await refusalCode(create)).to.equal('INVALID_REQUEST');
+  });
+});

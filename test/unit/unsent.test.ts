@@ -4,8 +4,8 @@ import { expect } from 'chai';
 import { unsentBytes } from '../../src/base/unsent.js';
 import { eventually } from '../support/eventually.js';
 
-describe('reach into Node.js: writeQueueSize of a socket', () => {
-  it('falls while one large write is being sent', async () => {
+describe('unsent bytes', () => {
+  it('fall while one large write is being sent', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1');

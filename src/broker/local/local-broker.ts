@@ -1,19 +1,14 @@
-import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../base/logger.js';
 import type { ToPrimary, WorkerChannel } from '../../base/process-messages.js';
 import { TurnBatch } from '../../base/turn-batch.js';
-import type { Broker, BrokerState, ChannelListener, RateLimitResult } from '../broker.js';
-import { Channels } from '../channels.js';
-import { Condition } from '../condition.js';
+import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
+import { BrokerNode } from '../broker-node.js';
 
 type Call = Extract<ToPrimary, { call: number }>;
 type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
 
 /** The broker of one host without Redis: workers are joined through the primary (`LocalPrimary`). */
-export class LocalBroker implements Broker {
-  readonly nodeId = randomUUID();
-  private readonly channels: Channels;
-  private readonly condition: Condition;
+export class LocalBroker extends BrokerNode implements Broker {
   private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
   private lastCall = 0;
   /** Without the primary the hubs find these events in the log. */
@@ -30,8 +25,7 @@ export class LocalBroker implements Broker {
     private readonly adapter: () => unknown,
     logger: Pick<Logger, 'error' | 'warn' | 'info'>,
   ) {
-    this.channels = new Channels(logger);
-    this.condition = new Condition(logger);
+    super(logger);
     link.onMessage((message) => {
       if (message.type === 'taskwire:messages') {
         for (const [channel, bytes] of message.items) {
@@ -49,22 +43,6 @@ export class LocalBroker implements Broker {
       }
       this.calls.clear();
     });
-  }
-
-  get up(): boolean {
-    return this.condition.up;
-  }
-
-  get state(): BrokerState {
-    return this.condition.state;
-  }
-
-  onUp(listener: () => void): void {
-    this.condition.onUp(listener);
-  }
-
-  onDown(listener: () => void): void {
-    this.condition.onDown(listener);
   }
 
   async publish(channel: string, message: Buffer): Promise<void> {

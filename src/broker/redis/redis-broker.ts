@@ -1,8 +1,7 @@
-import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../base/logger.js';
-import type { Broker, BrokerState, ChannelListener, RateLimitResult } from '../broker.js';
-import { Channels } from '../channels.js';
-import { Condition, type Fault } from '../condition.js';
+import type { Broker, ChannelListener, RateLimitResult } from '../broker.js';
+import { BrokerNode } from '../broker-node.js';
+import type { Fault } from '../condition.js';
 import { ClusterSubscriptions } from './cluster-subscriptions.js';
 import { redisClient } from './redis-client.js';
 import { RedisCommands } from './redis-commands.js';
@@ -33,15 +32,12 @@ type Subscriptions = Pick<RedisSubscriber, 'fault' | 'start' | 'add' | 'remove' 
 const MAX_RECONNECT_MS = 30_000;
 
 /** The broker on Redis pub/sub: any number of hosts. */
-export class RedisBroker implements Broker {
-  readonly nodeId = randomUUID();
+export class RedisBroker extends BrokerNode implements Broker {
   private readonly target: Target;
   private readonly commands: RedisCommands;
   private readonly subscriptions: Subscriptions;
   private readonly socketAdapters: RedisSocketAdapter[] = [];
   private readonly shardedAdapters: ShardedSocketAdapter[] = [];
-  private readonly channels: Channels;
-  private readonly condition: Condition;
   private readonly leases: RedisLeases;
   private readonly rates: RedisRates;
   private readonly heartbeatMs: number;
@@ -54,8 +50,7 @@ export class RedisBroker implements Broker {
 
   constructor(private readonly options: RedisBrokerOptions) {
     const { prefix, logger } = options;
-    this.channels = new Channels(logger);
-    this.condition = new Condition(logger);
+    super(logger);
     this.heartbeatMs = options.heartbeatMs ?? 500;
     this.refusedMs = options.refusedMs ?? 1_000;
     this.target = targetOf(options);
@@ -77,22 +72,6 @@ export class RedisBroker implements Broker {
       }
       this.judgeEvents();
     });
-  }
-
-  get up(): boolean {
-    return this.condition.up;
-  }
-
-  get state(): BrokerState {
-    return this.condition.state;
-  }
-
-  onUp(listener: () => void): void {
-    this.condition.onUp(listener);
-  }
-
-  onDown(listener: () => void): void {
-    this.condition.onDown(listener);
   }
 
   async publish(channel: string, message: Buffer): Promise<void> {
@@ -202,7 +181,7 @@ export class RedisBroker implements Broker {
     }
   }
 
-  /** Up is who hears everything and can be heard. */
+  /** The broker is up when this node receives all messages and can publish. */
   private judgeEvents(): void {
     if (this.stopping !== undefined) {
       return;

@@ -1,4 +1,5 @@
 import { Cluster, type Redis } from 'ioredis';
+import { TurnBatch } from '../../base/turn-batch.js';
 import type { Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
 import {
@@ -18,7 +19,7 @@ export class RedisCommands {
   /** The same when there are several servers. */
   readonly cluster: Cluster | undefined;
   private readonly send: (channel: string, message: Buffer | string) => Promise<unknown>;
-  private waiting: Array<() => void> = [];
+  private readonly waiting = new TurnBatch<() => void>((publishes) => this.sendAll(publishes));
   /** Resolves when the masters of a cluster are connected. */
   private warm: Promise<unknown> = Promise.resolve();
   private readonly trouble: ConnectionTrouble;
@@ -71,11 +72,7 @@ export class RedisCommands {
    * followed by.
    */
   publish(channel: string, message: Buffer | string): Promise<unknown> {
-    return new Promise((resolve) => {
-      if (this.waiting.push(() => resolve(this.send(channel, message))) === 1) {
-        setImmediate(() => this.sendWaiting());
-      }
-    });
+    return new Promise((resolve) => this.waiting.add(() => resolve(this.send(channel, message))));
   }
 
   /** Publishes at once. */
@@ -113,10 +110,8 @@ export class RedisCommands {
     return Promise.allSettled(nodes.filter(({ status }) => status === 'wait').map((node) => node.connect()));
   }
 
-  private sendWaiting(): void {
-    const all = this.waiting;
-    this.waiting = [];
-    for (const publish of all) {
+  private sendAll(publishes: ReadonlyArray<() => void>): void {
+    for (const publish of publishes) {
       publish();
     }
     // What else would be written in this turn is on its way with it.

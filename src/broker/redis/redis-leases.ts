@@ -1,4 +1,5 @@
 import type { Cluster, Redis } from 'ioredis';
+import { TurnBatch } from '../../base/turn-batch.js';
 
 /** Sums the places that live nodes hold of an address, forgets the dead ones, and takes one more if there is room. */
 const ACQUIRE = `
@@ -79,7 +80,8 @@ interface LeaseOptions {
  */
 export class RedisLeases {
   private readonly counts = new Map<string, number>();
-  private readonly dirty = new Set<string>();
+  /** Addresses that have given places back. */
+  private readonly lowered = new TurnBatch<string>((addresses) => void this.write(new Set(addresses)));
   /** Addresses whose counts the server did not take, as far as they are remembered. */
   private readonly unwritten = new Set<string>();
   private readonly redis: ScriptedRedis;
@@ -198,11 +200,9 @@ export class RedisLeases {
 
   private async writeAll(): Promise<void> {
     this.announcedAt = performance.now();
-    for (const address of [...this.counts.keys(), ...this.unwritten]) {
-      this.dirty.add(address);
-    }
+    const addresses = new Set([...this.counts.keys(), ...this.unwritten]);
     this.unwritten.clear();
-    await this.flush();
+    await this.write(addresses);
   }
 
   private lower(address: string): void {
@@ -212,19 +212,16 @@ export class RedisLeases {
     } else {
       this.counts.set(address, count);
     }
-    if (this.dirty.size === 0) {
-      setImmediate(() => void this.flush());
-    }
-    this.dirty.add(address);
+    this.lowered.add(address);
   }
 
-  /** Writes the counts that have changed. Never rejects. */
-  private async flush(): Promise<void> {
-    if (this.stopped || this.dirty.size === 0) {
+  /** Writes the counts of some addresses. Never rejects. */
+  private async write(addresses: ReadonlySet<string>): Promise<void> {
+    if (this.stopped || addresses.size === 0) {
       return;
     }
     const pipeline = this.redis.pipeline();
-    for (const address of this.dirty) {
+    for (const address of addresses) {
       const count = this.counts.get(address);
       const key = this.addressKey(address);
       if (count === undefined) {
@@ -233,8 +230,6 @@ export class RedisLeases {
         pipeline.hset(key, this.options.nodeId, count).pexpire(key, COUNT_MS);
       }
     }
-    const addresses = [...this.dirty];
-    this.dirty.clear();
     try {
       const results = (await pipeline.exec()) ?? [];
       const refusal = results.find(([error]) => error !== null)?.[0];
@@ -244,7 +239,7 @@ export class RedisLeases {
     } catch (error) {
       // Written again with the next lease, those that have no connection any more too.
       this.announcedAt = Number.NEGATIVE_INFINITY;
-      for (const address of addresses.slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
+      for (const address of [...addresses].slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
         this.unwritten.add(address);
       }
       this.failed(error);

@@ -23,16 +23,16 @@ export interface SubscriberOptions {
 
 /** Channels of one SUBSCRIBE after a reconnect. */
 const CHUNK = 1_000;
-/** A connection on which so many beats in a row are not heard is silent. */
+/** A connection is silent when so many heartbeats in a row were not heard on it. */
 const UNHEARD_BEATS = 3;
-/** A server that goes on refusing is asked again so often, in milliseconds. */
+/** Longest pause before a server that goes on refusing is asked again, in milliseconds. */
 const MAX_REFUSED_MS = 30_000;
 /** Redis has ended subscriptions of slots that another node has now. */
 const MOVED: Fault = { code: 'SLOTS_MOVED', reason: 'slots of the cluster have moved to another node' };
 
 /**
- * One connection that listens on channels. It puts them all in place again when it is new, hears itself, and asks a server
- * that refuses ever more rarely.
+ * One connection that listens on channels. After a reconnect it subscribes to all of them again. It publishes heartbeats to
+ * itself, so that it notices a dead connection. A server that refuses is asked again after ever longer pauses.
  */
 export class RedisSubscriber {
   /** Why it does not hear everything; undefined when it does. */
@@ -42,11 +42,11 @@ export class RedisSubscriber {
   /** Beats in a row that were not heard. */
   private unheard = 0;
   private publishError: unknown;
-  /** Times in a row that the server has answered, and refused what this needs. */
+  /** Refusals in a row. */
   private refusals = 0;
-  /** Until it is asked again. */
-  private pardon: NodeJS.Timeout | undefined;
-  /** Counts attempts to put the channels in place: a later one makes those before it worthless. */
+  /** Runs out when the server is asked again. */
+  private retry: NodeJS.Timeout | undefined;
+  /** Number of the latest attempt to subscribe to all channels. What an earlier one brings is ignored. */
   private attempt = 0;
   private stopped = false;
 
@@ -58,7 +58,7 @@ export class RedisSubscriber {
   ) {
     this.trouble = new ConnectionTrouble(client, () => {
       // The next connection asks by itself.
-      this.endPardon();
+      this.stopRetry();
       this.attempt += 1;
       this.change(this.trouble.fault);
     });
@@ -105,7 +105,7 @@ export class RedisSubscriber {
     this.names = names;
     this.heartbeat = heartbeat;
     if (this.client.status === 'ready') {
-      this.endPardon();
+      this.stopRetry();
       this.change(MOVED);
       await this.restore();
     }
@@ -171,7 +171,7 @@ export class RedisSubscriber {
 
   stop(): void {
     this.stopped = true;
-    this.endPardon();
+    this.stopRetry();
     this.client.disconnect();
   }
 
@@ -187,7 +187,7 @@ export class RedisSubscriber {
     }
   }
 
-  /** What this needs was not done: the connection is not to be trusted, or the server does not want to. */
+  /** A command failed. The server refused it: ask again later. Anything else: the connection is bad, make a new one. */
   private failed(error: unknown): void {
     if (this.stopped) {
       return;
@@ -200,12 +200,12 @@ export class RedisSubscriber {
       return;
     }
     // Another connection would be refused as well.
-    if (this.pardon === undefined) {
+    if (this.retry === undefined) {
       const retryMs = Math.min(MAX_REFUSED_MS, this.options.refusedMs * 2 ** this.refusals);
       this.refusals += 1;
       this.options.logger.debug('redis refuses, and is asked again', { ...fault, retryMs });
-      this.pardon = setTimeout(() => {
-        this.pardon = undefined;
+      this.retry = setTimeout(() => {
+        this.retry = undefined;
         if (this.client.status === 'ready') {
           void this.restore();
         }
@@ -220,8 +220,8 @@ export class RedisSubscriber {
     }
   }
 
-  private endPardon(): void {
-    clearTimeout(this.pardon);
-    this.pardon = undefined;
+  private stopRetry(): void {
+    clearTimeout(this.retry);
+    this.retry = undefined;
   }
 }

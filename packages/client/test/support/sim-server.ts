@@ -1,3 +1,4 @@
+import { BLANK_TASK } from '../../../../dist/test/support/rows.js';
 import type { Answer, Link, LinkEvents, Position, SubscribeRequest, TaskEvent, TaskRow, Transport } from './types.js';
 import type { VirtualTime } from './virtual-time.js';
 
@@ -74,7 +75,7 @@ export class SimServer {
     const task_id = this.tasks;
     this.owners.set(`task:${task_id}`, user_id);
     const ids = { task_id, job_id: jobId, user_id };
-    this.commit('TASK_CREATED', ids, { ...NEW, task_definition_id: 1, is_imua: false, created_at: 'then' });
+    this.commit('TASK_CREATED', ids, { ...BLANK_TASK, task_definition_id: 1, is_imua: false, created_at: 'then' });
     return task_id;
   }
 
@@ -124,7 +125,7 @@ export class SimServer {
           unknown
         >;
         void [old_status, new_status, old_fee, new_fee];
-        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? NEW), ...fields });
+        rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? BLANK_TASK), ...fields });
       }
     }
     return [...rows.values()].sort((a, b) => Number(a['task_id']) - Number(b['task_id'])) as unknown as TaskRow[];
@@ -148,25 +149,6 @@ export class SimServer {
     }
   }
 }
-
-const NEW = {
-  task_number: null,
-  task_status: 'pending',
-  task_error: null,
-  task_opx_cost: null,
-  execution_timestamp: null,
-  execution_tx_hash: null,
-  proof_of_task: null,
-  task_performer_id: null,
-  task_attester_ids: null,
-  tp_signature: null,
-  ta_signature: null,
-  task_submission_tx_hash: null,
-  is_successful: null,
-  is_accepted: null,
-  tx_url: null,
-  converted_arguments: null,
-};
 
 const belongs = ({ data }: TaskEvent, room: string): boolean =>
   room === `job:${data.job_id}` || room === `task:${data.task_id}` || room === `user:${data.user_id}`;

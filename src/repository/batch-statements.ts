@@ -1,5 +1,6 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
+import type { WriteKey } from './write-keys.js';
 import {
   type Announcement,
   EVENT_COLUMNS,
@@ -9,8 +10,7 @@ import {
   NEXT_MARK,
   type Statement,
   UNLOGGED,
-} from './task-writes.js';
-import type { WriteKey } from './write-keys.js';
+} from './write-statements.js';
 
 /*
  * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. Their rows are locked

@@ -1,0 +1,106 @@
+import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
+import { isConflict } from './database-errors.js';
+import { type Database, isTransaction, preparedQuery, query } from './query.js';
+import { invalidFields } from './task-input.js';
+import { isKeyTaken, type WriteKey, writeKeyOf } from './write-keys.js';
+import type { Announcement, Statement, WriteRow } from './write-statements.js';
+
+/**
+ * Gets the events of a write after its commit. Must return at once and must not throw: the write has happened, and what
+ * is not published is found in the log.
+ */
+export interface EventPublisher {
+  publish(events: readonly TaskEvent[]): void;
+}
+
+/** What a write did. */
+export interface TaskWrite {
+  readonly task_id: number;
+  readonly job_id: string;
+  readonly user_id: string;
+  /** Position of the write's event in the owner's stream; absent when capture is off. */
+  readonly seq?: number;
+  readonly epoch?: string;
+}
+
+/** How often a write is tried that meets others so that they wait for each other. */
+export const CONFLICT_ATTEMPTS = 5;
+
+/** Runs the statements of writes, and hands their events to the publisher once they are committed. */
+export class WriteRunner {
+  readonly announcement: Announcement;
+  /** Whether writes join a transaction that somebody else commits. */
+  readonly joins: boolean;
+
+  constructor(
+    readonly db: Database,
+    private readonly publisher: EventPublisher | undefined,
+    capture: 'on' | 'off',
+  ) {
+    this.joins = isTransaction(db);
+    const told = publisher !== undefined && !this.joins ? 'published' : 'unpublished';
+    this.announcement = capture === 'off' ? 'silent' : told;
+  }
+
+  /**
+   * The key of a write that is to be made once.
+   * @param key the caller's; undefined: it may be made again
+   * @param write what is asked for
+   * @throws TaskwireError INVALID_REQUEST
+   */
+  keyOf(key: string | undefined, write: unknown): WriteKey | undefined {
+    if (key !== undefined && this.announcement === 'silent') {
+      throw invalidFields([
+        { field: 'idempotency_key', message: 'is kept with an event, and silent writes make none' },
+      ]);
+    }
+    return key === undefined ? undefined : writeKeyOf(key, write);
+  }
+
+  /** @returns what the statement gave back, and what of that was written, row by row */
+  async write(statement: Statement): Promise<{ readonly rows: WriteRow[]; readonly writes: TaskWrite[] }> {
+    const rows = await this.run(statement);
+    return { rows, writes: this.announce(rows) };
+  }
+
+  private async run({ sql, bindings }: Statement): Promise<WriteRow[]> {
+    if (this.joins) {
+      // What the transaction has changed by other statements was before this write, and is logged before it.
+      await query(this.db, 'SELECT taskwire_tell_changes()', []);
+      return preparedQuery<WriteRow>(this.db, sql, bindings);
+    }
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await preparedQuery<WriteRow>(this.db, sql, bindings);
+      } catch (error) {
+        // The statement was undone as a whole, and whoever it met has gone on.
+        if (!(isConflict(error) || isKeyTaken(error)) || attempt === CONFLICT_ATTEMPTS) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  /** Publishes what was committed. */
+  private announce(rows: readonly WriteRow[]): TaskWrite[] {
+    const events: TaskEvent[] = [];
+    const writes = rows.map(({ task_id, job_id, user_id, changes, stamp }): TaskWrite => {
+      const write = { task_id: Number(task_id), job_id, user_id };
+      if (stamp === null) {
+        return write;
+      }
+      const [type, seq, epoch, timestamp] = stamp.split(' ') as [EventType, string, string, string];
+      const place = { seq: Number(seq), epoch };
+      const ids = { userId: user_id, jobId: job_id, taskId: write.task_id };
+      // A write that was made before has nothing to publish.
+      if (changes !== null) {
+        events.push({ type, ...ids, ...place, changes: changesText(ids, changes), timestamp });
+      }
+      return { ...write, ...place };
+    });
+    if (events.length > 0 && this.announcement === 'published') {
+      this.publisher?.publish(events);
+    }
+    return writes;
+  }
+}
