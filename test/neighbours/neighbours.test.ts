@@ -19,7 +19,8 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'neighbours', function (
     describe(`beside attacks by ${kind}`, () => {
       let stage: Stage;
       let workers: number[];
-      const running = new Map<Attack, RunningAttack>();
+      const running: RunningAttack[] = [];
+      const defeats = new Map<Attack, Promise<void>>();
 
       before(async function () {
         // Other systems have one address for this machine.
@@ -34,17 +35,24 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'neighbours', function (
         await Promise.all(
           attacks
             .filter(({ attack }) => attack.kind === kind)
-            .map(async ({ name, attack }) => running.set(attack, await stage.attack(name))),
+            .map(async ({ name, attack }) => {
+              const each = await stage.attack(name);
+              running.push(each);
+              // It ends when it is defeated, and leaves the processor to the others.
+              const defeat = each.defeated().finally(() => each.stop());
+              defeat.catch(() => {});
+              defeats.set(attack, defeat);
+            }),
         );
       });
 
       after(async () => {
-        await Promise.all([...running.values()].map((each) => each.stop()));
+        await Promise.all(running.map((each) => each.stop()));
         await stage?.stop();
       });
 
       for (const { attack } of attacks.filter((each) => each.attack.kind === kind)) {
-        it(`slow down or close: ${attack.title}`, () => running.get(attack)!.defeated());
+        it(`slow down or close: ${attack.title}`, () => defeats.get(attack));
       }
 
       it('are served as ever', async () => {

@@ -76,6 +76,9 @@ async function play(name: string, quiet: Shown | undefined): Promise<Shown> {
   }
 }
 
+// Each stage ends its servers when this process ends.
+process.setMaxListeners(0);
+
 /** The machine's load, of the last minute. */
 const load = (): string => loadavg()[0]!.toFixed(1);
 

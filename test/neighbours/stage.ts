@@ -27,6 +27,7 @@ export class Stage {
   private victim: ChildProcess | undefined;
   private victimPorts: readonly number[] = [];
   private attackers = 0;
+  private made: Promise<unknown> = Promise.resolve();
 
   private constructor(
     private readonly postgres: PostgresServer,
@@ -79,12 +80,10 @@ export class Stage {
     this.attackers += 1;
     const number = this.attackers;
     const owner = `bad_${number}`;
-    const { key } = await new ApiKeyRepository(this.db).create({
-      owner,
-      ...(attack.role === undefined ? {} : { role: attack.role }),
-      ...(attack.rateLimit === undefined ? {} : { rate_limit: attack.rateLimit }),
-    });
-    const { jobs, tasks } = await this.makeJobs(owner, number);
+    // One after the other: there are few connections to the database here.
+    const made = this.made.then(() => this.makeUser(owner, number, attack));
+    this.made = made.catch(() => {});
+    const { key, jobs, tasks } = await made;
     const busy = this.victimPorts.map((port) => holderOf(this.instance.port, port, [...this.instance.workers]));
     const target: Target = {
       port: this.instance.port,
@@ -118,7 +117,16 @@ export class Stage {
     await Promise.all([this.redis.kill(), this.postgres.stop()]);
   }
 
-  private async makeJobs(owner: string, number: number): Promise<Pick<Target, 'jobs' | 'tasks'>> {
+  private async makeUser(
+    owner: string,
+    number: number,
+    { role = 'user', rateLimit }: Attack,
+  ): Promise<Pick<Target, 'key' | 'jobs' | 'tasks'>> {
+    const { key } = await new ApiKeyRepository(this.db).create({
+      owner,
+      role,
+      ...(rateLimit === undefined ? {} : { rate_limit: rateLimit }),
+    });
     const jobs = Array.from({ length: JOBS }, (_, n) => String(number * 10_000 + n));
     await this.db.raw('INSERT INTO jobs (job_id, user_id) SELECT unnest(?::numeric[]), ?', [jobs, owner]);
     const { rows } = await this.db.raw(
@@ -127,7 +135,7 @@ export class Stage {
        RETURNING task_id`,
       [owner],
     );
-    return { jobs, tasks: (rows as Array<{ task_id: string }>).map(({ task_id }) => Number(task_id)) };
+    return { key, jobs, tasks: (rows as Array<{ task_id: string }>).map(({ task_id }) => Number(task_id)) };
   }
 }
 

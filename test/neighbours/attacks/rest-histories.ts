@@ -4,11 +4,11 @@ import { hammer } from '../rest.js';
 import { changeJob, fillJob } from '../sql.js';
 
 const AT_ONCE = 60;
-const TASKS = 10_000;
+const TASKS = 6_000;
 
 const attack: Attack = {
   kind: 'requests',
-  title: 'REST: histories of 10,000 events in which the wanted type is not, 60 at a time',
+  title: 'REST: histories of 6,000 events in which the wanted type is not, 60 at a time',
   async prepare(target) {
     await fillJob(target, { tasks: TASKS, bytes: 10 });
     await changeJob(target);

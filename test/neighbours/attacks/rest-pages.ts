@@ -4,11 +4,11 @@ import { hammer } from '../rest.js';
 import { fillJob } from '../sql.js';
 
 const AT_ONCE = 60;
-const TASKS = 200_000;
+const TASKS = 100_000;
 
 const attack: Attack = {
   kind: 'requests',
-  title: 'REST: pages of one task of a job of 200,000, 60 at a time',
+  title: 'REST: pages of one task of a job of 100,000, 60 at a time',
   prepare: (target) => fillJob(target, { tasks: TASKS, bytes: 10 }),
   run: (target, outcome, stop) =>
     hammer(target, outcome, stop, {

@@ -3,12 +3,12 @@ import { type Attack, count } from '../attack.js';
 import { again, openPlain, ready } from '../flood.js';
 import { changeJob, fillJob } from '../sql.js';
 
-const TASKS = 20_000;
+const TASKS = 10_000;
 const SUBSCRIBERS = 4;
 
 const attack: Attack = {
   kind: 'database',
-  title: 'SQL: changes 20,000 of its tasks in one statement, again and again, and four are told of each',
+  title: 'SQL: changes 10,000 of its tasks in one statement, again and again, and four are told of each',
   prepare: (target) => fillJob(target, { tasks: TASKS, bytes: 10 }),
   async run(target, outcome, stop) {
     for (let n = 0; n < SUBSCRIBERS; n += 1) {
