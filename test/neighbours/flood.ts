@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
@@ -152,6 +153,7 @@ export async function again(stop: AbortSignal, atOnce: number, work: (n: number)
       await sleep(20);
     }
   };
+  setMaxListeners(0, stop);
   const stopped = new Promise((resolve) => stop.addEventListener('abort', resolve));
   await Promise.race([Promise.all(Array.from({ length: atOnce }, (_, n) => one(n))), stopped]);
 }

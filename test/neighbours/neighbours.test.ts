@@ -14,21 +14,26 @@ const attacks = all.filter(({ attack }) => attack.long !== true);
 
 describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'neighbours', function () {
   this.timeout(240_000);
+  let stage: Stage;
+
+  before(async function () {
+    // Other systems have one address for this machine.
+    if (!existsSync('/proc/self/stat')) {
+      this.skip();
+    }
+    stage = await Stage.make();
+    await stage.startVictim();
+  });
+
+  after(() => stage?.stop());
 
   for (const kind of KINDS.filter((each) => attacks.some(({ attack }) => attack.kind === each))) {
     describe(`beside attacks by ${kind}`, () => {
-      let stage: Stage;
       let workers: number[];
       const running: RunningAttack[] = [];
       const defeats = new Map<Attack, Promise<void>>();
 
-      before(async function () {
-        // Other systems have one address for this machine.
-        if (!existsSync('/proc/self/stat')) {
-          this.skip();
-        }
-        stage = await Stage.make();
-        await stage.startVictim();
+      before(async () => {
         workers = [...stage.instance.workers];
         await stage.report();
         // All of them at once: what one does to the other is a part of it.
@@ -48,7 +53,6 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'neighbours', function (
 
       after(async () => {
         await Promise.all(running.map((each) => each.stop()));
-        await stage?.stop();
       });
 
       for (const { attack } of attacks.filter((each) => each.attack.kind === kind)) {

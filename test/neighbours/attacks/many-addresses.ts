@@ -2,12 +2,12 @@ import { expect } from 'chai';
 import { type Attack, count } from '../attack.js';
 import { again, openEngine, ready } from '../flood.js';
 
-const AT_ONCE = 3_000;
-const ADDRESSES = 500;
+const AT_ONCE = 1_200;
+const ADDRESSES = 200;
 
 const attack: Attack = {
   kind: 'door',
-  title: 'Engine.IO: 3,000 sockets without a key from 500 addresses',
+  title: 'Engine.IO: 1,200 sockets without a key from 200 addresses',
   run(target, outcome, stop) {
     const network = target.address.split('.')[2];
     return again(stop, AT_ONCE, async (n) => {

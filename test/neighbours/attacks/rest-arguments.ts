@@ -32,7 +32,7 @@ const attack: Attack = {
   },
   verify({ codes, statuses }) {
     expect(codes).to.have.property('INVALID_REQUEST');
-    expect(statuses).to.include.keys('200', '429');
+    expect(statuses['200'] ?? 0).to.be.above(AT_ONCE);
   },
 };
 export default attack;

@@ -2,13 +2,13 @@ import { expect } from 'chai';
 import type { Attack } from '../attack.js';
 import { again, silentSocket } from '../flood.js';
 
-const AT_ONCE = 1_500;
+const AT_ONCE = 800;
 /** A third says nothing, a third stops within the request line, a third within the head. */
 const BEGINNINGS = ['', 'GET /api', 'GET /api/jobs HTTP/1.1\r\nHost: a\r\n'];
 
 const attack: Attack = {
   kind: 'door',
-  title: '1,500 connections that say a byte of the head of a request every half second',
+  title: '800 connections that say a byte of the head of a request every half second',
   run: (target, outcome, stop) =>
     again(stop, AT_ONCE, (n) => silentSocket(target, outcome, BEGINNINGS[n % BEGINNINGS.length]!, 'x')),
   // Those that are too many go first.
