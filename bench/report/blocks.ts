@@ -241,6 +241,18 @@ const reconcile: Block = (figures) => {
   );
 };
 
+const captured: Block = (figures) =>
+  table(
+    1,
+    ['', 'p50, ms', 'p99, ms', 'max, ms'],
+    figures
+      .scenarios('S9')
+      .map((scenario) => [
+        scenario.slice(3),
+        ...['p50', 'p99', 'max'].map((item) => figures.cell(scenario, OURS_PLAIN, `latency_${item}_ms`)),
+      ]),
+  );
+
 /** What docs/performance.md shows of the runs, by the name of its place. */
 export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['deliveries in short', deliveriesInShort],
@@ -274,4 +286,5 @@ export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['workers', scaled((scenario) => !isAmong(scenario))],
   ['tenfold', scaled(isAmong)],
   ['reconcile', reconcile],
+  ['captured', captured],
 ]);

@@ -1,3 +1,4 @@
+import { capturedScenario } from './captured.js';
 import type { Scenario } from './context.js';
 import { fanoutScenarios } from './fanout.js';
 import { idleScenario } from './idle.js';
@@ -13,4 +14,5 @@ export const SCENARIOS: readonly Scenario[] = [
   writesScenario,
   scalingScenario,
   reconcileScenario,
+  capturedScenario,
 ];

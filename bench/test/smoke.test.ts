@@ -20,6 +20,7 @@ const FIGURES: Readonly<Record<string, readonly string[]>> = {
   S6: [],
   S7: ['deliveries', 'server_cpu_us_per_delivery', 'deliveries_per_s', 'latency_p99_ms'],
   S8: ['streams', 'with_redis_server_cpu_ms_per_s', 'without_redis_server_cpu_ms_per_s'],
+  S9: ['latency_p50_ms', 'latency_p99_ms', 'latency_max_ms'],
 };
 
 /** Runs a program of the bench. @returns what it printed; its exit code must be 0 */

@@ -3,10 +3,10 @@ import { EventLog } from '../repository/event-log.js';
 import { migrate } from '../repository/migrate.js';
 import { withDatabase } from './with-database.js';
 
-/** What to do with a database that came from a backup, before the service starts on it. */
+/** What to do with a database that came from a backup, before the service starts on it, and after changes that nobody heard of. */
 export function renewEpochsCommand(): Command {
   return new Command('renew-epochs')
-    .description('after a restore from a backup: have clients that were here before start from snapshots')
+    .description('after a restore from a backup, or changes without capture: have all clients start from snapshots')
     .action(() =>
       withDatabase(async (db) => {
         await migrate(db);

@@ -1,6 +1,6 @@
 import type { Server } from 'node:net';
 import type { Logger } from '../base/logger.js';
-import { listen, type PortAddress } from '../base/port.js';
+import { closePort, listen, type PortAddress } from '../base/port.js';
 
 /**
  * The public port of the primary. It is open while a worker can serve, and closed otherwise: a proxy whose connection is refused knows
@@ -30,7 +30,7 @@ export class PublicPort {
     this.changing = this.changing.then(() => this.change()).catch(this.onError);
   }
 
-  /** Resolves when what was set last is so. */
+  /** Resolves when the port is open or closed, as it was set last. */
   settled(): Promise<void> {
     return this.changing;
   }
@@ -39,12 +39,11 @@ export class PublicPort {
     const { server, address } = this;
     if (this.wanted && !server.listening) {
       await listen(server, address);
-      // PORT=0 takes a free one. Whoever found it will look for it there.
+      // PORT=0 takes a free port. When it opens again, clients expect the same one.
       this.address = { ...address, port: (server.address() as { port: number }).port };
       this.logger.info('port opened', { port: this.address.port });
     } else if (!this.wanted && server.listening) {
-      // Connections that were accepted live on.
-      server.close();
+      await closePort(server);
       this.logger.info('port closed', { port: this.address.port });
     }
   }

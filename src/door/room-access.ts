@@ -8,18 +8,23 @@ import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.j
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
 
 const MAX_ROOMS = 100_000;
+/** How long an owner is cached, in milliseconds. When another program gives a task to another user, the old one may write to it for so long. */
+const REMEMBER_MS = 5_000;
 
 /**
- * Says whose a room is and whether a key may see it. What a room belongs to never changes, so owners are remembered for
- * good; that a room does not exist may change at any moment and is never remembered.
+ * Finds the owner of a room and checks whether a key may see it. Owners hardly ever change, so they are cached for a moment:
+ * for clients that write, and for those that come back together. That a room does not exist is never cached.
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
   private readonly lookups: TurnReader<string>;
 
-  /** @param maxRooms rooms whose owners are remembered */
-  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS) {
-    this.owners = new LRUCache({ max: maxRooms });
+  /**
+   * @param maxRooms rooms whose owners are remembered
+   * @param rememberMs for how long
+   */
+  constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS, rememberMs = REMEMBER_MS) {
+    this.owners = new LRUCache({ max: maxRooms, ttl: rememberMs });
     this.lookups = new TurnReader((names) => ownersOf(names.map(parseRoom)));
   }
 
@@ -34,8 +39,8 @@ export class RoomAccess {
     }
     let owner = this.owners.get(room.name);
     if (owner === undefined || !maySee(identity, room.name, owner)) {
-      // A room of somebody else is looked up each time although its owner is remembered, as a missing one is: otherwise
-      // the time until the refusal, and the load of the database, would tell which it is.
+      // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell
+      // whether the room exists.
       owner = await this.lookup(room);
     }
     if (owner !== undefined && maySee(identity, room.name, owner)) {
@@ -44,7 +49,7 @@ export class RoomAccess {
     throw new TaskwireError(refusalOf(identity));
   }
 
-  /** Whether somebody may see a user's room, which is told by its name. */
+  /** Whether somebody may see a user's room. Its name says its owner. */
   private mayAsk(identity: Identity, { name, id }: Room): boolean {
     return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }

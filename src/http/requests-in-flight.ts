@@ -1,15 +1,15 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { Server as NetServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { closePort } from '../base/port.js';
 import { ENGINE_PATH } from '../protocol/paths.js';
 
 const POLL_MS = 20;
-/** What a kept connection may need beside its time of idleness to be closed, in milliseconds. */
+/** Time that a kept connection gets to close, beside its idle time, in milliseconds. */
 const CLOSE_MS = 500;
 
 /**
- * The requests that have not been answered yet, and the connections that clients keep for their next ones. Long polls of
- * Engine.IO do not count: they end with their connection.
+ * The requests that have not been answered yet, and the connections that may bring one: those that clients keep for their next one, and those whose
+ * first one is still on its way. Long polls of Engine.IO do not count: they end with their connection.
  */
 export class RequestsInFlight {
   private readonly responses = new Set<ServerResponse>();
@@ -18,7 +18,7 @@ export class RequestsInFlight {
 
   /**
    * @param servers all that take requests
-   * @param listening those of them that listen, and so keep connections; the others are given connections for one request each
+   * @param listening those of them that listen; the others are given connections for one request each
    */
   constructor(
     private readonly servers: readonly Server[],
@@ -30,8 +30,6 @@ export class RequestsInFlight {
           this.note(response);
         }
       });
-    }
-    for (const server of listening) {
       server.on('connection', (socket) => {
         this.kept += 1;
         socket.once('close', () => {
@@ -42,15 +40,12 @@ export class RequestsInFlight {
   }
 
   /** Lets nobody connect any more; from now on every answer ends its connection, those that are under way too. */
-  end(): void {
+  async end(): Promise<void> {
     this.ending = true;
     for (const response of this.responses) {
       dismiss(response);
     }
-    for (const server of this.listening) {
-      // An HTTP server that closes ends idle connections at once, with the requests that are on their way to it.
-      NetServer.prototype.close.call(server);
-    }
+    await Promise.all(this.listening.map((server) => closePort(server)));
   }
 
   /** Ends all connections and listeners at once. */
@@ -64,12 +59,12 @@ export class RequestsInFlight {
   }
 
   /**
-   * Resolves when all requests are answered and all kept connections have gone, which they do when they have been idle for the
+   * Resolves when all requests are answered and all connections have gone, which they do when they have been idle for the
    * time that their clients have been told; or when `patienceMs` have passed.
    */
   async drained(patienceMs: number): Promise<void> {
     const start = performance.now();
-    const idleMs = Math.max(0, ...this.listening.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
+    const idleMs = Math.max(0, ...this.servers.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
     for (let waited = 0; waited < patienceMs; waited = performance.now() - start) {
       if (this.responses.size === 0 && (this.kept === 0 || waited > idleMs)) {
         return;

@@ -10,7 +10,7 @@ import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
-/** What tasks are written with. */
+/** What the routes that write tasks need. */
 export interface TaskWritePorts {
   readonly tasks: TaskRepository;
   readonly reader: TaskReader;
@@ -93,18 +93,21 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   const owners = await ports.ownersOf([...new Set(known.map(({ id }) => id))]);
   const groups = new Map<string, typeof known>();
   for (const entry of known) {
-    const owner = owners.get(entry.id);
-    if (owner === undefined || !mayAccess(identity, owner)) {
+    const found = owners.get(entry.id);
+    const sees = found !== undefined && mayAccess(identity, found);
+    // What is not there any more may have been written before, under the same key; among one's own it is not found.
+    const owner = sees ? found : identity.owner;
+    if (!sees && entry.item['idempotency_key'] === undefined) {
       outcomes[entry.index] = new TaskwireError(denied);
     } else if (!groups.get(owner)?.push(entry)) {
       groups.set(owner, [entry]);
     }
   }
-  // One after the other: a request holds one connection to the database, whatever is in it.
+  // One after the other, so that a request uses one connection to the database at a time.
   let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
     const items = entries.map(({ item }) => item);
-    // A stream whose queue is full keeps the items of the other streams from nothing.
+    // When the queue of one stream is full, the items of other streams are still written.
     const written =
       unavailable === undefined
         ? await ports.write(owner, items).catch((error) => items.map(() => toTaskwireError(error)))
@@ -113,7 +116,9 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
       (outcome) => outcome instanceof TaskwireError && outcome.code === 'DATABASE_UNAVAILABLE',
     );
     for (const [place, { index }] of entries.entries()) {
-      outcomes[index] = written[place] ?? unavailable!;
+      const outcome = written[place] ?? unavailable!;
+      const gone = outcome instanceof TaskwireError && outcome.code === 'NOT_FOUND';
+      outcomes[index] = gone ? new TaskwireError(denied) : outcome;
     }
   }
   return answer(outcomes, status);
@@ -143,7 +148,7 @@ function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
   };
 }
 
-/** Keys of one owner are not another's. */
+/** The same idempotency key of two owners is two keys. */
 export const optionsOf = ({ owner }: Identity, key: string | undefined): WriteOptions => ({
   idempotencyKey: key === undefined ? undefined : scoped(owner, key),
 });

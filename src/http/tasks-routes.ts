@@ -1,7 +1,8 @@
 import type { Router } from 'express';
 import type { RoomAccess } from '../door/room-access.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { seesAll } from '../protocol/tasks.js';
+import type { Room } from '../protocol/rooms.js';
+import { type Identity, seesAll } from '../protocol/tasks.js';
 import {
   attestationInput,
   createTaskInput,
@@ -16,23 +17,46 @@ import type { Answer, Endpoint } from './endpoint.js';
 import { jobRoomOf, objectOf, pageOf, taskBodyOf, taskRoomOf } from './input.js';
 import { resource } from './resource.js';
 import { createTasks, moreItems, optionsOf, type TaskWritePorts, updateTasks } from './task-batches.js';
-import { pageAnswer } from './task-pages.js';
+import { assertSees, pageAnswer } from './task-pages.js';
 
 export interface TaskRoutePorts extends TaskWritePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
-/** Tasks: the writes, and what was written. A 2xx says that the write is committed. */
+/** Routes that write and read tasks. A 2xx says that the write is committed. */
 export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRoutePorts): void {
   const { tasks, reader, access, queues } = ports;
+  /** Makes a write to a room that the key may see. One that was made before is answered even if the room is gone since. */
+  async function owned(
+    identity: Identity,
+    room: Room,
+    key: string | undefined,
+    write: (options: WriteOptions) => Promise<TaskWrite>,
+  ): Promise<TaskWrite> {
+    const options = optionsOf(identity, key);
+    let owner: string;
+    try {
+      owner = await access.resolve(identity, room);
+    } catch (refusal) {
+      if (key === undefined || !(refusal instanceof TaskwireError) || refusal.code === 'DATABASE_UNAVAILABLE') {
+        throw refusal;
+      }
+      try {
+        return await queues.writes.run(identity.owner, () => write({ ...options, onlyAgain: true }));
+      } catch (error) {
+        throw error instanceof TaskwireError && error.code === 'NOT_FOUND' ? refusal : error;
+      }
+    }
+    return queues.writes.run(owner, () => write(options));
+  }
+
   /** A write to the task that the path names, made when the key may see the task. */
   const update = (write: (taskId: number, body: unknown, options: WriteOptions) => Promise<TaskWrite>) =>
     endpoint(async ({ identity, params, body, idempotencyKey }) => {
       const room = taskRoomOf(params['id']);
       const input = taskBodyOf(body, room.id);
-      const owner = await access.resolve(identity, room);
       return {
-        body: await queues.writes.run(owner, () => write(Number(room.id), input, optionsOf(identity, idempotencyKey))),
+        body: await owned(identity, room, idempotencyKey, (options) => write(Number(room.id), input, options)),
       };
     });
 
@@ -43,9 +67,8 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
         return createTasks(ports, identity, body, idempotencyKey);
       }
       const input = parseInput(createTaskInput, objectOf(body));
-      const owner = await access.resolve(identity, jobRoomOf(input.job_id));
-      const create = () => tasks.createTaskData(input, optionsOf(identity, idempotencyKey));
-      return { status: 201, body: await queues.writes.run(owner, create) };
+      const create = (options: WriteOptions) => tasks.createTaskData(input, options);
+      return { status: 201, body: await owned(identity, jobRoomOf(input.job_id), idempotencyKey, create) };
     }),
     put: endpoint(async ({ identity, body, countMore, idempotencyKey }): Promise<Answer> => {
       if (!Array.isArray(body)) {
@@ -61,7 +84,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
       const room = jobRoomOf(params['job_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      return pageAnswer(reader, room, page);
+      return pageAnswer(reader, identity, room, page);
     }),
   });
 
@@ -106,17 +129,17 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
       if (found === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
+      assertSees(identity, room, found.userId);
       return { body: found.task, position: found };
     }),
     delete: endpoint(async ({ identity, params, idempotencyKey }) => {
       const room = taskRoomOf(params['id']);
-      // Tasks are ended by whoever runs them, not by whoever owns them.
+      // A task is deleted by the backend that runs it, not by its owner.
       if (!seesAll(identity)) {
         throw new TaskwireError('ACCESS_DENIED');
       }
-      const owner = await access.resolve(identity, room);
-      const remove = () => tasks.deleteTaskData(Number(room.id), optionsOf(identity, idempotencyKey));
-      return { body: await queues.writes.run(owner, remove) };
+      const remove = (options: WriteOptions) => tasks.deleteTaskData(Number(room.id), options);
+      return { body: await owned(identity, room, idempotencyKey, remove) };
     }),
   });
 }

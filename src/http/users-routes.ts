@@ -18,7 +18,7 @@ export function userRoutes(router: Router, endpoint: Endpoint, { reader, access 
       const room = userRoomOf(params['user_id']);
       const page = pageOf(query);
       await access.resolve(identity, room);
-      return pageAnswer(reader, room, page);
+      return pageAnswer(reader, identity, room, page);
     }),
   });
 }

@@ -14,6 +14,8 @@ export type EventPage = Omit<ReplayPage, 'events'> & { readonly events: readonly
 
 /** A snapshot as it is sent. */
 export interface RoomSnapshot {
+  /** Whose stream the room is in. */
+  readonly userId: string;
   readonly seq: number;
   readonly epoch: string;
   readonly message: Outgoing;

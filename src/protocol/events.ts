@@ -24,7 +24,7 @@ export interface TaskEvent {
   readonly changes: string;
   /** Commit-ordered time of the write, ISO 8601 in UTC. */
   readonly timestamp: string;
-  /** Nobody publishes it: another program made the change, and it is found in the log. */
+  /** Nobody publishes it: another program made the change, and the hub reads it from the log. */
   readonly unpublished?: boolean;
 }
 
@@ -33,7 +33,7 @@ export interface TaskEvent {
  * @param said JSON text of an object that is not empty, as the log keeps it
  */
 export const changesText = (ids: Pick<TaskEvent, 'taskId' | 'jobId' | 'userId'>, said: string): string =>
-  `{"task_id": ${ids.taskId}, "job_id": "${ids.jobId}", "user_id": "${ids.userId}", ${said.slice(1)}`;
+  `{"task_id": ${ids.taskId}, "job_id": "${ids.jobId}", "user_id": ${JSON.stringify(ids.userId)}, ${said.slice(1)}`;
 
 /** What every `changes` names. */
 export interface ChangedTask {
@@ -100,13 +100,13 @@ export interface EnvelopeOf<Type extends EventType> {
 export type EventEnvelope = { [Type in EventType]: EnvelopeOf<Type> }[EventType];
 
 /**
- * JSON text of an event's envelope. Ids and timestamps hold no character that JSON escapes (rooms.ts), so the text
- * is put together; live events and replayed ones are equal byte for byte.
+ * JSON text of an event's envelope, put together: live events and replayed ones are equal byte for byte. Only a user id may
+ * have characters that JSON escapes, when it is older than their rule (rooms.ts) and another program has made it.
  */
 export function envelopeText(event: TaskEvent): string {
   return (
     `{"type":"${event.type}","seq":${event.seq},"data":{"task_id":${event.taskId},"job_id":"${event.jobId}",` +
-    `"user_id":"${event.userId}","changes":${event.changes},"timestamp":"${event.timestamp}"},` +
+    `"user_id":${JSON.stringify(event.userId)},"changes":${event.changes},"timestamp":"${event.timestamp}"},` +
     `"timestamp":"${event.timestamp}"}`
   );
 }

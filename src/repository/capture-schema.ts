@@ -11,7 +11,7 @@
  * rolled back, to a savepoint or altogether, takes its note with it. The counters of the streams are locked in order of
  * `user_id`, and only at the commit: another program's long transaction holds up nobody's stream.
  *
- * The functions run with the rights of who migrated the database, with a search path and settings of their own: a program
+ * The functions run with the rights of the user that migrated the database, with a search path and settings of their own: a program
  * that has rights on `tasks` alone is heard, and its settings change nothing about what an event says.
  */
 
@@ -62,16 +62,29 @@ BEGIN
   RETURN NULL;
 END $$`;
 
+/** What later steps add to the function: SQL. */
+interface Tell {
+  readonly create: 'CREATE FUNCTION' | 'CREATE OR REPLACE FUNCTION';
+  readonly declared?: string;
+  /** What is returned of each logged event, what is read of that, and into which variable. */
+  readonly returned?: string;
+  readonly read?: string;
+  readonly into?: string;
+  /** What is done before anybody is notified. */
+  readonly checked?: string;
+}
+
 /*
  * Counters first, in their order, by a statement of its own: the next one sees what was committed while it waited.
  * A task that has moved to another job, or to another user, is deleted there and created here.
  */
-const TELL = `CREATE FUNCTION taskwire_tell_changes() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+export const tell = ({ create, declared = '', returned = '', read = '', into = '', checked = '' }: Tell): string =>
+  `${create} taskwire_tell_changes() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   this_tx bigint := txid_current();
   owners text[];
   held bigint;
-  told text[];
+  told text[];${declared}
 BEGIN
   owners := ARRAY(
     SELECT c.user_id FROM task_changes c WHERE c.tx = this_tx AND c.user_id IS NOT NULL
@@ -142,10 +155,10 @@ BEGIN
     INSERT INTO task_events (user_id, seq, job_id, task_id, type, changes, created_at, published)
     SELECT e.user_id, stream.seq + e.place, e.job_id, e.task_id, e.type, e.said, now_at.time, false
     FROM event e JOIN stream ON stream.user_id = e.user_id, (SELECT clock_timestamp() AS time OFFSET 0) now_at
-    RETURNING user_id
+    RETURNING user_id${returned}
   )
-  SELECT array_agg(DISTINCT user_id) INTO told FROM logged;
-
+  SELECT array_agg(DISTINCT user_id)${read} INTO told${into} FROM logged;
+${checked}
   IF told IS NOT NULL AND current_setting('taskwire.notify', true) IS DISTINCT FROM 'off' THEN
     PERFORM pg_notify(taskwire_channel(), CASE WHEN cardinality(told) > 100 THEN '' ELSE u END)
     FROM unnest(CASE WHEN cardinality(told) > 100 THEN ARRAY[''] ELSE told END) u;
@@ -159,15 +172,15 @@ BEGIN
 END $$`;
 
 /** A user that appears by SQL has a stream. */
-const MAKE_STREAM = `CREATE FUNCTION taskwire_make_stream() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+export const MAKE_STREAM = `CREATE FUNCTION taskwire_make_stream() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   INSERT INTO event_streams (user_id, epoch)
   VALUES (NEW.user_id, substr(replace(gen_random_uuid()::text, '-', ''), 1, 12)) ON CONFLICT DO NOTHING;
   RETURN NULL;
 END $$`;
 
-/** What the functions need of their surroundings, whoever calls them. */
-const SETTLE = `DO $$
+/** Rights and settings of the functions, whoever calls them. A function that is made anew loses them. */
+export const SETTLE = `DO $$
 DECLARE
   path text := format('pg_catalog, %I, pg_temp', current_schema());
   name text;
@@ -187,14 +200,19 @@ END $$`;
 /** Whether a statement has logged nothing: its row has no new mark of this transaction. */
 const UNLOGGED = `NEW.write_mark >> 20 <> txid_current()`;
 const UNLOGGED_AGAIN = `OLD.write_mark >> 20 = txid_current() AND NEW.write_mark <= OLD.write_mark`;
-const WANTED = `current_setting('taskwire.capture', true) IS DISTINCT FROM 'off'`;
+export const WANTED = `current_setting('taskwire.capture', true) IS DISTINCT FROM 'off'`;
 
 const trigger = (name: string, operation: string, when: string): string =>
   `CREATE TRIGGER ${name} AFTER ${operation} ON tasks FOR EACH ROW WHEN (${when} AND ${WANTED})
    EXECUTE FUNCTION taskwire_note_change()`;
 
 /** Triggers of `tasks` by which other writers are heard. */
-export const CAPTURE_TRIGGERS = ['taskwire_inserted', 'taskwire_updated', 'taskwire_deleted'] as const;
+export const CAPTURE_TRIGGERS = [
+  'taskwire_inserted',
+  'taskwire_updated',
+  'taskwire_deleted',
+  'taskwire_truncated',
+] as const;
 const [INSERTED, UPDATED, DELETED] = CAPTURE_TRIGGERS;
 
 /** The step of the schema. It has been released: a correction is a further step. */
@@ -217,7 +235,7 @@ export const CAPTURE_STEP = {
     ROW,
     CHANNEL,
     NOTE,
-    TELL,
+    tell({ create: 'CREATE FUNCTION' }),
     TELL_AT_COMMIT,
     MAKE_STREAM,
     SETTLE,
@@ -232,7 +250,7 @@ export const CAPTURE_STEP = {
      SELECT user_id, substr(replace(gen_random_uuid()::text, '-', ''), 1, 12) FROM users ON CONFLICT DO NOTHING`,
   ],
   down: [
-    ...CAPTURE_TRIGGERS.map((name) => `DROP TRIGGER ${name} ON tasks`),
+    ...[INSERTED, UPDATED, DELETED].map((name) => `DROP TRIGGER ${name} ON tasks`),
     'DROP TRIGGER taskwire_made ON users',
     'DROP TABLE task_changes',
     'DROP FUNCTION taskwire_note_change(), taskwire_tell_at_commit(), taskwire_tell_changes(), taskwire_make_stream()',

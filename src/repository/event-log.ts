@@ -125,9 +125,9 @@ export class EventLog {
   }
 
   /**
-   * Gives every stream a new epoch, so that positions taken before are answered with a snapshot. Its numbers go on; a
-   * user without a stream gets one. For a database that came from a backup: the numbers after the backup's last one
-   * are given out a second time, to other events.
+   * Gives every stream a new epoch, so that positions taken before are answered with a snapshot, and connected clients begin
+   * anew. Its numbers go on; a user without a stream gets one. For a database that came from a backup, where the numbers
+   * after the backup's last one are given out a second time, to other events; and after changes that nobody was told of.
    * @returns how many streams there are
    */
   async renewEpochs(): Promise<number> {
@@ -142,7 +142,8 @@ export class EventLog {
          INSERT INTO event_streams (user_id, epoch)
          SELECT user_id, ${NEW_EPOCH} FROM users ON CONFLICT DO NOTHING RETURNING user_id
        )
-       SELECT (SELECT count(*) FROM renewed)::int + (SELECT count(*) FROM made)::int AS streams`,
+       SELECT (SELECT count(*) FROM renewed)::int + (SELECT count(*) FROM made)::int AS streams,
+         pg_notify(taskwire_channel(), '')`,
       [],
     );
     return rows[0]!.streams;

@@ -8,6 +8,8 @@ export interface DatabaseFacts {
   readonly mayCreate: boolean;
   /** Whether sessions here take no writes. */
   readonly readOnly: boolean;
+  /** Triggers of ours that are turned off: what other programs write is not heard then. */
+  readonly disabledTriggers: readonly string[];
   /** Tables of the schema that this user may not read and write. */
   readonly refusedTables: readonly string[];
   /** Sessions that the server has for users like this one. */
@@ -36,7 +38,10 @@ export async function examineDatabase(db: Knex): Promise<DatabaseFacts> {
       ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT (has_table_privilege(c.oid, 'SELECT')
           AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
-          AND has_table_privilege(c.oid, 'DELETE')) ORDER BY 1) AS refused_tables`,
+          AND has_table_privilege(c.oid, 'DELETE')) ORDER BY 1) AS refused_tables,
+      ARRAY(SELECT t.tgname::text FROM pg_trigger t
+        WHERE t.tgrelid IN (to_regclass('tasks'), to_regclass('task_changes'), to_regclass('users'))
+          AND t.tgname LIKE 'taskwire\\_%' AND t.tgenabled IN ('D', 'R') ORDER BY 1) AS disabled_triggers`,
   )) as { rows: Array<Record<string, unknown>> };
   const row = rows[0]!;
   return {
@@ -44,6 +49,7 @@ export async function examineDatabase(db: Knex): Promise<DatabaseFacts> {
     schema: row['schema'] as string | null,
     mayCreate: row['may_create'] === true,
     readOnly: row['read_only'] === true,
+    disabledTriggers: row['disabled_triggers'] as string[],
     refusedTables: row['refused_tables'] as string[],
     maxSessions: Number(row['max_sessions']),
     clockAheadMs: Math.round(Number(clock[0]!.now) - before - roundTripMs / 2),

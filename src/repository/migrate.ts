@@ -12,7 +12,7 @@ const RETRY_MS = 100;
 const BOOKS = 'taskwire_migrations';
 const OLD_BOOKS = 'schema_migrations';
 const PATIENCE_MS = 60_000;
-/** How long a step waits for a table: whoever comes after it waits as long, so that writers stop for no longer. */
+/** How long a step waits for a lock on a table. Writers that come later wait behind it, so it is short. */
 const LOCK_TIMEOUT = '1s';
 
 export interface MigrateOptions {
@@ -59,7 +59,7 @@ export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<s
   }
 }
 
-/** @returns undefined when another process has the lock: waiting for it within a statement would run into timeouts */
+/** @returns undefined when another process has the lock. The caller tries again: a statement that waits would time out. */
 async function attempt(transaction: Knex.Transaction, { capture }: MigrateOptions): Promise<string[] | undefined> {
   const lock: { rows: Array<{ mine: boolean }> } = await transaction.raw(
     'SELECT pg_try_advisory_xact_lock(?::bigint) AS mine',
@@ -102,7 +102,7 @@ async function adoptBooks(transaction: Knex.Transaction): Promise<void> {
   }
 }
 
-/** Turns the triggers of capture on or off, where they are not so already: that waits for those who write tasks. */
+/** Turns the triggers of capture on or off. It changes nothing where they are so already, since a change waits for writers. */
 async function setCapture(transaction: Knex.Transaction, on: boolean): Promise<void> {
   const { rows }: { rows: Array<{ tgname: string; tgenabled: string }> } = await transaction.raw(
     `SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'tasks'::regclass AND tgname = ANY(?)`,

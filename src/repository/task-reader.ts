@@ -8,6 +8,8 @@ import { type PageRow, pageOfRow, pageStatement, type TaskPage } from './task-pa
 
 /** A task as it is at `seq` of its owner's stream: every event up to it is in it, none after it. */
 export interface PositionedTask extends Position {
+  /** Its owner. */
+  readonly userId: string;
   /** JSON text of the `TaskRow`. */
   readonly task: string;
 }
@@ -38,14 +40,16 @@ export class TaskReader {
   /** A task with the position that it shows; undefined when there is no such task. */
   async getPositionedTask(taskId: number): Promise<PositionedTask | undefined> {
     const id = parseInput(taskIdInput, taskId);
-    const [row] = await preparedQuery<{ task: string; seq: string; epoch: string }>(
+    const [row] = await preparedQuery<{ task: string; user_id: string; seq: string; epoch: string }>(
       this.db,
-      `SELECT ${taskJson('t')}::text AS task, s.seq, s.epoch
+      `SELECT ${taskJson('t')}::text AS task, t.user_id, s.seq, s.epoch
        FROM tasks t, LATERAL (SELECT seq, epoch FROM event_streams WHERE user_id = t.user_id OFFSET 0) s
        WHERE t.task_id = ?`,
       [id],
     );
-    return row === undefined ? undefined : { task: row.task, seq: Number(row.seq), epoch: row.epoch };
+    return row === undefined
+      ? undefined
+      : { task: row.task, userId: row.user_id, seq: Number(row.seq), epoch: row.epoch };
   }
 
   /**

@@ -17,10 +17,12 @@ export interface WriteOptions {
    * all programs that write here share the keys.
    */
   readonly idempotencyKey?: string | undefined;
+  /** Answers a write that was made before under the key, and makes none: without one it rejects with NOT_FOUND. */
+  readonly onlyAgain?: boolean | undefined;
 }
 
 export interface TaskRepositoryOptions {
-  /** Statuses that may be written; without it all short words. */
+  /** Statuses that may be written; any word of 1 to 32 letters, digits, `-` or `_` when absent. */
   readonly statuses?: readonly string[];
   /**
    * `off`: writes make no events at all, as for a bulk load. Subscribers and the log do not learn of them: rows that they
@@ -164,7 +166,8 @@ export class TaskRepository extends TaskReader {
 
   private manner(options: WriteOptions | undefined, write: unknown): Manner {
     const { announcement } = this.runner;
-    return { announcement, key: this.runner.keyOf(options?.idempotencyKey, write) };
+    const key = this.runner.keyOf(options?.idempotencyKey, write);
+    return { announcement, key, onlyAgain: options?.onlyAgain };
   }
 
   private async writeOne(

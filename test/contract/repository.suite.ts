@@ -517,7 +517,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       );
       const { task: json, ...position } = (await tasks.getPositionedTask(ids[0]!))!;
       expect(JSON.parse(json)).to.deep.equal(await tasks.getTask(ids[0]!));
-      expect(position).to.deep.equal({ seq: 3, epoch: (await log.state(user))!.epoch });
+      expect(position).to.deep.equal({ userId: user, seq: 3, epoch: (await log.state(user))!.epoch });
       expect(await tasks.getTask(999_999_999)).to.equal(undefined);
       expect(await tasks.getTasksByJob('31337')).to.deep.equal([]);
     });

@@ -8,6 +8,7 @@ import { migrate } from '../../src/repository/migrate.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
 import { batchSuite } from './batch.suite.js';
+import { boundsSuite } from './bounds.suite.js';
 import { captureSuite } from './capture.suite.js';
 import { onceSuite } from './once.suite.js';
 import { repositorySuite, type SuiteDatabase } from './repository.suite.js';
@@ -36,11 +37,13 @@ async function openEmbedded(): Promise<SuiteDatabase> {
 describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => repositorySuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'batches over Postgres', () => batchSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'capture over Postgres', () => captureSuite(openPostgres));
+describeWith(POSTGRES_PROGRAMS, 'bounds of capture over Postgres', () => boundsSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'writes under keys over Postgres', () => onceSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'snapshots over Postgres', () => snapshotSuite(openPostgres));
 
 describe('repositories over the embedded database', () => repositorySuite(openEmbedded));
 describe('batches over the embedded database', () => batchSuite(openEmbedded));
 describe('capture over the embedded database', () => captureSuite(openEmbedded));
+describe('bounds of capture over the embedded database', () => boundsSuite(openEmbedded));
 describe('writes under keys over the embedded database', () => onceSuite(openEmbedded));
 describe('snapshots over the embedded database', () => snapshotSuite(openEmbedded));

@@ -1,18 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { silentLogger } from '../../src/base/logger.js';
-import { Publisher } from '../../src/broker/publisher.js';
-import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
-import { TaskRepository } from '../../src/repository/task-repository.js';
-import type { TaskWrite } from '../../src/repository/write-runner.js';
+import { EventLog } from '../../src/repository/event-log.js';
 import { Account } from '../support/account.js';
+import { Contents } from '../support/contents.js';
 import { eventually } from '../support/eventually.js';
 import { Instance, type InstanceOptions } from '../support/instance.js';
 import { type PostgresServer, startPostgres } from '../support/postgres.js';
-import { RestWrites, Scene } from '../support/scene.js';
-import { Subscriber } from '../support/subscriber.js';
+import { Scene } from '../support/scene.js';
+import { Subscriber, type Wire } from '../support/subscriber.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
-import { random, Writer } from '../support/writers.js';
+import { random } from '../support/writers.js';
+import { type Load, PlainLoad } from './load.js';
+import { MixedLoad } from './mixed-load.js';
 import {
   delay,
   outage,
@@ -28,9 +26,15 @@ export interface FaultRunOptions {
   readonly instances: number;
   readonly workers: number;
   readonly subscribers: number;
-  /** Writes that have to be answered with 2xx. */
+  /** Writes that have to be answered well. */
   readonly writes: number;
-  readonly faults: number;
+  /** How many faults are drawn, or which ones there are, in their order. */
+  readonly faults: number | readonly FaultKind[];
+  /** Who writes (`plain`): REST and the repository to tasks of their own, or `mixed`, all kinds of writers to shared tasks. */
+  readonly load?: LoadKind;
+  /** Users, and jobs of each (5 and 10). */
+  readonly users?: number;
+  readonly jobsPerUser?: number;
   readonly preload?: string;
   /** What there is of Redis (`server`). */
   readonly redis?: RedisKind;
@@ -52,7 +56,7 @@ export interface FaultReport {
   readonly deliveries: number;
   readonly connections: number;
   readonly replayed: number;
-  /** Writes that were answered well and are not in the log, or did not reach somebody. */
+  /** What the load found wrong with the log, and what did not reach somebody. */
   readonly lost: number;
   readonly duplicated: number;
   readonly outOfOrder: number;
@@ -60,14 +64,23 @@ export interface FaultReport {
   readonly unrecovered: number;
   /** Workers and instances that ended though nobody killed them. */
   readonly crashed: number;
+  /** What the load tells of itself. */
+  readonly load: Readonly<Record<string, number>>;
   readonly problems: readonly string[];
 }
 
+/** Who writes, and by which doors they are heard. */
+const LOADS = {
+  plain: { Writers: PlainLoad, wires: ['websocket', 'socket.io'] },
+  mixed: { Writers: MixedLoad, wires: ['websocket', 'socket.io', 'sse'] },
+} as const satisfies Record<string, { Writers: unknown; wires: readonly Wire[] }>;
+export type LoadKind = keyof typeof LOADS;
+export const LOAD_KINDS = Object.keys(LOADS) as readonly LoadKind[];
+
 const USERS = 5;
 const JOBS_PER_USER = 10;
-const WRITERS = 8;
-/** What a writer waits after a failure, in milliseconds. */
-const WRITE_RETRY_MS = 50;
+/** What a writer waits that is ahead of the faults, in milliseconds. */
+const PACE_MS = 50;
 const KEPT_PROBLEMS = 20;
 
 /** Faults of everything but Redis, before and after those of Redis. */
@@ -96,9 +109,11 @@ class FaultRun {
   /** Those that were killed and replaced. */
   private readonly replaced: Instance[] = [];
   private readonly subscribers: Subscriber[] = [];
-  private readonly written: TaskWrite[] = [];
   private readonly done = new Map<string, number>();
-  private failedWrites = 0;
+  private readonly load: Load;
+  /** What everybody was told; only where several doors are compared. */
+  private readonly contents: Contents | undefined;
+  private readonly wires: readonly Wire[];
   private writing = true;
 
   private constructor(
@@ -110,13 +125,27 @@ class FaultRun {
     private readonly databaseUrl: string,
   ) {
     this.next = random(options.seed);
+    const { Writers, wires } = LOADS[options.load ?? 'plain'];
+    this.wires = wires;
+    this.contents = options.load === 'mixed' ? new Contents() : undefined;
+    this.load = new Writers({
+      seed: options.seed,
+      scene,
+      proxiedUrl: this.proxied,
+      databaseUrl,
+      redis: redis.settings,
+      urls: () => this.instances.map(({ url }) => url),
+      pace: () => this.pace(),
+    });
   }
 
   static async run(options: FaultRunOptions): Promise<FaultReport> {
-    const [postgres, redis] = await Promise.all([startPostgres(), startRedisSide(options.redis ?? 'server')]);
+    const settings = { track_commit_timestamp: 'on', deadlock_timeout: '200ms' };
+    const [postgres, redis] = await Promise.all([startPostgres(settings), startRedisSide(options.redis ?? 'server')]);
     const databaseUrl = await postgres.createDatabase();
     const toPostgres = await startTcpProxy(postgres);
-    const scene = await Scene.make(databaseUrl, { users: USERS, jobsPerUser: JOBS_PER_USER });
+    const { users = USERS, jobsPerUser = JOBS_PER_USER } = options;
+    const scene = await Scene.make(databaseUrl, { users, jobsPerUser });
     const run = new FaultRun(options, postgres, redis, toPostgres, scene, databaseUrl);
     try {
       return await run.all();
@@ -135,6 +164,7 @@ class FaultRun {
   private async all(): Promise<FaultReport> {
     const start = performance.now();
     const { instances, workers, subscribers } = this.options;
+    await this.load.prepare();
     this.instances.push(...(await Promise.all(Array.from({ length: instances }, () => Instance.start(this.settings)))));
     for (let index = 0; index < subscribers; index += 1) {
       this.subscribers.push(this.subscriber(index));
@@ -142,22 +172,36 @@ class FaultRun {
     await this.everybodyLive();
     this.say(`${instances} instances of ${workers} workers, ${subscribers} subscribers are live`);
 
-    const stopWriters = this.startWriters();
-    for (let count = 0; count < this.options.faults; count += 1) {
-      await this.fault();
+    const written = this.load.run();
+    for (let count = 0; count < this.faultCount; count += 1) {
+      await this.fault(count);
     }
     await eventually(
       () => {
-        if (this.written.length < this.options.writes) {
-          throw new Error(`only ${this.written.length} writes`);
+        if (this.load.written < this.options.writes) {
+          throw new Error(`only ${this.load.written} writes`);
         }
       },
       { timeoutMs: 3_600_000, intervalMs: 100 },
     );
     this.writing = false;
-    await stopWriters;
-    this.say(`${this.written.length} writes, ${this.options.faults} faults; waiting for the last events`);
+    await written;
+    this.say(`${this.load.written} writes, ${this.faultCount} faults; waiting for the last events`);
     return this.report((performance.now() - start) / 1_000);
+  }
+
+  private get faultCount(): number {
+    const { faults } = this.options;
+    return typeof faults === 'number' ? faults : faults.length;
+  }
+
+  /** Load goes on until the last fault, but is not more than asked for by much. */
+  private async pace(): Promise<boolean> {
+    const share = Math.max(1, this.options.writes / Math.max(1, this.faultCount));
+    while (this.faultsDone < this.faultCount && this.load.written > (this.faultsDone + 1) * share) {
+      await sleep(PACE_MS);
+    }
+    return this.writing;
   }
 
   private get settings(): InstanceOptions {
@@ -182,7 +226,8 @@ class FaultRun {
   }
 
   private subscriber(index: number): Subscriber {
-    const user = `user_${(index % USERS) + 1}`;
+    const user = `user_${(index % this.scene.keys.size) + 1}`;
+    const wire = this.wires[index % this.wires.length]!;
     const jobs = this.scene.jobs.filter(({ userId }) => userId === user);
     const rooms = new Set<string>();
     for (let room = 0; room < 3; room += 1) {
@@ -191,57 +236,21 @@ class FaultRun {
     if (index % 4 === 0) {
       rooms.add(`user:${user}`);
     }
+    // A stream over HTTP is one room.
+    const wanted = [...rooms].slice(wire === 'sse' ? -1 : 0);
     const url = this.instances[index % this.instances.length]!.url;
-    return new Subscriber(index % 2 === 0 ? 'websocket' : 'socket.io', url, this.scene.keys.get(user)!, [...rooms]);
-  }
-
-  /** Half of the writers use REST, the others the repository, in this process. */
-  private startWriters(): Promise<unknown> {
-    const rest = new RestWrites(() => this.instances.map(({ url }) => url), this.scene.serviceKey);
-    const db = connectDatabase({ url: this.proxied, pool: WRITERS });
-    const broker = new RedisBroker({
-      ...this.redis.settings,
-      prefix: 'taskwire',
-      logger: silentLogger,
-    });
-    const repository = new TaskRepository(db, new Publisher(broker, silentLogger));
-    const writers = Array.from(
-      { length: WRITERS },
-      (_, index) =>
-        new Writer(index % 2 === 0 ? rest : repository, this.scene.jobs, random(this.options.seed * 100 + index)),
-    );
-    // Load goes on until the last fault, but is not more than asked for by much.
-    const share = Math.max(1, this.options.writes / Math.max(1, this.options.faults));
-    return broker.start().then(async () => {
-      await Promise.all(
-        writers.map(async (writer) => {
-          while (this.writing) {
-            if (this.faultsDone < this.options.faults && this.written.length > (this.faultsDone + 1) * share) {
-              await sleep(WRITE_RETRY_MS);
-              continue;
-            }
-            try {
-              this.written.push(await writer.write());
-            } catch {
-              this.failedWrites += 1;
-              await sleep(WRITE_RETRY_MS);
-            }
-          }
-        }),
-      );
-      await broker.stop();
-      await db.destroy();
-    });
+    return new Subscriber(wire, url, this.scene.keys.get(user)!, wanted, { contents: this.contents });
   }
 
   private get faultsDone(): number {
     return [...this.done.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  private async fault(): Promise<void> {
-    const kind = this.pick(this.options.kinds ?? faultsOf(this.options.redis ?? 'server'));
+  private async fault(count: number): Promise<void> {
+    const { faults, kinds, redis = 'server' } = this.options;
+    const kind = typeof faults === 'number' ? this.pick(kinds ?? faultsOf(redis)) : faults[count]!;
     await sleep(this.next() * 1_000);
-    this.say(`fault ${this.faultsDone + 1}: ${kind} (${this.written.length} writes)`);
+    this.say(`fault ${this.faultsDone + 1}: ${kind} (${this.load.written} writes)`);
     await this.inflict(kind);
     this.done.set(kind, (this.done.get(kind) ?? 0) + 1);
   }
@@ -324,8 +333,9 @@ class FaultRun {
       ),
       ...this.instances.filter(({ ended }) => ended).map(({ exitCode }) => `an instance ended with ${exitCode}`),
     ];
-    const missing = await this.missingFromLog();
-    problems.push(...missing);
+    const wrong = await this.load.problems();
+    wrong.push(...((await this.contents?.wrong(new EventLog(this.scene.db), [...this.scene.keys.keys()])) ?? []));
+    problems.push(...wrong);
     const violations = this.subscribers.flatMap((subscriber) => subscriber.violations);
     const { rows } = (await this.scene.db.raw('SELECT count(*) AS count FROM task_events')) as {
       rows: Array<{ count: string }>;
@@ -336,17 +346,18 @@ class FaultRun {
       seed: this.options.seed,
       seconds: Math.round(seconds),
       faults: Object.fromEntries(this.done),
-      writes: this.written.length,
-      failedWrites: this.failedWrites,
+      writes: this.load.written,
+      failedWrites: this.load.failed,
       events: Number(rows[0]!.count),
       deliveries: sum(({ received }) => received),
       connections: sum(({ connections }) => connections),
       replayed: sum(({ replayed }) => replayed),
-      lost: lost + missing.length,
+      lost: lost + wrong.length,
       duplicated: violations.filter((text) => text.startsWith('copy')).length,
       outOfOrder: violations.filter((text) => !text.startsWith('copy')).length,
       unrecovered: sum(({ unrecovered }) => unrecovered),
       crashed: crashes.length,
+      load: this.load.figures ?? {},
       problems: [
         ...violations,
         ...crashes,
@@ -354,18 +365,6 @@ class FaultRun {
         ...this.subscribers.flatMap((subscriber) => subscriber.unrecoveredRooms),
       ].slice(0, KEPT_PROBLEMS),
     };
-  }
-
-  /** Writes that were answered well must be in the log at the place that the answer gave. */
-  private async missingFromLog(): Promise<string[]> {
-    const { rows } = (await this.scene.db.raw('SELECT user_id, seq, task_id FROM task_events')) as {
-      rows: Array<{ user_id: string; seq: string; task_id: string }>;
-    };
-    const logged = new Set(rows.map(({ user_id, seq, task_id }) => `${user_id} ${seq} ${task_id}`));
-    return this.written
-      .map(({ user_id, seq, task_id }) => `${user_id} ${seq} ${task_id}`)
-      .filter((place) => !logged.has(place))
-      .map((place) => `${place} was answered well and is not in the log`);
   }
 
   private pick<T>(items: readonly T[]): T {

@@ -26,6 +26,31 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
     expect(writes).to.be.at.least(4_000);
   });
 
+  it('leave one account of writers of all kinds, on all doors', async () => {
+    const report = await runFaults({
+      seed: 1,
+      instances: 1,
+      workers: 2,
+      subscribers: 12,
+      users: 3,
+      jobsPerUser: 2,
+      load: 'mixed',
+      writes: 800,
+      faults: ['kill a worker', 'kill and restart Redis', 'restart Postgres', 'cut Postgres'],
+    });
+    const { lost, duplicated, outOfOrder, unrecovered, crashed, load } = report;
+    expect({ lost, duplicated, outOfOrder, unrecovered, crashed }, JSON.stringify(report, undefined, 1)).to.deep.equal({
+      lost: 0,
+      duplicated: 0,
+      outOfOrder: 0,
+      unrecovered: 0,
+      crashed: 0,
+    });
+    expect(load['captured']).to.be.greaterThan(500);
+    expect(load['keyed']).to.be.greaterThan(100);
+    expect(load['unseen']).to.be.greaterThan(10);
+  });
+
   for (const [redis, kinds] of [
     ['cluster', ['kill a Redis master', 'move a slot of Redis']],
     ['sentinels', ['kill a Redis master']],

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { type FaultKind, runFaults } from './driver.js';
+import { type FaultKind, LOAD_KINDS, type LoadKind, runFaults } from './driver.js';
 import { REDIS_FAULTS, type RedisKind } from './redis-side.js';
 import { runStorm } from './storm.js';
 
@@ -14,12 +14,18 @@ const { values } = parseArgs({
     kind: { type: 'string', multiple: true },
     // server, cluster or sentinels
     redis: { type: 'string', default: 'server' },
+    // plain, or mixed: writers of all kinds
+    load: { type: 'string', default: 'plain' },
     storm: { type: 'string', default: '1000' },
   },
 });
 
 if (!Object.hasOwn(REDIS_FAULTS, values.redis)) {
   throw new Error(`--redis wants one of ${Object.keys(REDIS_FAULTS).join(', ')}`);
+}
+
+if (!(LOAD_KINDS as readonly string[]).includes(values.load)) {
+  throw new Error(`--load wants one of ${LOAD_KINDS.join(', ')}`);
 }
 
 /** An event loop that is held up for so long in the storm is not fit for it. */
@@ -37,6 +43,7 @@ for (const seed of values.seed ?? ['1', '2', '3']) {
     writes: Number(values.writes),
     faults: Number(values.faults),
     redis: values.redis as RedisKind,
+    load: values.load as LoadKind,
     ...(values.kind === undefined ? {} : { kinds: values.kind as FaultKind[] }),
     progress: (line) => {
       process.stderr.write(`${((performance.now() - start) / 1_000).toFixed(1).padStart(8)} s  ${line}\n`);

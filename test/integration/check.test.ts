@@ -49,6 +49,20 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'taskwire check', functi
 
   after(() => Promise.all([postgres?.stop(), redis?.stop()]));
 
+  it('says that other programs are not heard where triggers are turned off', async () => {
+    const url = await postgres.createDatabase();
+    const db = connectDatabase({ url, pool: 1 });
+    await db.raw('ALTER TABLE tasks DISABLE TRIGGER taskwire_updated');
+    await db.destroy();
+    const env = { DATABASE_URL: url, REDIS_URL: redis.url };
+    const warned = of((await check(env)).findings, 'postgres').filter(({ status }) => status === 'warning');
+    expect(warned.map(({ message }) => message)).to.deep.equal([
+      'what other programs write is not heard: taskwire_updated turned off',
+    ]);
+    const meant = of((await check({ ...env, CAPTURE: 'off' })).findings, 'postgres');
+    expect(meant.filter(({ message }) => message.includes('heard'))).to.deep.equal([]);
+  });
+
   it('finds nothing where nothing is wrong', async () => {
     const { code, findings } = await check({ DATABASE_URL: databaseUrl, REDIS_URL: redis.url });
     expect(findings.filter(({ status }) => status === 'failed')).to.deep.equal([]);

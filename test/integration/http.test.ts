@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { expect } from 'chai';
+import type { Knex } from 'knex';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, sharedPostgres, startPostgres } from '../support/postgres.js';
@@ -18,6 +19,7 @@ const expectError = ({ status, body }: RestAnswer, expected: number, code: strin
 describeWith(POSTGRES_PROGRAMS, 'REST', function () {
   this.timeout(60_000);
   let url: string;
+  let db: Knex;
   let rest: RestServer;
   let ada: string;
   let eve: string;
@@ -28,7 +30,8 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
   before(async () => {
     const postgres = await sharedPostgres();
     url = await postgres.createDatabase();
-    rest = new RestServer(connectDatabase({ url, pool: 4 }));
+    db = connectDatabase({ url, pool: 4 });
+    rest = new RestServer(db);
     await rest.start();
     ada = await rest.makeKey('ada');
     eve = await rest.makeKey('eve');
@@ -426,6 +429,45 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       expectError(await send('POST', '/api/tasks', create, ada, { 'idempotency-key': 'a b' }), 400, 'INVALID_REQUEST');
       const jobs = [await send('POST', '/api/jobs', {}), await send('POST', '/api/jobs', {})];
       expect(jobs[1]!.body).to.deep.equal(jobs[0]!.body);
+    });
+
+    it('a write under a key is answered again when its task is gone since, to whoever made it', async () => {
+      const [job_id, id, other] = [await makeJob(), await makeTask(), await makeTask()];
+      const headers = { 'idempotency-key': `gone-${id}` };
+      const put = (path: string, body: unknown, key = ada, more: Record<string, string> = headers) =>
+        rest.request('PUT', path, { key, body, headers: more });
+      const fee = await put(`/api/tasks/${id}/fee`, { fee: 5 });
+      const items = [
+        { kind: 'fee', task_id: id, fee: 6 },
+        { kind: 'fee', task_id: other, fee: 7 },
+      ];
+      const bulk = await put('/api/tasks', items, ada, { 'idempotency-key': `bulk-${id}` });
+      const remove = { key: service, headers: { 'idempotency-key': `delete-${id}` } };
+      const gone = await rest.request('DELETE', `/api/tasks/${id}`, remove);
+      expect([fee.status, bulk.status, gone.status]).to.deep.equal([200, 200, 200]);
+      rest.events.length = 0;
+      expect((await put(`/api/tasks/${id}/fee`, { fee: 5 })).body).to.deep.equal(fee.body);
+      expect((await put('/api/tasks', items, ada, { 'idempotency-key': `bulk-${id}` })).body).to.deep.equal(bulk.body);
+      expect((await rest.request('DELETE', `/api/tasks/${id}`, remove)).body).to.deep.equal(gone.body);
+      expectError(await put(`/api/tasks/${id}/fee`, { fee: 8 }), 409, 'IDEMPOTENCY_MISMATCH');
+      // Another key's, or under another key, it is what it is without.
+      expectError(await put(`/api/tasks/${id}/fee`, { fee: 5 }, eve), 403, 'ACCESS_DENIED');
+      // Whose it was is remembered for a moment.
+      expect((await put(`/api/tasks/${id}/fee`, { fee: 5 }, ada, { 'idempotency-key': 'new' })).status).to.equal(404);
+      const denied = await put('/api/tasks', [items[1]], eve, { 'idempotency-key': `bulk-${id}` });
+      expect(denied.body.results[0].error.code).to.equal('ACCESS_DENIED');
+      expectError(
+        await put(`/api/tasks/${other}/fee`, { fee: 9 }, eve, { 'idempotency-key': 'e' }),
+        403,
+        'ACCESS_DENIED',
+      );
+      const create = { job_id, task_definition_id: 1 };
+      const post = { key: ada, body: create, headers: { 'idempotency-key': `create-${id}` } };
+      const made = await rest.request('POST', '/api/tasks', post);
+      await db.raw('DELETE FROM tasks WHERE job_id = ?', [job_id]);
+      await db.raw('DELETE FROM jobs WHERE job_id = ?', [job_id]);
+      expect((await rest.request('POST', '/api/tasks', post)).body).to.deep.equal(made.body);
+      expect(rest.events.map(({ type }) => type)).to.deep.equal(['TASK_CREATED']);
     });
 
     it('a task is deleted by keys that see all, and by no user', async () => {

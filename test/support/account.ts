@@ -5,7 +5,7 @@ import { parseRoom } from '../../src/protocol/rooms.js';
 import { INITIAL_TASK_STATUS, type TaskRow } from '../../src/protocol/tasks.js';
 import { taskJson } from '../../src/repository/task-json.js';
 import { eventually } from './eventually.js';
-import type { RoomHistory, Subscriber } from './subscriber.js';
+import { isIn, type RoomHistory, type Subscriber } from './subscriber.js';
 
 const COLUMN = { job: 'job_id', task: 'task_id', user: 'user_id' } as const;
 const TYPE = { job: 'numeric', task: 'bigint', user: 'text' } as const;
@@ -85,12 +85,19 @@ export class Account {
 
   /**
    * Holds that what a subscriber derived of its rooms equals the database, field by field: of a task that it has had
-   * whole all fields, of another one those that events told it of.
+   * whole all fields, of another one those that events told it of; and that it has no task that is not there.
    */
   async compareState(subscriber: Subscriber): Promise<void> {
     for (const [name, history] of subscriber.rooms) {
       const told = await this.toldOf(name, history, subscriber);
-      for (const row of await this.tasks(name)) {
+      const rows = await this.tasks(name);
+      const ids = new Set(rows.map((row) => row['task_id']));
+      for (const [id, row] of subscriber.state) {
+        if (isIn(row, name) && !ids.has(id)) {
+          throw new Error(`${name}: task ${id} is there no more`);
+        }
+      }
+      for (const row of rows) {
         const id = row['task_id'] as number;
         const wrong = differences(row, subscriber.state.get(id) ?? {}, told.get(id));
         if (wrong.length > 0) {

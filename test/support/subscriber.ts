@@ -1,38 +1,47 @@
-import { io, type Socket } from 'socket.io-client';
-import WebSocket from 'ws';
 import type { EventEnvelope } from '../../src/protocol/events.js';
 import { EVENT_TYPES } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
+import type { Contents } from './contents.js';
+import {
+  type Link,
+  type LinkEvents,
+  type LinkOpener,
+  type LinkTarget,
+  type Message,
+  PlainLink,
+  RECONNECT_MS,
+  SocketioLink,
+} from './links.js';
+import { SseLink } from './sse-link.js';
 
-export type Wire = 'socket.io' | 'websocket';
+export type Wire = 'socket.io' | 'websocket' | 'sse';
+
+/** Links of clients that do all that they can. */
+const LINKS: Readonly<Record<Wire, LinkOpener>> = {
+  websocket: (target, events) => new PlainLink(target, events),
+  'socket.io': (target, events) => new SocketioLink(target, events),
+  sse: (target, events) => new SseLink(target, events),
+};
+
+export interface SubscriberOptions extends Pick<LinkTarget, 'localAddress' | 'reconnectMs'> {
+  /** Where it is kept what events say; by default nowhere. */
+  readonly contents?: Contents | undefined;
+}
 
 interface Snapshot {
   seq: number;
-  data: { job_id?: string; task_id?: number; user_id: string; tasks: Array<Record<string, unknown>> };
+  data: {
+    /** Of a part, instead of what the room is of. */
+    room?: string;
+    job_id?: string;
+    task_id?: number;
+    user_id: string;
+    tasks: Array<Record<string, unknown>>;
+    /** The tasks below it are not in this message. */
+    before?: number;
+    parts?: boolean;
+  };
 }
-
-interface Message {
-  type: string;
-  seq?: number;
-  data: Record<string, unknown>;
-  request_id?: string;
-}
-
-/** A wire that stays connected by itself; the subscriber above it knows rooms and positions. */
-interface Link {
-  subscribe(rooms: unknown[]): void;
-  drop(): void;
-  close(): void;
-}
-
-interface LinkEvents {
-  open(): void;
-  message(message: Message): void;
-  subscribed(results: Array<SubscribeResult | { room: string; error: { code: string } }>): void;
-  refused(code: string): void;
-}
-
-const RECONNECT_MS = 50;
 
 /** What one room of a subscriber has received. */
 export class RoomHistory {
@@ -44,6 +53,8 @@ export class RoomHistory {
   acknowledged = false;
   /** Whether the connection of now said where it stopped. */
   resumes = false;
+  /** A snapshot comes in parts; this is the lowest task id so far, and below it nothing is known. */
+  partsBelow: number | undefined;
 }
 
 /**
@@ -64,24 +75,37 @@ export class Subscriber {
   /** Events, whether replayed or live. */
   received = 0;
   private readonly link: Link;
+  private readonly contents: Contents | undefined;
   private seenHere = new Set<string>();
 
-  constructor(wire: Wire, url: string, key: string, rooms: readonly string[]) {
+  /**
+   * @param wire one of ours, or whatever keeps a connection in its own way
+   * @param rooms of one user; over Server-Sent Events one
+   */
+  constructor(
+    wire: Wire | LinkOpener,
+    url: string,
+    key: string,
+    rooms: readonly string[],
+    { contents, ...from }: SubscriberOptions = {},
+  ) {
+    this.contents = contents;
     for (const room of rooms) {
       this.rooms.set(room, new RoomHistory());
     }
     const events: LinkEvents = {
-      open: () => this.onOpen(),
+      open: (resumes = true) => this.onOpen(resumes),
       message: (message) => this.onMessage(message),
       subscribed: (results) => this.onSubscribed(results),
       refused: (code) => this.refusals.push(code),
     };
-    this.link = wire === 'websocket' ? new PlainLink(url, key, events) : new SocketioLink(url, key, events);
+    const open = typeof wire === 'string' ? LINKS[wire] : wire;
+    this.link = open({ url, key, rooms, ...from }, events);
   }
 
-  /** Whether every room has been acknowledged on the connection of now. */
+  /** Whether there is a connection, and every room has been acknowledged on it. */
   get live(): boolean {
-    return [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
+    return this.link.connected && [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
   }
 
   /** Ends the connection; it comes back by itself. */
@@ -93,12 +117,16 @@ export class Subscriber {
     this.link.close();
   }
 
-  private onOpen(): void {
+  private onOpen(resumes: boolean): void {
     this.connections += 1;
     this.seenHere = new Set();
     const requests = [...this.rooms].map(([room, history]) => {
       history.acknowledged = false;
-      history.resumes = history.base !== undefined;
+      if (history.partsBelow !== undefined) {
+        // Without the answer the rest is missing.
+        history.base = history.partsBelow = undefined;
+      }
+      history.resumes = resumes && history.base !== undefined;
       return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
     });
     this.link.subscribe(requests);
@@ -119,6 +147,7 @@ export class Subscriber {
         history.base = Math.max(history.base ?? 0, history.position);
       }
       history.base ??= result.seq;
+      history.partsBelow = undefined;
       history.position = Math.max(history.position, result.seq);
       history.epoch = result.epoch;
       history.acknowledged = true;
@@ -132,7 +161,7 @@ export class Subscriber {
   private onMessage(message: Message): void {
     if ((EVENT_TYPES as readonly string[]).includes(message.type)) {
       this.onEvent(message as unknown as EventEnvelope);
-    } else if (message.type.endsWith('_SNAPSHOT')) {
+    } else if (message.type.endsWith('_SNAPSHOT') || message.type === 'SNAPSHOT_PART') {
       this.onSnapshot(message as unknown as Snapshot);
     } else if (message.type === 'POSITION') {
       for (const { room, seq } of message.data['positions'] as Array<{ room: string; seq: number }>) {
@@ -143,12 +172,7 @@ export class Subscriber {
   }
 
   private onSnapshot({ seq, data }: Snapshot): void {
-    const room =
-      data.job_id !== undefined
-        ? `job:${data.job_id}`
-        : data.task_id !== undefined
-          ? `task:${data.task_id}`
-          : `user:${data.user_id}`;
+    const room = data.room ?? roomOf(data);
     const history = this.rooms.get(room);
     if (history === undefined) {
       this.violations.push(`snapshot of ${room}, which was not asked for`);
@@ -156,13 +180,25 @@ export class Subscriber {
     }
     history.base = seq;
     history.position = seq;
+    // It has all tasks of the room in this range of ids.
+    const [from, to] = [data.before ?? 0, history.partsBelow ?? Number.POSITIVE_INFINITY];
+    history.partsBelow = data.parts === true ? data.before : undefined;
+    for (const [id, row] of this.state) {
+      if (id >= from && id < to && isIn(row, room)) {
+        this.state.delete(id);
+      }
+    }
     for (const task of data.tasks) {
       this.state.set(task['task_id'] as number, { ...task });
     }
   }
 
-  private onEvent({ type, seq, data }: EventEnvelope): void {
+  private onEvent(event: EventEnvelope): void {
+    const { type, seq, data } = event;
     this.received += 1;
+    if (this.contents?.agrees(event) === false) {
+      this.violations.push(`${type} ${data.user_id} ${seq} says something else than it did to others`);
+    }
     const id = `${data.user_id} ${seq}`;
     if (this.seenHere.has(id)) {
       this.violations.push(`copy of ${type} ${id}`);
@@ -193,103 +229,11 @@ export class Subscriber {
   }
 }
 
-class PlainLink implements Link {
-  private socket: WebSocket | undefined;
-  private closed = false;
-  private requests = 0;
+const roomOf = ({ job_id, task_id, user_id }: Snapshot['data']): string =>
+  job_id !== undefined ? `job:${job_id}` : task_id !== undefined ? `task:${task_id}` : `user:${user_id}`;
 
-  constructor(
-    private readonly url: string,
-    private readonly key: string,
-    private readonly events: LinkEvents,
-  ) {
-    this.connect();
-  }
-
-  subscribe(rooms: unknown[]): void {
-    this.requests += 1;
-    this.socket?.send(JSON.stringify({ type: 'SUBSCRIBE', data: { rooms }, request_id: `${this.requests}` }));
-  }
-
-  drop(): void {
-    this.socket?.terminate();
-  }
-
-  close(): void {
-    this.closed = true;
-    this.socket?.terminate();
-  }
-
-  private connect(): void {
-    const address = `${this.url.replace(/^http/, 'ws')}/api/ws/tasks`;
-    const socket = new WebSocket(address, { headers: { 'x-api-key': this.key }, handshakeTimeout: 10_000 });
-    this.socket = socket;
-    socket.on('error', () => {});
-    socket.once('open', () => this.events.open());
-    socket.on('message', (bytes) => {
-      const message = JSON.parse(String(bytes)) as Message;
-      if (message.type === 'SUCCESS') {
-        const { rooms } = message.data['data'] as { rooms: SubscribeResult[] };
-        this.events.subscribed(rooms);
-      } else if (message.type === 'ERROR') {
-        this.events.refused(String(message.data['code']));
-        socket.close();
-      } else {
-        this.events.message(message);
-      }
-    });
-    socket.once('close', () => {
-      if (!this.closed) {
-        setTimeout(() => !this.closed && this.connect(), RECONNECT_MS);
-      }
-    });
-  }
-}
-
-class SocketioLink implements Link {
-  private readonly socket: Socket;
-
-  constructor(
-    url: string,
-    key: string,
-    private readonly events: LinkEvents,
-  ) {
-    this.socket = io(`${url}/api/ws/tasks`, {
-      auth: { api_key: key },
-      transports: ['websocket'],
-      forceNew: true,
-      reconnectionDelay: RECONNECT_MS,
-      reconnectionDelayMax: 4 * RECONNECT_MS,
-      timeout: 10_000,
-    });
-    this.socket.on('connect', () => events.open());
-    this.socket.onAny((_type, message: Message) => events.message(message));
-    this.socket.on('connect_error', (error: Error & { data?: { code?: string } }) => {
-      const code = error.data?.code;
-      if (code !== undefined) {
-        events.refused(code);
-        // A refusal by the application ends socket.io-client's own attempts.
-        setTimeout(() => this.socket.connect(), RECONNECT_MS);
-      }
-    });
-  }
-
-  subscribe(rooms: unknown[]): void {
-    this.socket.emit('SUBSCRIBE', { rooms }, (answer: { rooms?: SubscribeResult[]; error?: { code: string } }) => {
-      if (answer.rooms !== undefined) {
-        this.events.subscribed(answer.rooms);
-      } else {
-        this.events.refused(answer.error?.code ?? 'no answer');
-        this.drop();
-      }
-    });
-  }
-
-  drop(): void {
-    this.socket.io.engine?.close();
-  }
-
-  close(): void {
-    this.socket.disconnect();
-  }
+/** Whether a row belongs to a room. */
+export function isIn(row: Readonly<Record<string, unknown>>, room: string): boolean {
+  const [kind] = room.split(':', 1);
+  return `${kind}:${row[`${kind}_id`]}` === room;
 }

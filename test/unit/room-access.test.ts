@@ -7,6 +7,7 @@ import { RoomAccess } from '../../src/door/room-access.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import type { Identity, Role } from '../../src/protocol/tasks.js';
+import { eventually } from '../support/eventually.js';
 import { FakeBrokers } from '../support/fake-broker.js';
 import { refusal, refusalCode } from '../support/refusal.js';
 
@@ -61,6 +62,17 @@ describe('room access', () => {
     owners.set('job:2', 'bob');
     expect(await resolve(service, 'job:2')).to.equal('bob');
     owners.delete('job:2');
+  });
+
+  it('forgets an owner after a moment: a task may go to another user', async () => {
+    const moving = new Map([['task:10', 'ada']]);
+    access = new RoomAccess(async () => moving, 10, 20);
+    const service = identityOf('ops', 'service');
+    expect(await resolve(service, 'task:10')).to.equal('ada');
+    moving.set('task:10', 'bob');
+    await eventually(async () => expect(await resolve(service, 'task:10')).to.equal('bob'));
+    expect(await refusalCode(() => resolve(identityOf('ada'), 'task:10'))).to.equal('ACCESS_DENIED');
+    expect(await resolve(identityOf('bob'), 'task:10')).to.equal('bob');
   });
 
   it('asks once for what many want at a time', async () => {
