@@ -3,6 +3,11 @@ export class Turns<Item> {
   /** In the order of their turns. */
   private readonly lanes = new Map<string, Item[]>();
 
+  /** Whether nothing waits. */
+  get empty(): boolean {
+    return this.lanes.size === 0;
+  }
+
   push(key: string, item: Item): void {
     const lane = this.lanes.get(key);
     if (lane === undefined) {

@@ -147,7 +147,7 @@ export class HandOver {
 
   /** Whether connections are on their way to the worker that it does not have yet. */
   get busy(): boolean {
-    return this.waiting.length > 0 || this.sending !== undefined;
+    return !this.waiting.empty || this.sending !== undefined;
   }
 
   /** The worker says that so many connections have ended. */
