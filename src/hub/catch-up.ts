@@ -17,7 +17,8 @@ import type { Subscription } from './subscription.js';
  *   asked    It waits in the membership. What is asked for in one turn of the event loop, or while a catch-up is under
  *            way, is caught up together, so that an event of several of the rooms is sent once and in order.
  *   placed   It is known where the room starts, and `after` is set (`place`):
- *              at `since`, when the epoch is the stream's and the log still reaches back to it;
+ *              at `since`, when the epoch is the stream's and the log still reaches back to it (or, for a task's room, to
+ *              the creation of the task);
  *              else at a snapshot, which is sent at once, for a job's room or when `since` could not be served;
  *              else where the membership stood when the catch-up began.
  *   partial  The snapshot did not fit into one message, and the client wants all of it (`sendRest`). Parts follow, from newer
@@ -128,9 +129,9 @@ class CatchUp {
     const { stream } = this.membership;
     const rest = typeof snapshot === 'object' ? snapshot.before : undefined;
     if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
-      const near = since <= stream.last && stream.ring.covers(since, stream.last);
-      if (near || (await this.logReaches(since))) {
-        subscription.startAt(since, true);
+      const start = await this.startOf(subscription, since);
+      if (start !== undefined) {
+        subscription.startAt(start, true);
         await this.sendRest(subscription, rest);
         return;
       }
@@ -147,15 +148,30 @@ class CatchUp {
     }
   }
 
-  private async logReaches(since: number): Promise<boolean> {
+  /** From where everything after `since` can be sent; undefined when something of it is no longer there. */
+  private async startOf({ room }: Subscription, since: number): Promise<number | undefined> {
     const { keyId, stream } = this.membership;
+    if (since <= stream.last && stream.ring.covers(since, stream.last)) {
+      return since;
+    }
     let state = await this.ports.log.state(keyId, stream.userId);
     if (since > state.seq) {
       // Equal reads are shared. This one may have begun before the commit of an event that the client has already.
       state = await this.ports.log.state(keyId, stream.userId);
     }
     this.checkEpoch(state);
-    return since >= state.floor && since <= state.seq;
+    if (since >= state.floor) {
+      return since <= state.seq ? since : undefined;
+    }
+    if (room.kind === 'task') {
+      // Nothing happened to a task before it was made: the log has all of it when it has that.
+      const { floor, events, ...head } = await this.ports.log.page(keyId, stream.userId, [
+        { kind: room.kind, id: room.id, after: since },
+      ]);
+      this.checkEpoch(head);
+      return events[0]?.type === 'TASK_CREATED' ? Math.max(since, floor) : undefined;
+    }
+    return undefined;
   }
 
   /** Sends a snapshot, and its parts when the client wants them and there are any. */
