@@ -432,4 +432,39 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['key?.spend(1);\n', '\n']],
     killedBy: { file: 'test/unit/meter.test.ts', title: 'gives all connections of a key one allowance' },
   },
+
+  // Neighbours: who is slow is slow for himself.
+  {
+    name: 'streams that stay locked take every connection',
+    file: 'src/http/stream-queue.ts',
+    edits: [['      this.locked.set(owner, true);\n', '']],
+    killedBy: {
+      file: 'test/unit/stream-queue.test.ts',
+      title: 'of which many are locked keep one connection together, and the others go on',
+    },
+  },
+  {
+    name: 'answers that nobody reads are kept',
+    file: 'src/http/stalled-answers.ts',
+    edits: [['if (idleLooks >= LOOKS) {', 'if (idleLooks < 0) {']],
+    killedBy: { file: 'test/unit/slow-requests.test.ts', title: 'is not read are ended' },
+  },
+  {
+    name: 'a key may have any number of answers under way',
+    file: 'src/http/endpoint.ts',
+    edits: [['        await taken(response);\n', '']],
+    killedBy: {
+      file: 'test/unit/slow-requests.test.ts',
+      title: 'keep eight answers that are not read, and nothing of other keys',
+    },
+  },
+  {
+    name: 'addresses do not take turns',
+    file: 'src/base/turns.ts',
+    edits: [['    this.lanes.delete(key);\n', '']],
+    killedBy: {
+      file: 'test/unit/sticky-corrections.test.ts',
+      title: '4: who waits for a worker waits by address, and addresses take turns',
+    },
+  },
 ];
