@@ -323,20 +323,34 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'updates of other programs are not captured',
     file: 'src/repository/capture-schema.ts',
     edits: [
-      ["trigger(UPDATED, 'UPDATE', `(${UNLOGGED} OR (${UNLOGGED_AGAIN}))`)", "trigger(UPDATED, 'UPDATE', 'false')"],
+      ["trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)", "trigger(UPDATED, 'UPDATE', 'false')"],
     ],
     killedBy: capture('makes the very events that the repository makes'),
   },
   {
     name: 'writes of the repository are captured too',
     file: 'src/repository/capture-schema.ts',
-    edits: [['const UNLOGGED = `NEW.write_mark >> 20 <> txid_current()`;', 'const UNLOGGED = `true`;']],
+    edits: [["const UNLOGGED = 'NEW.write_mark >> 20 <> txid_current()';", "const UNLOGGED = 'true';"]],
     killedBy: capture('makes the very events that the repository makes'),
+  },
+  {
+    name: 'a write that met a later transaction is captured too',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      [
+        "'NEW.write_mark <= OLD.write_mark AND OLD.write_mark >> 20 = txid_current()'",
+        "'NEW.write_mark <= OLD.write_mark'",
+      ],
+    ],
+    killedBy: {
+      file: 'test/integration/repository-postgres.test.ts',
+      title: 'tells once of a write by a transaction that began before the one whose row it found',
+    },
   },
   {
     name: 'a second change by another program in one transaction is not captured',
     file: 'src/repository/capture-schema.ts',
-    edits: [['(${UNLOGGED} OR (${UNLOGGED_AGAIN}))', '(${UNLOGGED})']],
+    edits: [['${UNLOGGED} OR (${UNLOGGED_AGAIN})', '${UNLOGGED}']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
 
