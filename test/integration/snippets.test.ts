@@ -49,6 +49,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'docs/guarantees.md: npm run build': 'test/fault/faults.test.ts, the same program in small',
   'docs/guarantees.md: npm run build && npm run build:client-tests':
     'packages/client/test/browser/newcomer.test.ts, each fault once',
+  'docs/guarantees.md: npm run scenario': 'test/scenario, by hand: it takes minutes',
   'docs/operations.md: DATABASE_URL=': 'test/integration/postgres-failover.test.ts',
   'docs/operations.md: scrape_configs': 'test/integration/metrics.test.ts reads what is scraped',
   'docs/performance.md: npm': 'bench/test, the same programs in small',
@@ -291,6 +292,37 @@ describeWith(['bash', 'curl'], 'the snippets of README and docs', function () {
     expect(await answered).to.include({ room: 'job:123', recovered: true, replayed: 0 });
     socket.io.engine.close();
     await eventually(() => expect(said[0]).to.equal('forced close'));
+  });
+
+  it('that come back by themselves', async () => {
+    const token = await tokenFor(['job:123']);
+    const heard: Any[] = [];
+    const made: Browser[] = [];
+    class Noted extends Browser {
+      constructor(url: string, protocols?: string[]) {
+        super(url, protocols);
+        made.push(this);
+      }
+    }
+    let over = false;
+    await javascript(snippet('docs/protocol.md', 'function watch('), {
+      WebSocket: Noted,
+      token,
+      console: { log: (message: unknown) => heard.push(message) },
+      setTimeout: (work: (...given: unknown[]) => void, _ms: number, ...given: unknown[]) =>
+        setImmediate(() => over || work(...given)),
+    });
+    const answers = (): Any[] => heard.filter(({ type }) => type === 'SUCCESS').map(({ data }) => data.data);
+    await eventually(() => expect(answers()).to.have.length(1));
+    made[0]!.terminate();
+    await tasks.updateTaskFee(1, 321);
+    await eventually(() => expect(answers()).to.have.length(2));
+    expect(answers()[1]).to.include({ recovered: true });
+    await eventually(() => {
+      const fees = heard.filter(({ type }) => type === 'TASK_FEE_UPDATED').map(({ data }) => data.changes.new_fee);
+      expect(fees).to.deep.equal([321]);
+    });
+    over = true;
   });
 
   it('that keep positions', () => {
