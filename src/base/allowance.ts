@@ -1,11 +1,11 @@
-/** An allowance that was not used grows to what comes in so many seconds. */
+/** Unused units add up for so many seconds. */
 const BURST_SECONDS = 10;
-/** One message may cost more than there is. What it owes is at most what comes in so many seconds. */
+/** One message may cost more than there is. The debt is at most what comes back in so many seconds. */
 const DEBT_SECONDS = 5;
 
 /** Somebody who waits for a unit. */
 export interface Waiter {
-  /** A unit is there, and everybody who came earlier was served. It should be spent. */
+  /** Called when a unit is there and everybody who came earlier was served. It should spend the unit. */
   serve(): void;
 }
 
@@ -28,7 +28,7 @@ export class Allowance {
   private readonly now: () => number;
   private units: number;
   private at: number;
-  /** Who waits, while anybody does. */
+  /** Those who wait, while there are any. */
   private line: Waiter[] | undefined;
   private timer: NodeJS.Timeout | undefined;
 
@@ -80,7 +80,7 @@ export class Allowance {
 
   private serve(): void {
     this.timer = undefined;
-    // Who is served may come again at once and then stands at the end: the line is gone through once.
+    // Somebody who is served may queue again at once, at the end: so the line is gone through once.
     for (let left = this.line?.length ?? 0; left > 0 && this.waitMs === 0; left -= 1) {
       this.line?.shift()?.serve();
     }

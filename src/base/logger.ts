@@ -73,7 +73,7 @@ const LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 
 const nothing = (): void => {};
 
-/** What is not wanted costs nothing: winston would format it before it throws it away. */
+/** Drops lines below the level before winston formats them. */
 function upTo(level: string, logger: winston.Logger): Logger {
   const wanted = LEVELS.slice(0, LEVELS.indexOf(level as (typeof LEVELS)[number]) + 1);
   const methods = LEVELS.map((name) => [

@@ -1,10 +1,10 @@
 import type { Worker } from 'node:cluster';
 
-/** All that a worker says to the primary. */
+/** Messages of a worker to the primary. */
 export type ToPrimary =
   /** It can serve. */
   | { readonly type: 'taskwire:ready' }
-  /** Its event loop turns. */
+  /** Its event loop runs. */
   | { readonly type: 'taskwire:alive' }
   /** So many connections that it was handed have ended, or never arrived. */
   | { readonly type: 'taskwire:closed'; readonly connections: number }
@@ -25,13 +25,13 @@ export type ToPrimary =
   | { readonly type: 'taskwire:release'; readonly address: string }
   | { readonly type: 'taskwire:nodes'; readonly call: number };
 
-/** All that the primary says to a worker. */
+/** Messages of the primary to a worker. */
 export type ToWorker =
   /** Send your connections away and exit. */
   | { readonly type: 'taskwire:drain' }
-  /** Events were committed that nobody publishes: of some users, or of whomever. */
+  /** Events were committed that nobody publishes: of these users, or of any. */
   | { readonly type: 'taskwire:changed'; readonly users: readonly string[] | undefined }
-  /** Whether you are told of such events. */
+  /** Whether the worker is told of such events. */
   | { readonly type: 'taskwire:listening'; readonly listening: boolean }
   | { readonly type: 'taskwire:messages'; readonly items: Array<[channel: string, message: Uint8Array]> }
   | { readonly type: 'taskwire:answer'; readonly call: number; readonly result: unknown };
@@ -53,7 +53,7 @@ const isOurs = (message: unknown): boolean =>
   message !== null &&
   String((message as { type?: unknown }).type).startsWith('taskwire:');
 
-/** A failed write shows as the end of the channel. Without a callback Node.js would throw it. */
+/** Ignores a failed write: the channel ends then. Without a callback Node.js would throw the error. */
 const ignore = (): void => {};
 
 /** A worker's end. */

@@ -14,8 +14,8 @@ export class Releasers {
   private releasing: Promise<void> | undefined;
 
   /**
-   * @param onError told what could not be released; the others are released all the same
-   * @param deadlineMs how long all of them together may take; what is left then is begun, and not waited for
+   * @param onError called with each failure; the other things are released all the same
+   * @param deadlineMs how long all releases together may take; the rest is then started, and not waited for
    */
   constructor(
     private readonly onError: (what: string, error: unknown) => void,

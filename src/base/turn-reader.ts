@@ -8,7 +8,7 @@ interface Waiter<Value> {
   reject(error: unknown): void;
 }
 
-/** Looks things up many in one query: what is asked for in one turn of the event loop goes together, equal things once. */
+/** Looks up many things in one query: all that are asked for in one turn of the event loop, each once. */
 export class TurnReader<Value> {
   private waiting = new Map<string, Array<Waiter<Value>>>();
   private readonly keys = new TurnBatch<string>((keys) => this.flush(keys));

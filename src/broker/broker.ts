@@ -1,4 +1,4 @@
-/** Receives all that one read from the transport brought for a channel, in order of arrival. */
+/** Gets the messages of a channel: all that came in one read from the transport, in order of arrival. */
 export type ChannelListener = (batch: readonly Buffer[]) => void;
 
 export interface RateLimitResult {
@@ -13,7 +13,7 @@ export interface RateLimitResult {
 export interface BrokerState {
   /** `degraded`: a part of it works. */
   readonly status: 'up' | 'degraded' | 'down';
-  /** What is lost meanwhile, in words for operators; empty when all is well. */
+  /** What does not work meanwhile, in words for operators; empty when all is well. */
   readonly lost: readonly string[];
 }
 
@@ -37,12 +37,12 @@ export interface Publishing {
 
 /**
  * Channels are *at most once* and unordered between publishers: a message may be lost, late, or arrive before an earlier
- * one of another process. It is never altered. Who needs more reads the event log. A process receives what it publishes
- * itself.
+ * one of another process. It is never altered. For anything more there is the event log. A process also receives what it
+ * publishes itself.
  */
 export interface PubSub extends Publishing, Subscribing {}
 
-/** The hearing half of `PubSub`. */
+/** The receiving half of `PubSub`. */
 export interface Subscribing {
   /** Resolves when everything published from now on arrives. One listener a channel. */
   subscribe(channel: string, listener: ChannelListener): Promise<void>;

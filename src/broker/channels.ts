@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js';
 import { TurnBatch } from '../base/turn-batch.js';
 import type { ChannelListener } from './broker.js';
 
-/** Runs a listener. One that fails keeps nothing from the others: what it throws is logged, with `fields`. */
+/** Runs a listener. When it throws, the error is logged with `fields`, and the other listeners still run. */
 export function guarded(logger: Pick<Logger, 'error'>, listener: () => void, fields: Record<string, unknown>): void {
   try {
     listener();

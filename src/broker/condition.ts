@@ -6,7 +6,7 @@ import { guarded } from './channels.js';
 export interface Fault {
   /** A short name of the cause, such as READONLY or ECONNREFUSED. A cause is told once in an outage. */
   readonly code: string;
-  /** The cause in words, those of the server where it has said something. */
+  /** The cause in words: the server's own, where it gave a reason. */
   readonly reason: string;
   /** What an operator can do about it. */
   readonly hint?: string | undefined;
@@ -122,7 +122,7 @@ export class Condition implements Availability {
     this.lose('limits', fault);
   }
 
-  /** It ends: nothing more is to be said about it. */
+  /** The broker is stopped on purpose: nothing is logged about it any more. */
   end(): void {
     this.silent = true;
     this.loseAll({ code: 'STOPPED', reason: 'it was stopped' });

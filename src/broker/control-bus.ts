@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js';
 import { CONTROL_CHANNEL, type Publishing, type PubSub } from './broker.js';
 
-/** What workers tell each other, by type. Fields beside those are ignored, and so are types that a worker does not know. */
+/** Messages between workers, by type. Unknown fields and types are ignored, so that versions can be mixed. */
 export interface ControlMessages {
   /** Asks every worker for its statistics, to be answered on a channel of the asking one. */
   stats: {
@@ -13,7 +13,7 @@ export interface ControlMessages {
   };
   /** A key is no longer valid: forget it and close its connections. */
   'key-revoked': { readonly keyId: string };
-  /** Somebody found all places of its address taken: are the connections of its key there still alive? */
+  /** A client found all places of its address taken: check whether the connections of its key there are still alive. */
   'place-claimed': { readonly keyId: string; readonly group: string };
   /** A key was changed: forget what is known of it. */
   'key-changed': { readonly keyId: string };
@@ -32,8 +32,8 @@ export function sendControl<Type extends ControlType>(
 }
 
 /**
- * Messages that concern every worker, as JSON on one channel of the broker. They arrive at most once: what matters must
- * also come right without them. A worker hears itself too.
+ * Messages to all workers, as JSON on one channel of the broker. They may be lost, so nothing may depend on them alone.
+ * A worker receives its own messages too.
  */
 export class ControlBus {
   private readonly handlers = new Map<string, Handler[]>();
@@ -86,7 +86,7 @@ export class ControlBus {
   }
 }
 
-/** The object that some bytes are the JSON of; undefined when they are not. */
+/** Parses bytes as a JSON object. @returns undefined when they are none */
 export function parseObject(bytes: Buffer): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(bytes.toString());

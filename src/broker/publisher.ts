@@ -3,12 +3,12 @@ import type { TaskEvent } from '../protocol/events.js';
 import { encodeStreamMessage } from '../protocol/stream-message.js';
 import { type Publishing, streamChannel } from './broker.js';
 
-/** At most one line of the log in this time tells of failed publishes. */
+/** Failed publishes are logged at most once in this time, in milliseconds. */
 const COMPLAINT_MS = 5_000;
 
 /**
- * Wakes the hubs: hands each committed event to the channel of its stream. The log is the truth and this is the hint:
- * a failure is counted and logged, never thrown into the write, and the hubs find the event when they reconcile.
+ * Publishes each committed event on the channel of its stream, so that hubs deliver it at once. A failure is counted and
+ * logged, and never thrown: the event is in the log, where the hubs find it when they reconcile.
  */
 export class Publisher {
   published = 0;

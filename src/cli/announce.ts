@@ -4,7 +4,7 @@ import { connectTransport } from '../broker/redis/redis-transport.js';
 import type { Config } from '../config.js';
 
 /**
- * Tells the workers that a key is no longer valid, or has changed. Without Redis there is no way to them.
+ * Tells the workers that a key is no longer valid, or has changed. Without Redis they cannot be reached.
  * @throws when Redis does not take the message
  */
 export async function announceKey(config: Config, type: 'key-revoked' | 'key-changed', keyId: string): Promise<void> {

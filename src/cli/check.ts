@@ -12,19 +12,19 @@ import { json, print } from './options.js';
 import { askHealth } from './remote.js';
 import { table } from './table.js';
 
-/** One thing that was looked at. */
+/** The result of one check. */
 interface Finding {
   readonly check: 'postgres' | 'clock' | 'redis' | 'files' | 'service' | 'upgrade';
   /** `failed`: the service would not work, or not as it should. */
   readonly status: 'ok' | 'warning' | 'failed';
   readonly message: string;
-  /** What can be done. */
+  /** What to do about it. */
   readonly hint?: string | undefined;
 }
 
-/** Tokens, leases and windows are in the clocks of both. */
+/** Most difference of the clocks, in milliseconds: tokens, leases and rate limits depend on both. */
 const MAX_CLOCK_MS = 1_000;
-/** Fewer files than this are soon taken by connections. */
+/** With fewer open files than this, connections soon use up all. */
 const MIN_FILES = 10_000;
 const ANSWER_MS = 5_000;
 
@@ -182,7 +182,7 @@ function checkFiles(): Finding[] {
   return [{ check: 'files', status: few ? 'warning' : 'ok', message, hint: few ? 'raise ulimit -n' : undefined }];
 }
 
-/** A running service as clients reach it, through whatever stands before it. */
+/** Checks a running service at its public address, through the proxies before it. */
 async function checkService(address: string): Promise<Finding[]> {
   try {
     const { serves, report } = await askHealth(address);
@@ -195,7 +195,7 @@ async function checkService(address: string): Promise<Finding[]> {
   }
 }
 
-/** Whether a request for a WebSocket arrives as one. Without a key it is refused, or asked for one: both will do. */
+/** Whether a request for a WebSocket arrives as one. It has no key: an upgrade and a refusal are both good signs. */
 function checkUpgrade(address: string): Promise<Finding> {
   const target = new URL('/api/ws/tasks', address);
   const ask = target.protocol === 'https:' ? httpsRequest : httpRequest;

@@ -11,7 +11,7 @@ import { table } from './table.js';
 import { withDatabase } from './with-database.js';
 
 const ID = new Argument('<id>', 'from `taskwire keys list`');
-/** A day: long enough for whoever has the key to take the new one. */
+/** Default overlap, in seconds: a day in which everybody who uses the key can change to the new one. */
 const OVERLAP_SECONDS = 86_400;
 
 /** `taskwire keys ...`: what the keys' routes do, in the database itself. */
@@ -192,6 +192,8 @@ function found<Value>(id: string, value: Value | undefined): Value {
 async function tell(config: Config, type: 'key-revoked' | 'key-changed', keyId: string): Promise<void> {
   await announceKey(config, type, keyId).catch((error) => {
     const { message } = error as Error;
-    process.stderr.write(`Redis did not take the news (${message}); workers notice within about API_KEY_CACHE_MS.\n`);
+    process.stderr.write(
+      `Redis could not be told (${message}): the workers notice the change within about API_KEY_CACHE_MS.\n`,
+    );
   });
 }

@@ -3,7 +3,7 @@ import type { PrimaryChannel } from '../base/process-messages.js';
 import { TurnBatch } from '../base/turn-batch.js';
 import { ChangeListener } from '../repository/change-listener.js';
 
-/** Who wants to know of events that nobody publishes. */
+/** Somebody who is told of events that nobody publishes. */
 export interface ChangeTarget {
   /** Some were committed. @param users whose; undefined: anybody's */
   look(users: readonly string[] | undefined): void;
@@ -11,12 +11,12 @@ export interface ChangeTarget {
   setListening(listening: boolean): void;
 }
 
-/** Users that are told by name; of more, everybody looks at all streams. */
+/** Most users that are told by name. For more, workers check all streams. */
 const MAX_USERS = 1_000;
 
 /**
- * Tells the workers of this instance whose streams have events that nobody publishes: changes that other programs made.
- * One connection to the database serves all of them.
+ * Tells the workers of this instance which streams have events that nobody publishes: changes that other programs made.
+ * One connection to the database serves all workers.
  */
 export class DatabaseChanges {
   private readonly targets = new Set<ChangeTarget>();
@@ -51,7 +51,7 @@ export class DatabaseChanges {
       try {
         channel.send(message);
       } catch {
-        // It is gone, and the next one begins anew.
+        // The worker is gone, and its successor starts anew.
       }
     };
     const target: ChangeTarget = {

@@ -46,7 +46,7 @@ export async function openDatabase(options: {
   return { config: { ...config, DATABASE_URL: url, TOKEN_SECRET: secrets }, url, embedded: true };
 }
 
-/** Brings the schema up to date; a database that is only just starting gets its time. */
+/** Brings the schema up to date. It waits for a database that is still starting. */
 async function bringUpToDate(url: string, { CAPTURE }: Config, logger: Logger): Promise<void> {
   const db = connectDatabase({ url, pool: 1, applicationName: 'taskwire migrate', statementMs: 600_000 });
   const end = performance.now() + PATIENCE_MS;

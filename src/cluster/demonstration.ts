@@ -3,7 +3,7 @@ import { ApiKeyRepository } from '../repository/api-key-repository.js';
 import { connectDatabase } from '../repository/connect-database.js';
 import { JobRepository } from '../repository/job-repository.js';
 
-/** What the lines to try it with have in them: keys, or the variables of a shell that hold them. */
+/** Keys for the lines to paste, or names of shell variables that hold them. */
 interface Demonstration {
   readonly userKey: string;
   readonly serviceKey: string;
@@ -12,7 +12,7 @@ interface Demonstration {
 const USER = 'demo';
 const SERVICE = `${USER}-service`;
 const JOB_ID = '1';
-/** Enough for somebody who tries out what a script can do. */
+/** Requests per minute: enough to try out a script. */
 const RATE_LIMIT = 6_000;
 
 /**
@@ -89,7 +89,7 @@ const KEYS_BY_HAND = `Keys are shown once, when they are made. Paste these lines
 USER_KEY=$(npx taskwire keys create --owner ${USER}) SERVICE_KEY=$(npx taskwire keys create --owner ${SERVICE} --role service)
 `;
 
-/** Three lines to paste. They are in double quotes where a shell is to put in its variables. */
+/** Three lines to paste. What has keys in it stands in double quotes, so that a shell replaces its variables. */
 function linesText(url: string, { userKey, serviceKey }: Demonstration): string {
   const script =
     `const ws = new (require("ws"))(process.argv[1]); ` +

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js';
 import { onParentGone } from './parent.js';
 
-/** A terminal and npm both pass a Ctrl-C on: what comes within so long of the first is the same one, in milliseconds. */
+/** A Ctrl-C arrives twice, by the terminal and by npm. Signals within so long of the first count as one, in milliseconds. */
 const SAME_SIGNAL_MS = 1_000;
 
 /**

@@ -1,17 +1,17 @@
-/** How often a worker says that its event loop turns, and how often the primary looks whether it did, in milliseconds. */
+/** Interval at which a worker reports that its event loop runs, and at which the primary checks it, in milliseconds. */
 export const BEAT_MS = 500;
-/** Looks without a beat until a worker counts as silent: 4 s, and gets no new connections. */
+/** Checks without a beat until a worker counts as silent and gets no new connections: 4 s. */
 const SILENT_LOOKS = 8;
-/** Looks without a beat until it counts as lost: 20 s, and is killed. */
+/** Checks without a beat until it counts as lost and is killed: 20 s. */
 const LOST_LOOKS = 40;
-/** A worker that is only loading its program beats late: 60 s. */
+/** The same for a worker that is still loading its program: 60 s. */
 const LOST_LOOKS_AT_FIRST = 120;
 
 export type Pulse = 'beating' | 'silent' | 'lost';
 
 /**
- * Whether a worker's event loop turns. Looks are counted, not time: a primary that was held up itself, or a machine that was asleep,
- * has not looked meanwhile, and hears the beats that wait before it looks again.
+ * Whether a worker's event loop runs. Checks are counted, not time: a primary that was held up itself, or a machine that was
+ * asleep, has not checked meanwhile, and reads the waiting beats before it checks again.
  */
 export class Heartbeat {
   private looks = 0;

@@ -1,6 +1,6 @@
 const LOOK_MS = 500;
 
-/** An argument of the program: it drains when the process that started it is gone. `npm start` gives it. */
+/** An argument of the program, given by `npm start`: drain when the parent process is gone. */
 export const END_WITH_PARENT = '--end-with-parent';
 
 /**

@@ -15,7 +15,7 @@ import { PublicPort } from './public-port.js';
 import { createStickyListener } from './sticky-listener.js';
 import { WorkerPool } from './worker-pool.js';
 
-/** What a worker may need to exit beside DRAIN_SECONDS, in milliseconds. */
+/** Time that a worker gets to exit beside DRAIN_SECONDS, in milliseconds. */
 const EXIT_MS = 15_000;
 
 /**
@@ -38,8 +38,8 @@ export async function runPrimary({
   let database: OpenDatabase | undefined;
   let changes: DatabaseChanges | undefined;
 
-  // Workers accept from ports of their own, and from REST_PORT, themselves. If the primary did and passed connections on, one that was
-  // on its way to a worker that hangs would stay open for ever.
+  // Workers accept connections of REST_PORT, and of ports of their own, themselves. By Node.js' default the primary would
+  // accept and pass them on, and one on its way to a worker that hangs would stay open for ever.
   // Node.js looks at this in setupPrimary.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({ exec, args: [], execArgv: workerOptions(process.execArgv), serialization: 'advanced' });
@@ -55,7 +55,7 @@ export async function runPrimary({
       const worker = cluster.fork({
         DATABASE_URL,
         TOKEN_SECRET: TOKEN_SECRET.join(','),
-        // Their defaults hang on whether the database is embedded, which a worker does not see.
+        // Their defaults depend on whether the database is embedded, which a worker does not know.
         HOST,
         STATS_ACCESS,
         ...(front === undefined ? { PORT: config.PORT + slot, WORKERS: 1 } : {}),
@@ -132,9 +132,9 @@ function openFront({ HOST: host, PORT: port }: Config, logger: Logger, onFailure
 }
 
 /**
- * Options of Node.js for the workers: those of this process, and one for their memory. A small young generation suits what
- * a worker does: of what an event leaves behind nothing lives on, and a storm of connections would make it, and keep it,
- * tens of megabytes. What the storm leaves in the old one is collected when it is over (`tidyAfterStorms`).
+ * Options of Node.js for the workers: those of this process, and a small young generation. Objects of an event are short-lived,
+ * so a small one is enough, while a storm of connections would let it grow to tens of megabytes and stay so. What a storm
+ * leaves in the old generation is collected when it is over (`tidyAfterStorms`).
  */
 function workerOptions(own: readonly string[]): string[] {
   const chosen = own.some((option) => option.startsWith('--max-semi-space-size'));

@@ -30,7 +30,7 @@ export class PublicPort {
     this.changing = this.changing.then(() => this.change()).catch(this.onError);
   }
 
-  /** Resolves when what was set last is so. */
+  /** Resolves when the port is open or closed, as it was set last. */
   settled(): Promise<void> {
     return this.changing;
   }
@@ -39,11 +39,11 @@ export class PublicPort {
     const { server, address } = this;
     if (this.wanted && !server.listening) {
       await listen(server, address);
-      // PORT=0 takes a free one. Whoever found it will look for it there.
+      // PORT=0 takes a free port. When it opens again, clients expect the same one.
       this.address = { ...address, port: (server.address() as { port: number }).port };
       this.logger.info('port opened', { port: this.address.port });
     } else if (!this.wanted && server.listening) {
-      // Connections that were accepted live on.
+      // Accepted connections go on.
       server.close();
       this.logger.info('port closed', { port: this.address.port });
     }

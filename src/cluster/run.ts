@@ -8,8 +8,8 @@ import { warnOfUnknownVariables } from './unknown-variables.js';
 import { runWorker } from './worker.js';
 
 /**
- * Starts this process as what it is: the primary, a worker, or the only one (WORKERS=1). Ends it with 78 when the configuration cannot be used, with 1 when it
- * cannot start.
+ * Starts this process in its role: the primary, a worker, or the only process (WORKERS=1). The exit code is 78 when the
+ * configuration is wrong, and 1 when it cannot start.
  * @param exec the program that workers run, which calls this too
  */
 export async function run(exec: string): Promise<void> {

@@ -16,8 +16,8 @@ import { onEndSignals } from './end-signals.js';
 import { tidyAfterStorms } from './tidy.js';
 
 /**
- * The whole service as one process that listens itself (`WORKERS=1`): no primary, no hand-over. Whoever runs it sees to it that it
- * is started again when it ends or hangs. SIGTERM and SIGINT drain it.
+ * The whole service as one process that listens itself (`WORKERS=1`): no primary, no hand-over. A supervisor has to restart
+ * it when it ends or hangs. SIGTERM and SIGINT drain it.
  */
 export async function runSingle({ config, logger }: { config: Config; logger: Logger }): Promise<void> {
   const releasers = new Releasers((what, error) => logger.error('not released', { what, error }));

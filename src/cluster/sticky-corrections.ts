@@ -2,8 +2,8 @@
  * Corrections around `@socket.io/sticky` 2.0.1.
  *
  * The library decides which worker gets a connection: the one of its session, or the one with the fewest connections. It
- * hands the socket over with `worker.send`. `sticky-listener.ts` calls it for that. What it does otherwise than this service
- * needs is corrected here, and nowhere else:
+ * hands the socket over with `worker.send`. `sticky-listener.ts` uses it for that. Six things that this service needs
+ * otherwise are corrected here, and nowhere else:
  *
  * 1. **Bodies** (`withOpening`). It looks for `content-length:` in the head, URL included. If it finds it, it keeps the socket
  *    and passes the body on in messages that nothing bounds. So it is shown a short opening of our own instead of the head.
@@ -60,7 +60,7 @@ const handleOf = (socket: Socket): SystemHandle | null =>
 /** Correction 2. */
 export const stopReading = (socket: Socket): void => handleOf(socket)?.readStop();
 
-/** Takes a socket back that was given to the library: it is read here again, and the library hears nothing of it any more. */
+/** Takes a socket back from the library: its bytes are read here again. */
 export function readHere(socket: Socket): void {
   socket.removeAllListeners('data');
   handleOf(socket)?.readStart();
@@ -81,7 +81,7 @@ interface Waiting {
   readonly done: (error: Error | null) => void;
 }
 
-/** What a worker is given: everything; only requests of the sessions that it has; or nothing, since it hangs. */
+/** What a worker gets: everything; only requests of sessions that it has; or nothing, since it hangs. */
 export type Taking = 'all' | 'sessions' | 'nothing';
 
 /** The primary's part of the hand-over to one worker: corrections 3 and 4. */
@@ -116,10 +116,10 @@ export class HandOver {
       set: () => {},
     });
     worker.once('disconnect', () => this.take('nothing'));
-    // A channel with sockets under way does not say that it has ended.
+    // A channel that ends while sockets are under way emits nothing.
     worker.once('exit', () => {
       this.take('nothing');
-      // The worker may not have taken the last ones. If it did, closing them here changes nothing.
+      // The worker may not have received the last ones. If it has, closing them here changes nothing.
       this.lastSent?.close();
       this.sent?.close();
     });
@@ -134,7 +134,7 @@ export class HandOver {
     return this.takes;
   }
 
-  /** What the worker is given from now on. For `nothing`, what waits for it is given back. */
+  /** Sets what the worker gets from now on. With `nothing`, connections that wait for it are given back. */
   take(taking: Taking): void {
     this.takes = taking;
     if (taking === 'nothing') {
@@ -193,7 +193,7 @@ export class HandOver {
             this.sending = undefined;
             this.sent = null;
             if (error !== null && handleOf(one.socket) !== null) {
-              // The channel has ended, and nobody was told so far: the socket is still here, for another worker.
+              // The channel has ended before the socket was sent: another worker can get it.
               this.waiting.unshift(one);
               this.take('nothing');
               return;
@@ -218,9 +218,9 @@ const POLLING = /[?&]transport=polling(?=[&#]|$)/;
 const ignore = (): void => {};
 
 /**
- * The worker's part: has a server that listens nowhere treat the connections that the primary hands over as its own.
- * @param engine Engine.IO; the primary is told of its sessions in the words of the library
- * @param onClosed told that a connection has ended, or has never arrived
+ * The worker's part: gives the connections that the primary hands over to a server that listens nowhere itself.
+ * @param engine Engine.IO; the primary is told of its sessions by the library's messages
+ * @param onClosed called when a connection has ended, or has never arrived
  */
 export function serveHandedOver(http: Server, engine: SessionSource, onClosed: () => void): void {
   process.on('message', (message, socket) => {
@@ -236,10 +236,10 @@ export function serveHandedOver(http: Server, engine: SessionSource, onClosed: (
     http.emit('connection', socket);
     socket.unshift(withoutOpening(message.data));
   });
-  // A server that listens begins to look for requests that never end.
+  // The event `listening` starts the server's check for requests that never end.
   http.emit('listening');
   http.on('connection', (socket: Socket) => {
-    // Correction 6: whoever listens to the bytes once takes the reading from the parser.
+    // Correction 6: with a listener for the bytes, even for a moment, the parser no longer reads the socket by itself.
     socket.on('data', ignore);
     socket.off('data', ignore);
   });

@@ -5,9 +5,9 @@ import { setupMaster } from '@socket.io/sticky';
 import { HandOver, readHere, sessionOf, stopReading, withOpening } from './sticky-corrections.js';
 import { createTurnAway } from './turn-away.js';
 
-/** How long a connection may take to say what it asks for, in milliseconds. */
+/** How long a connection may take to send its request line, in milliseconds. */
 const PATIENCE_MS = 10_000;
-/** A request line is not longer, in bytes: whoever sends more gets the answer of a worker. */
+/** Longest request line that is read here, in bytes. A longer one is passed to a worker, which refuses it. */
 const MAX_LINE_BYTES = 16_384;
 
 export interface StickyListener {
@@ -26,8 +26,8 @@ export function createStickyListener(): StickyListener {
   const handOvers = new Set<HandOver>();
   const available = (): boolean => [...handOvers].some(({ taking }) => taking === 'all');
   const turnAway = createTurnAway();
-  // It listens nowhere: connections are given to it when their first line was read. Sticky uses nothing of an HTTP server but
-  // the connections.
+  // It listens nowhere: connections are given to it when their first line was read. Of an HTTP server, sticky uses only the
+  // event `connection`.
   const sticky = createServer();
   setupMaster(sticky as HttpServer, { loadBalancingMethod: 'least-connection' });
 
@@ -50,7 +50,7 @@ export function createStickyListener(): StickyListener {
   return {
     server,
     handOverTo(worker) {
-      // Whoever asked for a session of this worker is answered by another one, which does not know it: the client begins anew.
+      // Requests of a session of this worker go to another one, which does not know the session: the client begins anew.
       const handOver = new HandOver(worker, (socket, bytes) => setImmediate(() => route(socket, bytes)));
       handOvers.add(handOver);
       worker.once('exit', () => handOvers.delete(handOver));

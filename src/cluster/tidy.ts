@@ -2,13 +2,13 @@ import type { EventEmitter } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-/** Connections that leave behind what is worth a pause to collect. */
+/** A storm: so many connections leave enough garbage to be worth a pause. */
 const MANY = 500;
 const LOOK_MS = 15_000;
 
 /**
- * Collects garbage when a storm of connections is over. A connection keeps little, but setting it up leaves much behind, which
- * nothing would collect for a long time: a worker that is quiet allocates next to nothing.
+ * Collects garbage when a storm of connections is over. A connection keeps little memory, but setting it up leaves much
+ * garbage. A quiet worker allocates almost nothing, so Node.js would not collect it for a long time.
  * @param http the server whose connections are counted
  * @param collect what collects
  */

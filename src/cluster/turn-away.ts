@@ -2,7 +2,7 @@ import { createServer, type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net';
 import { errorEntry, TaskwireError } from '../protocol/errors.js';
 
-/** How long a request that is turned away may take to arrive and its answer to be taken, in milliseconds. */
+/** How long a request may take to arrive, and its answer to be read, in milliseconds. */
 const PATIENCE_MS = 10_000;
 
 /**
@@ -44,8 +44,8 @@ export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
 }
 
 /**
- * Lets a page of whatever origin read the answer, and ask in whatever way: it tells nothing but when to come back. Without
- * these headers its browser would say that CORS forbids it.
+ * CORS headers that let every page read the answer: it only says when to come back. Without them a browser would report an
+ * error of CORS instead.
  */
 function readableBy(headers: IncomingHttpHeaders): Record<string, string> {
   const { origin } = headers;

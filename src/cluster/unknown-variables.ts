@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js';
 import { VARIABLES } from '../config.js';
 import { nearest } from '../protocol/nearest.js';
 
-/** Variables that no program but this one has. */
+/** Beginnings of variables that only this program has. */
 const OWN = /^TASKWIRE_/;
 
 /**
@@ -13,7 +13,7 @@ const OWN = /^TASKWIRE_/;
 export function warnOfUnknownVariables(given: readonly string[], logger: Pick<Logger, 'warn'>): void {
   for (const variable of given) {
     if (!VARIABLES.includes(variable) && /^[A-Z][A-Z0-9_]*$/.test(variable)) {
-      // Other programs have names that are a little like ours: of short ones only a letter may differ.
+      // Other programs have similar variables, so in short names only one letter may differ.
       const meant = nearest(variable, VARIABLES, variable.length < 12 ? 1 : 2);
       if (meant !== undefined || OWN.test(variable)) {
         logger.warn('a variable is not read', { variable, ...(meant === undefined ? {} : { did_you_mean: meant }) });

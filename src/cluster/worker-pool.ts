@@ -15,14 +15,14 @@ export interface WorkerPoolOptions {
   readonly fork: (slot: number) => Worker;
   /** Takes a new worker in, where the primary hands connections over. */
   readonly handOverTo: ((worker: Worker) => HandOver) | undefined;
-  /** Whether workers whose event loop does not turn are replaced. A debugger would be in the way. */
+  /** Whether workers whose event loop hangs are replaced. Off with a debugger, which halts it. */
   readonly watch: boolean;
   readonly logger: Logger;
   /** How long a worker may take to send its connections away and end, in milliseconds. */
   readonly drainMs: number;
-  /** Told when the first worker can serve, and when the last one no longer can. */
+  /** Called when the first worker can serve, and when the last one no longer can. */
   readonly onServing: (serving: boolean) => void;
-  /** Told when workers cannot start at all; the pool does nothing more. */
+  /** Called when workers cannot start at all; the pool does nothing more. */
   readonly onGiveUp: (exitCode: number) => void;
 }
 
@@ -35,7 +35,7 @@ interface Member {
   readonly handOver: HandOver | undefined;
   readonly heartbeat: Heartbeat;
   state: State;
-  /** Its event loop does not turn. */
+  /** Its event loop hangs. */
   silent: boolean;
   readonly startedAt: number;
   /** Resolves when it is ready (true) or has ended (false), whichever is first. */
@@ -43,11 +43,11 @@ interface Member {
   readonly ended: Promise<void>;
 }
 
-/** A worker that lived so long ended for another reason than that it could not start. */
+/** A worker that lived so long has started well, in milliseconds. */
 const STABLE_MS = 5_000;
 const BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 10_000;
-/** Starts in a row that may fail while nobody serves. */
+/** Failed starts in a row, while no worker serves, after which the pool gives up. */
 const MAX_FAILED_STARTS = 8;
 
 /** Keeps a number of workers alive: watches and revives them, replaces them one by one, and ends them. */
@@ -192,7 +192,7 @@ export class WorkerPool {
     }
   }
 
-  /** Looks which workers' event loops turn. */
+  /** Checks which workers' event loops run. */
   private look(): void {
     let changed = false;
     for (const member of this.members) {
@@ -220,8 +220,8 @@ export class WorkerPool {
   }
 
   /**
-   * Says who is given connections: workers that are ready. One that does not answer gets none, and what waits for it goes to
-   * others, as long as there are others.
+   * Sets which workers get connections: those that are ready. A silent one gets none, and connections that wait for it go to
+   * others, if there are any.
    */
   private share(): void {
     const ready = [...this.members].filter(({ state }) => state === 'ready');
@@ -279,7 +279,8 @@ export class WorkerPool {
       // It is gone already.
     }
     if (starting) {
-      // Node.js drops messages that come before the program listens. A signal ends it then, and drains it afterwards.
+      // Node.js drops messages that come before the program listens. A signal works at any time: it ends the process while
+      // that loads, and drains it afterwards.
       member.worker.process.kill('SIGTERM');
     }
     const patience = new AbortController();

@@ -44,7 +44,7 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
   const drain = async (): Promise<void> => {
     if (!draining) {
       draining = true;
-      // Requests that were handed over before are taken first.
+      // Requests that were handed over before are read first.
       await setImmediate();
       await server.drain(config.DRAIN_SECONDS);
       await server.stop();
@@ -61,7 +61,7 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     }
   });
   process.on('SIGTERM', () => void drain());
-  // A terminal sends these to all processes; the primary says what is to be done.
+  // A terminal sends these signals to all processes; the primary decides.
   process.on('SIGINT', () => {});
   process.on('SIGHUP', () => {});
   // Without the primary nobody would end this process any more.

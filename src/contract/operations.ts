@@ -299,4 +299,12 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     access: 'open',
     answers: { 200: 'Document' },
   },
+  'GET /api/docs': {
+    id: 'docs',
+    tag: 'system',
+    summary: 'A page for people that shows both documents',
+    access: 'open',
+    answers: { 200: null },
+    text: 'text/html',
+  },
 };

@@ -2,16 +2,16 @@ import { LRUCache } from 'lru-cache';
 import { Allowance } from '../base/allowance.js';
 import { TaskwireError } from '../protocol/errors.js';
 
-/** Addresses that are remembered; those that were not seen for longest are forgotten. */
+/** Addresses that are remembered. Beyond that, the one that was not seen for longest is forgotten. */
 const MAX_ADDRESSES = 10_000;
 const SECONDS_PER_MINUTE = 60;
 
-/** So many a minute for each address, in this worker. All of a minute may come at once. */
+/** Allows each address so many attempts a minute, in this worker. All of a minute may come at once. */
 export class AddressBrake {
   private readonly addresses = new LRUCache<string, Allowance>({ max: MAX_ADDRESSES });
 
   /**
-   * @param message what somebody is told who comes too often
+   * @param message the text of the error for an address with too many attempts
    * @param now milliseconds since any fixed moment
    */
   constructor(
@@ -21,7 +21,7 @@ export class AddressBrake {
   ) {}
 
   /**
-   * Counts one.
+   * Counts one attempt.
    * @param group an address, or a network of addresses that count as one
    * @throws TaskwireError RATE_LIMIT_EXCEEDED when there were too many; this one is not counted then
    */
@@ -38,12 +38,12 @@ export class AddressBrake {
     }
   }
 
-  /** Takes back one that was counted. */
+  /** Takes back an attempt that was counted. */
   uncount(group: string): void {
     this.of(group).spend(-1);
   }
 
-  /** How much of what may come at once has come: from 0 to 1. */
+  /** Which part of the allowance is used: from 0 to 1. */
   strain(group: string): number {
     return 1 - Math.max(0, this.of(group).left) / this.perMinute;
   }

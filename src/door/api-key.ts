@@ -8,9 +8,9 @@ import { type Credentials, credentialOf } from './credentials.js';
 export interface ApiKeyOptions {
   /** Looks a key up by its SHA-256. Rejects with DATABASE_UNAVAILABLE when it cannot. */
   readonly find: (hash: string) => Promise<ApiKeyRecord | undefined>;
-  /** How long a looked-up key is believed, in milliseconds. */
+  /** How long a look-up stays valid, in milliseconds. */
   readonly cacheMs: number;
-  /** How much longer it is believed while it cannot be looked up, in milliseconds (15 minutes). */
+  /** How much longer it stays valid while the database is away, in milliseconds (15 minutes). */
   readonly graceMs?: number;
   /** Told each time that an active key was used. */
   readonly onUse?: (keyId: string) => void;
@@ -19,25 +19,25 @@ export interface ApiKeyOptions {
 }
 
 const GRACE_MS = 15 * 60_000;
-/** After a failed look-up an expired key is believed for so long without another attempt, so that nobody waits in line. */
+/** After a failed look-up, the old one is used for so long before the next attempt, so that requests do not queue up. */
 const RETRY_MS = 1_000;
 const MAX_KEYS = 50_000;
 const MAX_UNKNOWN = 10_000;
-/** An unknown hash stays unknown, as keys are random; this only bounds how long it is remembered. */
+/** How long an unknown hash is remembered, in milliseconds. Keys are random, so it stays unknown. */
 const UNKNOWN_MS = 60_000;
 
 interface Known {
   readonly record: ApiKeyRecord;
-  /** Until when the record is believed without a look-up. */
+  /** Until when the record is used without a new look-up. */
   fresh: number;
-  /** Until when it is believed if the look-up fails. */
+  /** Until when it is used if the look-up fails. */
   readonly stale: number;
 }
 
 /**
- * Says whose an API key is. Keys are looked up by their hash and remembered for `cacheMs`; equal look-ups at one time are
- * one query. While the database is away, keys that were known shortly before are still believed, so that an outage does
- * not keep connected clients from coming back; a key that was revoked is forgotten at once and is not believed.
+ * Finds the owner of an API key. Keys are looked up by their hash and cached for `cacheMs`; equal look-ups at one time are
+ * one query. While the database is away, keys that were known shortly before are still accepted, so that clients can
+ * reconnect during an outage. A revoked key is dropped from the cache at once.
  */
 export class ApiKeyAuth {
   private readonly known = new LRUCache<string, Known>({ max: MAX_KEYS });
@@ -50,7 +50,7 @@ export class ApiKeyAuth {
     this.now = options.now ?? (() => performance.now());
   }
 
-  /** Rises when a key is forgotten: who was authenticated before may not be any more. */
+  /** Rises when a key is dropped from the cache. An authentication that began before has to be repeated. */
   get revision(): number {
     return this.forgotten;
   }
@@ -85,9 +85,9 @@ export class ApiKeyAuth {
     return { keyId, owner, role, rateLimit, ...(scopes === null ? {} : { scopes }) };
   }
 
-  /** Forgets a key, so that its next use is looked up: it was revoked, or changed. */
+  /** Drops a key from the cache, since it was revoked or changed: its next use is looked up. */
   forget(keyId: string): void {
-    // A look-up that is under way may have read the key before it changed.
+    // Look-ups that are under way may have read the key before it changed: they see that this has risen, and repeat.
     this.forgotten += 1;
     for (const [hash, { record }] of this.known.entries()) {
       if (record.key_id === keyId) {
@@ -96,7 +96,7 @@ export class ApiKeyAuth {
     }
   }
 
-  /** Has every key looked up at its next use: some of them may have been revoked unheard. */
+  /** Has every key looked up at its next use: news of some changes may have been lost. */
   expireAll(): void {
     this.forgotten += 1;
     const now = this.now();
@@ -143,7 +143,7 @@ export class ApiKeyAuth {
     }
   }
 
-  /** What was known before, when the look-up failed. */
+  /** The cached record when a look-up has failed; throws the error when there is none. */
   private insteadOf(error: unknown, hash: string): ApiKeyRecord {
     const known = this.known.get(hash);
     const now = this.now();

@@ -16,13 +16,13 @@ export interface ApproachOptions {
   readonly refusals: Pick<RefusalLog, 'note'>;
 }
 
-/** What every connection passes before it is known whose it is. It looks nothing up. */
+/** Checks a connection before its owner is known. It makes no look-ups. */
 export class Approach {
   constructor(private readonly options: ApproachOptions) {}
 
   /**
-   * Asked before an upgrade, and before a session of Engine.IO begins. A request that shows a key that was good here a
-   * short while ago passes: only its key's own limits count.
+   * Called before an upgrade, and before a session of Engine.IO begins. A request with a key that was valid here a short
+   * while ago passes: then only the limits of the key count.
    * @throws TaskwireError RATE_LIMIT_EXCEEDED when its address has come too often, or has tried too many keys
    */
   check(request: IncomingMessage): void {
@@ -44,8 +44,8 @@ export class Approach {
   }
 
   /**
-   * Counts a connection until it is known whose it is.
-   * @param end cuts it off: it takes too long, or too many came after it
+   * Counts a connection until its owner is known.
+   * @param end closes it when it takes too long, or when too many others wait
    * @returns a function that is called when the connection has been let in or is gone; idempotent
    */
   wait(request: IncomingMessage, end: () => void): () => void {

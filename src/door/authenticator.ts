@@ -5,7 +5,7 @@ import type { Tokens } from './tokens.js';
 
 /** Says who somebody is, by an API key or a token. */
 export interface Authenticate {
-  /** Rises when a key is forgotten: who was authenticated before may not be any more. */
+  /** Rises when a key is dropped from the cache. An authentication that began before has to be repeated. */
   readonly revision: number;
   /** @throws TaskwireError those of `credentialOf`, `ApiKeyAuth.authenticate` and `Tokens.verify` */
   authenticate(credentials: Credentials): Promise<Identity>;

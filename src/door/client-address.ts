@@ -5,7 +5,7 @@ import proxyaddr from 'proxy-addr';
 /** Says where a request comes from. */
 export type AddressOf = (request: IncomingMessage) => string;
 
-/** Stands for a peer without an address: a Unix socket, or a connection that is gone. */
+/** The address of a peer that has none: a Unix socket, or a connection that is gone. */
 const NO_ADDRESS = 'unknown';
 
 /**
@@ -20,7 +20,7 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
     if (request.socket.remoteAddress === undefined) {
       return NO_ADDRESS;
     }
-    // Whatever stands behind something that is no address was not written by a proxy that can be trusted.
+    // A trusted proxy writes addresses only: at anything else the reading stops.
     let address = NO_ADDRESS;
     for (const text of proxyaddr.all(request, trust)) {
       const next = normalAddress(text);
@@ -34,8 +34,8 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
 }
 
 /**
- * What connections are counted by: an IPv4 address itself; of an IPv6 address its first 64 bits, as whoever has one has
- * all of its network.
+ * The group by which connections are counted: an IPv4 address itself; of an IPv6 address the first 64 bits, since a client
+ * usually has all addresses of its network.
  */
 export function addressGroup(address: string): string {
   if (isIP(address) !== 6) {

@@ -16,17 +16,17 @@ export interface Credentials {
   readonly auth?: readonly unknown[];
   /** What it sent as a token: in those places, in the query and as `Authorization: Bearer`. */
   readonly tokens?: readonly unknown[];
-  /** What stands there instead when there is neither, and where it belongs. */
+  /** When there is neither: what was probably meant, and where it belongs. */
   readonly hint?: (() => string | undefined) | undefined;
 }
 
-/** What somebody identifies himself with: exactly one key or one token. */
+/** The credential of a request: exactly one key or one token. */
 export type Credential = { readonly key: string } | { readonly token: string };
 
-/** What of a request's query is read: REST takes nothing, event streams a token, WebSockets both. */
+/** Which credentials may stand in the query: none for REST, a token for event streams, both for WebSockets. */
 export type QueryCredentials = 'none' | 'token' | 'all';
 
-/** Longer tokens are refused before they are looked at. */
+/** Longer tokens are refused unread. */
 export const MAX_TOKEN_LENGTH = 8_192;
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const BEARER = /^Bearer +(\S+) *$/i;
@@ -128,7 +128,7 @@ function given({ query = [], header = [], auth = [], tokens = [] }: Credentials)
   return sets;
 }
 
-/** What somebody may have meant who sent neither a key nor a token where one is read. */
+/** What a client probably meant that sent no key and no token where they are read. */
 function hintOf({
   query,
   taken,

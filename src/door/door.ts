@@ -71,9 +71,9 @@ export function assertMayRead(identity: Identity): void {
 }
 
 /**
- * The door of both transports: origin, key or token, rate limit, place of the address; the first that refuses is the answer.
- * Whoever is to send credentials in a first message has a place of the address while he is waited for, so that no address
- * can have more of those than connections.
+ * The door of all transports. It checks the origin, the key or token, the rate limit and a free place of the address; the
+ * first refusal is the answer. A client that sends its credentials in a first message takes the place before that, so that
+ * no address can have more waiting clients than connections.
  */
 export function createDoor(options: DoorOptions): Admit {
   const { checkOrigin, keys, rates, addressOf, connections, maxConnectionsPerIp, refusals, claims } = options;
@@ -112,11 +112,11 @@ export function createDoor(options: DoorOptions): Admit {
       const { revision } = keys;
       const identity = await authenticate(credentials, address);
       who.key = identity.keyId;
-      // Asked for together they are one round trip to the broker; a place that was got in vain is given back.
+      // Asked for together, they are one round trip to the broker. A place that is not used is given back.
       const [rate, place] = await Promise.allSettled([rates.check(identity), release ?? placeOf(address)]);
       release = place.status === 'fulfilled' ? place.value : undefined;
       if (release === undefined) {
-        // Perhaps it was here before, and its old connection is dead and nobody knows.
+        // Perhaps an old connection of the same client is dead, and nobody has noticed yet.
         claims?.make({ keyId: identity.keyId, group: addressGroup(address) });
       }
       for (const step of [rate, place]) {
@@ -124,7 +124,7 @@ export function createDoor(options: DoorOptions): Admit {
           throw step.reason;
         }
       }
-      // A key that was revoked meanwhile is forgotten by now; those that close its connections do not see this one yet.
+      // A key that was revoked meanwhile has closed its connections, but not this one, which is not registered yet.
       if (keys.revision !== revision) {
         await authenticate(credentials, address);
       }

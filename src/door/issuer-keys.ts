@@ -15,7 +15,7 @@ export interface KeySet {
   readonly keys: readonly object[];
 }
 
-/** The set is not fetched again for so long, in milliseconds, whatever keys tokens name. */
+/** Shortest time between two fetches of the set, in milliseconds, whatever keys tokens name. */
 const COOLDOWN_MS = 5_000;
 
 /**
@@ -54,7 +54,7 @@ export class IssuerKeys {
       const unnamed =
         error instanceof errors.JWSSignatureVerificationFailed && !('kid' in decodeProtectedHeader(token));
       if (unnamed && this.remote !== undefined && !fetchedJustNow) {
-        // Which key is meant is not said, so a new one shows only by signatures that fit none.
+        // The token names no key. When none fits, the issuer may have a new one.
         await this.remote.reload();
         return this.withEach(token, options);
       }

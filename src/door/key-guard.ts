@@ -7,22 +7,22 @@ import type { AddressBrake } from './address-brake.js';
 import type { Authenticate } from './authenticator.js';
 import { type Credentials, credentialOf } from './credentials.js';
 
-/** How long the answer to a failed key is held back when the address has no more attempts, in milliseconds. */
+/** Longest delay of the answer to a wrong key, in milliseconds. */
 const MAX_DELAY_MS = 2_000;
 
-/** Keys and tokens that were good here pass for so long, in milliseconds, and so many of them. */
+/** How long a good key or token passes without being counted, in milliseconds, and how many are remembered. */
 const GOOD_MS = 15 * 60_000;
 const MAX_GOOD = 50_000;
-/** The name of what cannot be a key or a token. */
+/** The name of credentials that cannot be a key or a token. */
 const NOTHING = '';
 
 /**
- * Bounds the keys and tokens that an address may try. Each that this worker does not know counts until it has turned out to
- * be good. The answers to bad ones come ever later, and at the bound nothing is looked up any more. One that was good here
- * within the last quarter of an hour passes: neighbours behind one address are not locked out by one that guesses.
+ * Bounds how many wrong keys and tokens an address may try. An unknown one counts until it turns out to be good. Answers to
+ * wrong ones are delayed more and more, and at the bound nothing is looked up any more. One that was good here within the
+ * last quarter of an hour passes, so that somebody who guesses does not lock out others behind the same address.
  */
 export class KeyGuard {
-  /** Keys that are being looked up for an address: a hundred requests with one key are one attempt. */
+  /** Keys that are being looked up for an address: a hundred requests with one key count as one attempt. */
   private readonly trying = new Set<string>();
   /** Hashes of those that were good. */
   private readonly good = new LRUCache<string, true>({ max: MAX_GOOD, ttl: GOOD_MS });
@@ -37,7 +37,7 @@ export class KeyGuard {
   }
 
   /**
-   * Looks at credentials that are not the time yet to look up; without any there is nothing to say.
+   * Checks the address of a request with credentials before these are looked up. Without credentials it does nothing.
    * @throws TaskwireError RATE_LIMIT_EXCEEDED when the address has tried too many keys
    */
   check(credentials: Credentials, group: string): void {
@@ -73,7 +73,7 @@ export class KeyGuard {
       return identity;
     } catch (error) {
       if (errorEntry(toTaskwireError(error).code).retry === 'later') {
-        // It is not known whether the key is good.
+        // The database or the issuer is away: the key may be good.
         this.brake.uncount(group);
       } else {
         await sleep(MAX_DELAY_MS * this.brake.strain(group), undefined, { ref: false });
@@ -85,7 +85,7 @@ export class KeyGuard {
   }
 }
 
-/** What tells one key or token from another: undefined without one. */
+/** A name that tells one key or token from another; undefined without one. */
 function nameOf(credentials: Credentials): string | undefined {
   try {
     const credential = credentialOf(credentials);

@@ -10,7 +10,7 @@ import { type TokenIssuer, Tokens } from './tokens.js';
 export type KeyChange = 'key-revoked' | 'key-changed';
 
 export interface KeyRingOptions extends Pick<ApiKeyOptions, 'find' | 'onUse'>, Pick<TokenKeysOptions, 'active'> {
-  /** How long a key that was looked up is believed, in milliseconds. */
+  /** How long a look-up of a key stays valid, in milliseconds. */
   readonly cacheMs: number;
   /** Secrets that tokens are signed with, the newest first. */
   readonly secrets: readonly string[];
@@ -30,7 +30,7 @@ export interface KeyRingOptions extends Pick<ApiKeyOptions, 'find' | 'onUse'>, P
 /** The keys and tokens of one worker: who they belong to, and what happens when a key changes. */
 export class KeyRing {
   readonly tokens: Tokens;
-  /** Says who a caller is; answers addresses with wrong keys ever later. */
+  /** Authenticates callers; delays the answers to addresses with wrong keys. */
   readonly guard: KeyGuard;
   private readonly keys: ApiKeyAuth;
   private readonly tokenKeys: TokenKeys;
@@ -43,7 +43,7 @@ export class KeyRing {
     this.guard = new KeyGuard(new Authenticator(this.keys, this.tokens), brake);
   }
 
-  /** Tells all workers of a change. Never rejects: without the broker this worker knows at once, and the others soon. */
+  /** Tells all workers of a change. Never rejects: without the broker, the others notice at their next look-up. */
   async announce(change: KeyChange, keyId: string): Promise<void> {
     try {
       await this.options.tell(change, keyId);
@@ -55,7 +55,7 @@ export class KeyRing {
     }
   }
 
-  /** Takes a change that a worker has told of. @param message unchecked: another process wrote it */
+  /** Acts on a change that a worker has announced. @param message unchecked: another process wrote it */
   take(change: KeyChange, { keyId }: Readonly<Record<string, unknown>>): void {
     if (typeof keyId !== 'string') {
       return;

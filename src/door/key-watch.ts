@@ -3,7 +3,7 @@ import type { ErrorCode } from '../protocol/errors.js';
 
 export interface MaintenanceOptions {
   readonly log: { trim(hours: number): Promise<number> };
-  /** Removes keys of writes that are too old. */
+  /** Removes idempotency keys that are too old. */
   readonly cleanWriteKeys: () => Promise<unknown>;
   readonly apiKeys: { active(keyIds: readonly string[]): Promise<ReadonlySet<string>> };
   readonly connections: { keyIds(): string[]; closeByKey(keyId: string, code: ErrorCode): void };
@@ -17,7 +17,7 @@ export interface MaintenanceOptions {
 
 const TRIM_MS = 60_000;
 
-/** What a worker does now and then: removes expired events and keys of writes, and closes connections whose key is no longer active. */
+/** Regular work of a worker: removes expired events and idempotency keys, and closes connections whose key is no longer valid. */
 export class Maintenance {
   private timers: NodeJS.Timeout[] = [];
 
@@ -34,7 +34,7 @@ export class Maintenance {
     }
   }
 
-  /** Never rejects: a revoked key that goes unheard now is found the next time. */
+  /** Closes connections whose key is no longer valid. Never rejects: after a failure the next call finds them. */
   async checkKeys(): Promise<void> {
     const { apiKeys, connections, logger } = this.options;
     const keyIds = connections.keyIds();
@@ -53,7 +53,7 @@ export class Maintenance {
     }
   }
 
-  /** All workers try; the log lets one of them at a time. */
+  /** All workers try; the log lets one of them work at a time. */
   private async trim(): Promise<void> {
     const { log, retentionHours, cleanWriteKeys, logger } = this.options;
     try {
@@ -68,7 +68,7 @@ export class Maintenance {
   }
 
   private every(ms: number, work: () => Promise<void>): NodeJS.Timeout {
-    // Workers that started together should not come together. Never later than asked: a timer has a longest time.
+    // A random part less, so that workers that started together do not come together.
     return setInterval(() => void work(), ms * (0.75 + Math.random() / 4)).unref();
   }
 }

@@ -16,7 +16,7 @@ interface Origin {
 const OWN_PORTS: Readonly<Record<string, string>> = { http: '80', https: '443' };
 
 /**
- * Checks the origin of what a browser sends. A request without an `Origin` does not come from another site's page and passes.
+ * Checks the origin of a browser's request. A request without an `Origin` passes: it does not come from another site's page.
  *
  *     https://app.example.com   this one
  *     https://*.example.com     every name below example.com, but not example.com itself
@@ -67,5 +67,5 @@ function matches(origin: Origin, pattern: Origin): boolean {
   return host && origin.scheme === pattern.scheme && (pattern.port === '*' || origin.port === pattern.port);
 }
 
-/** What a request says of itself, fit to stand in an answer. */
+/** A text of the request that is safe to repeat in an answer. */
 const printable = (text: string): string => (/^[\x21-\x7e]{1,128}$/.test(text) ? text : 'it');

@@ -1,21 +1,22 @@
 import { LRUCache } from 'lru-cache';
 import { Allowance } from '../base/allowance.js';
 
-/** Somebody who found all places of its address taken. */
+/** A client that found all places of its address taken. */
 export interface PlaceClaim {
   readonly keyId: string;
   /** Its address, as `addressGroup` gives it. */
   readonly group: string;
 }
 
-/** The same claim is passed on again after so long, in milliseconds, and so many claims a second in all. */
+/** The same claim is announced at most once in this time, in milliseconds; and so many claims a second in all. */
 const AGAIN_MS = 3_000;
 const CLAIMS_PER_SECOND = 10;
 const MAX_CLAIMS = 1_000;
 
 /**
- * Has all workers look whether the connections of a key from one address still live. A client whose network was away comes
- * back before the server has noticed that it was gone; its old connection would keep its place until the next ping.
+ * Has all workers check whether the connections of a key from one address are still alive. Example: a phone changes its
+ * network and reconnects. The server has not noticed yet that the old connection is dead, and it would keep its place until
+ * the next ping.
  */
 export class PlaceClaims {
   private readonly recent = new LRUCache<string, true>({ max: MAX_CLAIMS, ttl: AGAIN_MS });

@@ -8,7 +8,7 @@ export type { RateLimitResult };
 export class RateLimiter {
   constructor(private readonly store: RateStore) {}
 
-  /** Counts one request, or several; whether they are allowed stands in the result. */
+  /** Counts one request, or several. The result says whether they are allowed. */
   count({ keyId, rateLimit }: Identity, requests = 1): Promise<RateLimitResult> {
     return this.store.consume(keyId, rateLimit, requests);
   }

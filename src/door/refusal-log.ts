@@ -4,9 +4,9 @@ import type { ErrorCode } from '../protocol/errors.js';
 /** Who was refused. */
 export interface Refusal {
   readonly code: ErrorCode;
-  /** In which words, when not in those of the code. */
+  /** The message of the refusal, when it is not the one of the code. */
   readonly reason?: string | undefined;
-  /** Where from: the client's address after trusted proxies. */
+  /** The client's address after trusted proxies. */
   readonly address: string;
   /** Id of the key, as far as it is known. */
   readonly key?: string | undefined;
@@ -16,7 +16,7 @@ export interface Refusal {
 const MAX_LINES = 20;
 const WINDOW_MS = 10_000;
 
-/** Refusals at the door, one line each at level info. Of very many some are shown, and the others counted. */
+/** Logs refusals at the door, one line each at level info. Of very many, the first are shown and the rest is counted. */
 export class RefusalLog {
   private lines = 0;
   private hidden = 0;

@@ -10,20 +10,21 @@ export interface RenewalOptions {
   readonly rates: Pick<RateLimiter, 'check'>;
 }
 
-/** Who somebody is by new credentials. */
+/** The result of new credentials. */
 export interface Renewal {
   readonly identity: Identity;
   /**
-   * Checks again what may have changed since: a key that was disabled meanwhile closed only the connections that it had.
+   * Checks again when keys have changed since. A key that was disabled meanwhile has not closed this connection, which did
+   * not belong to it yet.
    * @throws TaskwireError as `Renew`
    */
   confirm(): Promise<void>;
 }
 
 /**
- * The door for a connection that is in and sends an AUTH message. Its new key or token has to pass what the first one has
- * passed; the connection keeps its place.
- * @param before who it is until now: whoever is in may guess no more keys than whoever stands outside
+ * The door for a connection that sends an AUTH message. The new key or token is checked like the first one; the connection
+ * keeps its place.
+ * @param before the present identity. Wrong keys are counted for it, as those of a new connection are for its address
  * @throws TaskwireError those of `KeyGuard.authenticate`, ACCESS_DENIED (a key that may not read), RATE_LIMIT_EXCEEDED
  */
 export type Renew = (data: AuthData, before: Identity) => Promise<Renewal>;

@@ -8,12 +8,12 @@ import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.j
 export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
 
 const MAX_ROOMS = 100_000;
-/** Another program may give a task to another user; so long the old one may still write to it. */
+/** How long an owner is cached, in milliseconds. When another program gives a task to another user, the old one may write to it for so long. */
 const REMEMBER_MS = 5_000;
 
 /**
- * Says whose a room is and whether a key may see it. Owners hardly ever change, so they are remembered for a moment: for
- * whoever writes, and for those who come back together. That a room does not exist is never remembered.
+ * Finds the owner of a room and checks whether a key may see it. Owners hardly ever change, so they are cached for a moment:
+ * for clients that write, and for those that come back together. That a room does not exist is never cached.
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
@@ -39,8 +39,8 @@ export class RoomAccess {
     }
     let owner = this.owners.get(room.name);
     if (owner === undefined || !maySee(identity, room.name, owner)) {
-      // A room of somebody else is looked up each time although its owner is remembered, as a missing one is: otherwise
-      // the time until the refusal, and the load of the database, would tell which it is.
+      // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell
+      // whether the room exists.
       owner = await this.lookup(room);
     }
     if (owner !== undefined && maySee(identity, room.name, owner)) {
@@ -49,7 +49,7 @@ export class RoomAccess {
     throw new TaskwireError(refusalOf(identity));
   }
 
-  /** Whether somebody may see a user's room, which is told by its name. */
+  /** Whether somebody may see a user's room. Its name says its owner. */
   private mayAsk(identity: Identity, { name, id }: Room): boolean {
     return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }

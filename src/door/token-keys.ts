@@ -4,25 +4,25 @@ import { TurnReader } from '../base/turn-reader.js';
 export interface TokenKeysOptions {
   /** Which of these keys are valid. */
   readonly active: (keyIds: readonly string[]) => Promise<ReadonlySet<string>>;
-  /** How long an answer is believed, in milliseconds. */
+  /** How long an answer stays valid, in milliseconds. */
   readonly cacheMs: number;
-  /** Told when a key of whose tokens some were taken turns out not to be valid. */
+  /** Called when a key is not valid although tokens of it were accepted. */
   readonly onInactive: (keyId: string) => void;
   readonly now?: () => number;
 }
 
 interface Known {
   active: boolean;
-  /** Until when this is believed without asking again. */
+  /** Until when this is used without asking again. */
   fresh: number;
 }
 
 const MAX_KEYS = 50_000;
 
 /**
- * Knows of keys that made tokens whether they are still valid. Nobody waits for it: a key that it does not know counts as
- * valid while it asks, since its signature was good, and connections that were let in meanwhile are closed when the answer
- * is no. So tokens serve while the database is away.
+ * Knows whether the keys that made tokens are still valid. Nobody waits for it: an unknown key counts as valid while the
+ * database is asked, since the token's signature was good. When the answer is no, connections that came in meanwhile are
+ * closed. So tokens work while the database is away.
  */
 export class TokenKeys {
   private readonly known = new LRUCache<string, Known>({ max: MAX_KEYS });
@@ -76,7 +76,7 @@ export class TokenKeys {
         }
       }
     } catch {
-      // The database is away; it is asked again when what is known is no longer fresh.
+      // The database is away; it is asked again when this answer is too old.
     }
   }
 }

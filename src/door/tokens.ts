@@ -42,7 +42,7 @@ export const MAX_TOKEN_SECONDS = 86_400;
 const CLOCK_TOLERANCE = 5;
 /** A later end of a token, in seconds since 1970, is taken for a mistake: this one is in the year 5138. */
 const MAX_EXPIRY = 1e11;
-/** Only algorithms whose key for verifying is public. */
+/** Only algorithms with a public key: with others, the public key of an issuer could be used as a secret. */
 const PUBLIC_ALGORITHMS = [
   'RS256',
   'RS384',
@@ -71,7 +71,7 @@ interface OwnClaims extends JWTPayload {
   readonly rooms?: unknown;
 }
 
-/** Makes tokens and says what they allow, without asking anybody but the issuer's set of keys. */
+/** Makes tokens and verifies them. It asks nobody but the issuer for its keys. */
 export class Tokens {
   private readonly secrets: readonly KeyObject[];
   private readonly issuerKeys: IssuerKeys | undefined;
@@ -82,8 +82,8 @@ export class Tokens {
   }
 
   /**
-   * Makes a token. That its maker may see what it allows was checked.
-   * @param restrict the user whose rooms it may show, when its maker does not see everybody's
+   * Makes a token. The caller has checked that its maker may see what it allows.
+   * @param restrict the only user whose rooms it may show; undefined when its maker sees everybody's
    * @throws TaskwireError TOKENS_NOT_CONFIGURED, INVALID_REQUEST (it would be longer than any that is taken)
    */
   async create(
@@ -122,7 +122,7 @@ export class Tokens {
   }
 
   /**
-   * Says what a token allows.
+   * Verifies a token. @returns what it allows
    * @throws TaskwireError INVALID_TOKEN, TOKEN_EXPIRED, INACTIVE_API_KEY (the key that made it), TOKEN_ISSUER_UNAVAILABLE
    */
   async verify(token: string): Promise<Identity> {

@@ -14,12 +14,12 @@ export interface WaitingRoomOptions {
   readonly now?: () => number;
 }
 
-/** Between two looks for those who have waited too long, in milliseconds. */
+/** Interval of the check for connections that have waited too long, in milliseconds. */
 const LOOK_MS = 500;
 
 /**
- * Connections of which it is not known yet whose they are. Where there are too many, the one that has waited longest goes:
- * those who mean well are through in a moment, and are not kept out by sockets that only wait.
+ * Connections whose owner is not known yet. When there are too many, the one that has waited longest is closed: an honest
+ * client is through in a moment, so sockets that only wait cannot keep it out.
  */
 export class WaitingRoom {
   /** In the order in which they came. */
@@ -72,7 +72,7 @@ export class WaitingRoom {
     }
   }
 
-  /** Sends the first of some guests away. */
+  /** Closes the one of some connections that has waited longest. */
   private sendAway(guests: Set<Guest>): void {
     for (const guest of guests) {
       this.forget(guest);

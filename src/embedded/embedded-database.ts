@@ -13,7 +13,7 @@ import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
 import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
 const RESTART_MS = 1_000;
-/** A thread that fails so often without having served is not started again. */
+/** After so many failed starts in a row the thread is not started again. */
 const MAX_FAILURES = 5;
 
 export interface EmbeddedDatabase {
@@ -27,7 +27,7 @@ export interface EmbeddedDatabase {
  * Starts a Postgres inside of this program (PGlite) for a host without one, and serves it to the processes of this host.
  *
  * It listens on a Unix socket in a folder that only this user may enter; where there are none, on a port of 127.0.0.1.
- * It has no passwords: whoever may enter may do everything. One process at a time uses a folder.
+ * It has no passwords: everybody who can connect may do everything. One process at a time uses a folder.
  *
  * @param options `dir`: where the data are kept; made when it does not exist
  * @throws FolderInUseError when another process has the folder, in this container or another one

@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openSocketFolder, type SocketFolder } from './socket-folder.js';
 
-/** Who has a folder, in its own words. */
+/** The holder of a folder, as it describes itself. */
 interface Holder {
   readonly pid: number;
   readonly host: string;
-  /** The namespace in which `pid` counts; empty where the system has none. */
+  /** The process namespace of `pid`; empty where the system has none. */
   readonly namespace: string;
   /** Whether it has the folder; otherwise it is only asking for it. */
   readonly holds: boolean;
@@ -30,7 +30,7 @@ export class FolderInUseError extends Error {
   }
 }
 
-/** How long a process that has a claim may take to say who it is. One that does not is believed to have the folder. */
+/** How long a process with a claim may take to answer, in milliseconds. One that does not answer counts as the holder. */
 const ANSWER_MS = 2_000;
 const RETRY_MS = 50;
 /** How often several that ask at once try to agree. */
@@ -39,10 +39,10 @@ const MAX_ROUNDS = 100;
 /**
  * Takes a folder for this process.
  *
- * Process ids say nothing about another container that shares the folder, so that the lock is a socket on which its holder
- * listens: the kernel ends it with the process, however that dies, and whoever sees the folder can try it. Each process that wants
- * the folder first listens on a socket of its own there (a claim), then tries those of the others. Of two at least one sees
- * the other, and no name is used twice: claims of the dead can be removed without a race.
+ * The lock is a socket on which the holder listens. The kernel closes it with the process, and every container that shares the
+ * folder can try it; process ids would mean nothing there. Each process that wants the folder first listens on a socket of its
+ * own in it (a claim), then tries those of the others. Of two processes at least one sees the other. No name is used twice, so
+ * claims of dead processes can be removed without a race.
  *
  * It holds for the processes and containers of one machine, not for machines that share a file system.
  *
@@ -142,7 +142,7 @@ async function listenAt(path: string, name: string): Promise<Claim> {
 async function contend(folder: string, sockets: SocketFolder, claim: Claim): Promise<boolean> {
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
     if (!existsSync(join(sockets.path, claim.name))) {
-      // Somebody tried it before it listened, and took it for one of the dead.
+      // Another process tried the claim before it listened, and removed it as a dead one.
       return false;
     }
     const others = readdirSync(sockets.path).filter((name) => name !== claim.name);
@@ -175,7 +175,7 @@ async function contend(folder: string, sockets: SocketFolder, claim: Claim): Pro
 async function ask(path: string): Promise<Holder | 'silent' | undefined> {
   for (const end = performance.now() + ANSWER_MS; performance.now() < end; ) {
     const answer = await askOnce(path, end - performance.now());
-    // One that ends while it is asked answers nothing; then nobody is there.
+    // A process that ends during the question answers nothing: then nobody is there.
     if (answer !== 'cut') {
       return answer;
     }

@@ -5,7 +5,7 @@ const PROTOCOL_3 = 3;
 const SSL_REQUEST = 80_877_103;
 const GSS_REQUEST = 80_877_104;
 
-/** What a client of the Postgres protocol says, cut into what is worth acting on. */
+/** A message of the Postgres protocol, as far as the server distinguishes them. */
 export type Frame =
   /** Asks for encryption, which is answered with one byte. */
   | { readonly kind: 'encryption' }

@@ -11,7 +11,7 @@ export class ForeignFilesError extends Error {
 }
 
 /**
- * Takes every right on the files from others than their owner: earlier versions left them open to all.
+ * Removes all rights of others on the files: earlier versions left them open to everybody.
  * @throws ForeignFilesError when they belong to another user than this process
  */
 export function makePrivate(folder: string): void {

@@ -5,15 +5,15 @@ import { MessageReader } from './message-reader.js';
 const ENDS = new Set(['Q', 'S', 'H']);
 /** Messages of an extended batch. */
 const PARTS = new Set(['P', 'B', 'D', 'E', 'C']);
-/** Units that may wait before the client is not read any further. */
+/** Most units that may wait; then the client is not read any further. */
 const MAX_WAITING = 16;
 
-/** What the database must run without anybody else's message in between. */
+/** Messages that the database must run without another connection's messages in between. */
 export interface Unit {
   readonly bytes: Buffer;
   /** Whether an extended batch goes on after it: the client asked for a part of the answer (Flush) and will go on. */
   readonly unfinished: boolean;
-  /** Nothing to run: the client has said goodbye. */
+  /** Nothing to run: the client has ended the session. */
   readonly last: boolean;
 }
 

@@ -8,7 +8,7 @@ export interface ProtocolDatabase {
   isInTransaction(): boolean;
 }
 
-/** A connection that leaves a transaction open for so long is closed, as nobody else gets on meanwhile. */
+/** A connection that leaves a transaction open for so long is closed, in milliseconds: all others wait for it. */
 const IDLE_TRANSACTION_MS = 30_000;
 
 const message = (type: string, body = ''): Buffer => {
@@ -37,7 +37,7 @@ export class SocketServer {
   private busy = false;
   private running: Promise<void> | undefined;
 
-  /** @param onFatal the database itself failed, not a statement: nothing can be run any more */
+  /** @param onFatal called when the database itself has failed, and not only a statement */
   constructor(
     private readonly database: ProtocolDatabase,
     private readonly onFatal: (error: unknown) => void,
@@ -99,7 +99,7 @@ export class SocketServer {
       }
       const session = this.next();
       if (session === undefined) {
-        // In the same turn as the look, so that no wake-up falls between.
+        // In the same turn as the check, so that no wake-up is missed.
         this.busy = false;
         return;
       }
@@ -114,7 +114,7 @@ export class SocketServer {
     }
   }
 
-  /** Whose turn it is: the owner's, or that of the connection that has waited longest. */
+  /** The connection whose turn it is: the one with an open transaction, or the one that has waited longest. */
   private next(): Session | undefined {
     if (this.owner !== undefined) {
       return this.owner.waiting ? this.owner : undefined;

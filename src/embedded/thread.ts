@@ -5,19 +5,19 @@ import { PGlite } from '@electric-sql/pglite';
 import { PrivateFiles } from './private-files.js';
 import { SocketServer } from './socket-server.js';
 
-/** What the thread is started with. */
+/** Arguments of the thread. */
 export interface ThreadData {
   /** Folder of the database's files. */
   readonly dir: string;
   readonly listen: ListenOptions;
 }
 
-/** What it says when it can serve. */
+/** Its message when it can serve. */
 export interface ThreadReady {
   readonly port: number | undefined;
 }
 
-/** What it can be told. */
+/** A command to it. */
 export type ThreadCommand = 'stop';
 
 /**
@@ -28,7 +28,7 @@ async function main(): Promise<void> {
   const { dir, listen } = workerData as ThreadData;
   const database = await PGlite.create({ fs: new PrivateFiles(dir) });
   const server = new SocketServer(database, (error) => {
-    // The database is in an unknown state; a new thread opens the files anew.
+    // The database is in an unknown state. The thread fails, and a new one opens the files again.
     setImmediate(() => {
       throw error;
     });

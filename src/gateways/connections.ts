@@ -11,13 +11,13 @@ import { keyBehind } from '../protocol/tasks.js';
 /** A connection that a gateway has let in. */
 export interface GatewayConnection extends Connection {
   readonly transport: 'websocket' | 'socket.io' | StreamFormat;
-  /** Cuts it off, without a word. */
+  /** Closes it at once; the client is told nothing. */
   terminate(): void;
-  /** Asks the client for a sign of life, and cuts it off when none comes within three seconds. Absent where it cannot be asked. */
+  /** Pings the client, and terminates the connection without an answer within three seconds. Absent where there are no pings. */
   probe?(): void;
 }
 
-/** How long a client that was asked for a sign of life has, in milliseconds. */
+/** How long a client may take to answer such a ping, in milliseconds. */
 export const PROBE_MS = 3_000;
 
 /** A place in the registry, from admission to the end. */
@@ -29,12 +29,12 @@ export interface Place {
 
 /** Closes are spread over a drain in steps of this many milliseconds. */
 const DRAIN_STEP_MS = 50;
-/** How long the last connections have to go by themselves before they are cut off, in milliseconds. */
+/** How long the last connections may take to close before they are terminated, in milliseconds. */
 const FAREWELL_MS = 2_000;
 
 /** All connections of this worker, whatever their transport. */
 export class Connections {
-  /** By connection, its address as `addressGroup` gives it. */
+  /** The address group of each connection (`addressGroup`). */
   private readonly all = new Map<GatewayConnection, string>();
   private drainingNow = false;
 
@@ -47,7 +47,7 @@ export class Connections {
     return this.all.size;
   }
 
-  /** Whether nobody is let in any more. */
+  /** Whether new connections are refused. */
   get draining(): boolean {
     return this.drainingNow;
   }
@@ -75,7 +75,7 @@ export class Connections {
     return [...new Set([...this.all.keys()].flatMap(({ identity }) => keyBehind(identity) ?? []))];
   }
 
-  /** Asks the clients of a key from one address for a sign of life. */
+  /** Checks by a ping whether the connections of a key from one address are alive. */
   probe(keyId: string, group: string): void {
     for (const [connection, where] of this.all) {
       if (where === group && connection.identity.keyId === keyId) {
@@ -92,7 +92,7 @@ export class Connections {
     }
   }
 
-  /** Sends everybody away, spread evenly over some seconds so that the other workers are not stormed. */
+  /** Closes all connections, spread evenly over some seconds so that they do not all reconnect at once. */
   async drain(seconds: number): Promise<void> {
     this.drainingNow = true;
     const waiting = [...this.all.keys()];

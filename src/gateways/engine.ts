@@ -34,19 +34,19 @@ export function closeEngine(engine: EngineConnection): void {
 }
 
 export function cutOff(engine: EngineConnection): void {
-  // A WebSocket may wait for its farewell when Engine.IO has closed already.
+  // Engine.IO may have closed already while its WebSocket still waits for the client's close frame.
   engine.transport.socket?.terminate();
   if (engine.readyState !== 'closed') {
     engine.close(true);
   }
 }
 
-/** What the gateway keeps of a connection from its beginning: whose it is may never be known. */
+/** State of a connection from its beginning, before its owner is known. */
 export class EngineSession implements MeterListener {
   readonly meter: Meter;
   /** When a packet came last. */
   heardAt = performance.now();
-  /** Told about what comes after the connection was admitted. */
+  /** Gets the calls of the meter after the connection was admitted. */
   listener: MeterListener | undefined;
   private polling: MeteredPolling | undefined;
 
@@ -64,7 +64,7 @@ export class EngineSession implements MeterListener {
     }
   }
 
-  /** It is known whose it is. */
+  /** Its owner is known. */
   admitted(): void {
     this.leave();
   }

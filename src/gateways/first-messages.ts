@@ -3,12 +3,12 @@ import { type AuthData, authFirst, parseAuth } from '../protocol/auth.js';
 import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
 import { TaskwireError } from '../protocol/errors.js';
 
-/** Messages that may come in the same read as the first one, which tells whose they are. */
+/** Most messages that may come in the same read as the first one. */
 const MAX_WAITING = 256;
 
 /**
- * Reads the first message of a WebSocket that was opened without credentials, which is to bring them. What comes in the
- * same read behind it is kept for the connection; then nothing more is read until it is known whose it is.
+ * Reads the first message of a WebSocket that was opened without credentials: it has to bring them. Messages that come in
+ * the same read behind it are kept for the connection. Nothing more is read until its owner is known.
  */
 export class FirstMessages {
   private readonly messages: ClientMessage[] = [];

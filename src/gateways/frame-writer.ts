@@ -27,8 +27,8 @@ const newRoot = (): FrameChain => ({
 });
 
 /**
- * Collects the frames of one turn of the event loop and gives each connection one write: the system call is what a
- * delivery costs. Connections that get the same frames share the bytes, so a room of thousands joins them once.
+ * Collects the frames of one turn of the event loop, so that each connection gets one write: the system call is the main
+ * cost of a delivery. Connections with the same frames share the bytes, so for a room of thousands they are joined once.
  */
 export class FrameWriter {
   private root = newRoot();
@@ -53,7 +53,7 @@ export class FrameWriter {
     sink.pending = next;
   }
 
-  /** Writes what a connection was given in this turn, now: something else follows it on another way. */
+  /** Writes the frames of a connection now: something else follows that does not pass through the writer. */
   flush(sink: FrameSink): void {
     const chain = sink.pending;
     if (chain !== undefined) {

@@ -14,7 +14,7 @@ export interface MessageConnectionOptions {
   };
 }
 
-/** What connections have in common that take messages: who it is, what they may send, and how much may wait for them. */
+/** What connections of both message transports have in common: the identity, the meter, and the bound of what may wait. */
 export abstract class MessageConnection implements FrameSink, MeterListener {
   pending: FrameChain | undefined;
   place: Place | undefined;
@@ -47,7 +47,7 @@ export abstract class MessageConnection implements FrameSink, MeterListener {
     this.options.meters.renew(this.meter, identity);
   }
 
-  /** Whether something more may be written. The hub sends nothing of rooms while too much waits: only answers come then. */
+  /** Whether something more may be written. While too much waits the hub holds events back, so this concerns only answers. */
   protected admits(bytes: number): boolean {
     const { MAX_BUFFERED_BYTES } = this.options.limits;
     if (this.waiting <= MAX_BUFFERED_BYTES) {
@@ -62,7 +62,7 @@ export abstract class MessageConnection implements FrameSink, MeterListener {
     return false;
   }
 
-  /** When more waits than may, what comes next waits in the hub. */
+  /** Tells the hub when too much waits: it holds further events back. */
   protected watch(): void {
     if (this.waiting > this.options.limits.MAX_BUFFERED_BYTES) {
       this.place?.session.fallBehind();

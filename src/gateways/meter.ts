@@ -7,7 +7,7 @@ import type { Identity } from '../protocol/tasks.js';
 const MESSAGES_PER_TURN = 32;
 /** A connection that has been over its allowance for so long is closed, in milliseconds. */
 const PATIENCE_MS = 10_000;
-/** A connection of which nothing had to wait for so long is within its allowance again, in milliseconds. */
+/** When nothing of a connection had to wait for so long, it counts as within its allowance again, in milliseconds. */
 const CALM_MS = 1_000;
 /** Between two notices to a connection that is over its allowance, in milliseconds. */
 const NOTICE_MS = 1_000;
@@ -15,9 +15,9 @@ const NOTICE_MS = 1_000;
 /** Keys whose allowance is remembered. */
 const MAX_KEYS = 50_000;
 
-/** Told about a connection that sends more than it may. */
+/** Gets the calls of a meter whose connection sends more than it may. */
 export interface MeterListener {
-  /** What it sends is not read for some time. Called at most once a second. */
+  /** Its messages are not read for some time. Called at most once a second. */
   onSlowed(retryAfterMs: number): void;
   /** It went on for ten seconds. Nothing more of it will be read. */
   onExceeded(): void;
@@ -72,7 +72,7 @@ export class Meter implements Waiter {
     this.key = key;
   }
 
-  /** The connection goes on with another key: what it may do itself is left as it is. @param key as for `admit` */
+  /** The connection goes on with another key. Its own allowance stays as it is. @param key as for `admit` */
   share(key: Allowance): void {
     this.key = key;
   }
@@ -212,7 +212,7 @@ export class Meters {
   }
 }
 
-/** What a connection is told that is slowed. Nothing was refused: what it sent is read later. */
+/** The notice to a connection that is slowed. No message was refused: the next one is read later. */
 export function tooMuch(retryAfterMs: number): TaskwireError {
   return new TaskwireError('RATE_LIMIT_EXCEEDED', {
     message: 'Too many messages: the next is read later',

@@ -40,7 +40,7 @@ export class MeteredPolling {
     transport.onData = (payload) => this.packets(payload);
   }
 
-  /** The session has ended, or has moved to a WebSocket: whoever waits is answered. */
+  /** The session has ended, or has moved to a WebSocket: requests that wait are answered. */
   end(): void {
     this.ended = true;
     for (const work of this.waiting.splice(0)) {

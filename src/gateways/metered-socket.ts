@@ -26,7 +26,7 @@ interface MeteredReceiver extends Receiver {
 
 /** How long a connection that was closed has to confirm it, in milliseconds. */
 export const CLOSE_MS = 5_000;
-/** The same for one that has much to read before, as it reads slowly. */
+/** The same for a client that reads slowly and has much to read before. */
 export const SLOW_CLOSE_MS = 30_000;
 
 /** States of a receiver, as `ws` has them. */
@@ -38,7 +38,7 @@ const MIN_HEAD_BYTES = 2;
 /**
  * A WebSocket of which each frame is asked for before it is read: text and binary, pings and pongs, and every piece of a
  * message that comes in pieces. While a frame has to wait, `ws` takes no bytes and pauses the socket. Frames that came in
- * one piece with it wait too, so that a thousand small ones are no way around.
+ * the same read wait too, so that a thousand small ones count as a thousand.
  */
 export class MeteredSocket extends WebSocket {
   /** Replaced when a session moves to another socket. */
@@ -52,7 +52,7 @@ export class MeteredSocket extends WebSocket {
     receiver.granted = false;
     receiver.parked = undefined;
     receiver.getInfo = getInfo;
-    // After the listener of `ws`, which waits for what was received to be read.
+    // Added after the listener of `ws`, which waits until all received bytes are read.
     socket.on('close', () => forget(receiver));
   }
 }
@@ -81,7 +81,7 @@ function getInfo(this: MeteredReceiver, done: Done): void {
   original.getInfo.call(this, done);
 }
 
-/** The connection is gone: what it had sent before concerns nobody, and `ws` waits for it to be read. */
+/** The connection is gone. The rest of what it sent is dropped, since `ws` waits for it to be read. */
 function forget(receiver: MeteredReceiver): void {
   receiver.socket?.meter?.stop();
   receiver.socket = undefined;

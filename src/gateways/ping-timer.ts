@@ -1,15 +1,15 @@
-/** A connection as the heartbeat sees it. Times are milliseconds of the monotonic clock. */
+/** A connection as the timer sees it. Times are milliseconds of the monotonic clock. */
 interface PingedConnection {
   /** When something came from it last. */
   heardAt: number;
   /** When it was pinged; 0: something came since. */
   readonly pingedAt: number;
   ping(): void;
-  /** Cuts it off. */
+  /** Closes it at once. */
   terminate(): void;
 }
 
-/** Pings connections that have been silent, and ends those that stay so: one timer for all. */
+/** Pings connections that have been silent, and terminates those that do not answer. One timer serves all. */
 export class PingTimer {
   private readonly connections = new Set<PingedConnection>();
   private readonly timer: NodeJS.Timeout;
@@ -22,7 +22,7 @@ export class PingTimer {
   }
 
   add(connection: PingedConnection): void {
-    // Those that came together need not be pinged together.
+    // A random part earlier, so that connections that came together are not pinged together.
     connection.heardAt -= Math.random() * (this.intervalMs / 2);
     this.connections.add(connection);
   }

@@ -120,7 +120,7 @@ export class SocketioConnection extends MessageConnection implements GatewayConn
     const { close, retry } = errorEntry(code);
     this.options.writer.flush(this);
     if (this.closing) {
-      // What was to be written was too much.
+      // Too much was waiting, and the flush has closed it.
       return;
     }
     if (retry === 'never') {
@@ -131,14 +131,14 @@ export class SocketioConnection extends MessageConnection implements GatewayConn
       this.socket.disconnect(true);
     } else {
       if (code === 'TOKEN_EXPIRED') {
-        // The end of the transport alone would not say that another token is wanted.
+        // The end of the transport alone does not say that a new token is needed.
         this.send('ERROR', errorText(new TaskwireError(code).body));
         this.options.writer.flush(this);
       }
       this.closing = true;
       const ws = this.engine.transport.socket;
       if (ws !== undefined && (code === 'SLOW_CONSUMER' || this.engine.writeBuffer.length === 0)) {
-        // Engine.IO would say no reason, and wait for its queue, which does not move for a slow reader.
+        // Engine.IO would give no reason, and would wait for its queue, which is stuck for a slow reader.
         ws.close(close, code);
       } else {
         this.engine.close();
@@ -151,7 +151,7 @@ export class SocketioConnection extends MessageConnection implements GatewayConn
     this.options.writer.flush(this);
     const ws = this.engine.transport.socket;
     if (ws === undefined || this.engine.upgrading) {
-      // A poll is asked for when the one before has arrived.
+      // A client sends the next poll when the answer to the one before has arrived.
       setImmediate(done);
       return;
     }

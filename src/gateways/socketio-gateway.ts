@@ -16,18 +16,18 @@ export interface SocketioGatewayOptions extends GatewayOptions {
 
 /** How long a client may be connected without being in the namespace, in milliseconds. */
 const CONNECT_MS = 10_000;
-/** What a handshake leaves behind, when nobody asks for it any more. */
+/** Takes the place of a handshake that is no longer needed. */
 const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
 
-/** Bounds of the time that a client is held that may come back later, in milliseconds. */
+/** How long a client is held that is refused only for now, in milliseconds: at least, and at most. */
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 4_000;
 
-/** Packets that may wait for a client that goes on talking. */
+/** Most packets that may wait for a client that goes on sending. */
 const MAX_WAITING_PACKETS = 4_096;
 /** How a CONNECT_ERROR of Socket.IO begins. */
 const REFUSAL = '4';
-/** What Socket.IO says to whoever asks for a namespace that it does not have, and what it says here instead. */
+/** Socket.IO's answer to a request for an unknown namespace, and ours instead. */
 const NO_NAMESPACE = '{"message":"Invalid namespace"}';
 const OTHER_NAMESPACE = `The namespace is ${NAMESPACE}: connect with io("http://host:port${NAMESPACE}")`;
 const NO_NAMESPACE_HERE = JSON.stringify({
@@ -52,9 +52,9 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     perMessageDeflate: false,
     httpCompression: false,
     wsEngine: meteredServer(() => meters.stranger()),
-    // Whoever may not come is told so by the door, which a page can only read where CORS lets it.
+    // The door refuses bad origins. CORS is open, so that a page can read that refusal.
     cors: { origin: true, credentials: true },
-    // A script of any page may poll by JSONP, past CORS and past the check of its origin.
+    // JSONP is off: a page of any origin could use it, past CORS and the check of its origin.
     allowRequest: (request, decide) => {
       const jsonp = new URLSearchParams((request.url ?? '').split('?')[1]).has('j');
       decide(jsonp ? 'JSONP is switched off; poll with XMLHttpRequest or fetch' : null, !jsonp);
@@ -77,7 +77,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
     next();
   }
-  /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat what the client called the namespace. */
+  /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat the name of the namespace that the client sent. */
   const refusals = new WeakMap<EngineConnection, number>();
 
   function onRefusal(this: EngineConnection, packet: { data?: unknown }): void {
@@ -88,7 +88,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
   }
 
-  /** Engine.IO and Socket.IO answer many a packet by themselves: a client that reads nothing of it is cut off. */
+  /** Engine.IO and Socket.IO answer some packets by themselves. A client that does not read these answers is cut off. */
   function onPacket(this: EngineConnection): void {
     const session = sessions.get(this);
     if (session !== undefined) {
@@ -130,8 +130,8 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   namespace.use((socket, next) => {
     const engine = socket.conn as unknown as EngineConnection;
     if (entering.has(engine)) {
-      // Each would be a look-up of its own key. Socket.IO ends a connection that asks again when it is in; so does this
-      // while it is asked for.
+      // A second CONNECT while the first one is checked would be a second look-up. Socket.IO itself ends a connection that
+      // sends CONNECT again later.
       cutOff(engine);
       next(refusal(new TaskwireError('INVALID_REQUEST')));
       return;
@@ -147,8 +147,8 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
           next(refusal(refused));
           return;
         }
-        // A client that is refused does not come back by itself; one whose transport was closed does, after the pause that
-        // it makes after every attempt. Socket.IO keeps the socket until it is told, and says nothing on a closed connection.
+        // A client whose CONNECT is refused does not come back by itself; one whose transport was closed does. So the
+        // transport is closed. Socket.IO waits for `next`, and sends nothing on a closed connection.
         const timer = setTimeout(() => sessions.get(engine)?.turnAway(refused), pauseBefore(refused));
         whenClosed(engine, () => {
           clearTimeout(timer);
@@ -171,7 +171,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     const session = sessions.get(engine)!;
     meters.admit(session.meter, admission.identity);
     const connection = new SocketioConnection(socket, engine, admission, session, options);
-    // From here on the end of the connection gives everything back, whether it gets into the namespace or not.
+    // From here on the end of the connection releases everything, also when it never gets into the namespace.
     entering.set(engine, connection);
     socket.data.connection = connection;
   }
@@ -206,13 +206,13 @@ function refuse(response: Response, error: TaskwireError): void {
     .end(JSON.stringify({ error: error.body }));
 }
 
-/** A refusal with something to do in it: Socket.IO's own for an unknown namespace has neither a code nor a way out. */
+/** Gives a refusal a code and a way out: Socket.IO's own answer to an unknown namespace has neither. */
 const withReason = (packet: string): string =>
   packet.endsWith(NO_NAMESPACE) ? `${packet.slice(0, -NO_NAMESPACE.length)}${NO_NAMESPACE_HERE}` : packet;
 
-/** How long a client that may come back later is held, in milliseconds: it comes back about a second after that. */
+/** How long a client is held that may come back later, in milliseconds. It comes back about a second after that. */
 function pauseBefore({ code, options }: TaskwireError): number {
-  // One that drains wants them gone, and another worker takes them.
+  // A draining worker closes them at once: another worker takes them.
   const wanted = code === 'SERVER_DRAINING' ? 0 : Math.min(options.retryAfterMs ?? MIN_PAUSE_MS, MAX_PAUSE_MS);
   return wanted * (0.5 + Math.random() / 2);
 }
@@ -232,19 +232,19 @@ function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
 
 function onDisconnect(this: Socket): void {
   (this.data as SocketData).connection?.end();
-  // Without a namespace it would stay, and count for nobody.
+  // Otherwise the transport would stay open without a namespace, and count for nobody.
   this.conn.close();
 }
 
-/** Lets go of the request with its headers, and of the copies that Socket.IO keeps: kilobytes a connection. */
+/** Drops the request with its headers, and the copies that Socket.IO keeps: some kilobytes for each connection. */
 function forgetHandshake(socket: Socket): void {
   (socket.conn as unknown as EngineConnection).request = undefined;
   Object.assign(socket, { handshake: NO_HANDSHAKE });
 }
 
 /**
- * Engine.IO's stand-in for the response to an upgrade lives as long as the socket, and with it the request with its headers:
- * more kilobytes a connection. It is asked for the request by middleware that sets headers, of which this is the last.
+ * Drops the request of an upgrade, with its headers. Engine.IO's stand-in for the response keeps it as long as the socket
+ * lives: some more kilobytes. Only middleware reads it, of which this is the last.
  */
 function releaseUpgrade(_request: unknown, response: { req?: unknown }, next: () => void): void {
   if (!(response instanceof ServerResponse)) {

@@ -34,9 +34,9 @@ export interface StreamGateway {
   stop(): void;
 }
 
-/** How long a connection that was closed has to take what it was sent before, in milliseconds. */
+/** How long a closed connection may take to read what was sent before, in milliseconds. */
 const CLOSE_MS = 5_000;
-/** How long a browser waits before it comes back, in milliseconds: up to twice as long, so that they do not come together. */
+/** How long a browser waits before it comes back, in milliseconds; up to twice as long, so that not all come together. */
 const RETRY_MS = 1_000;
 
 /** Server-Sent Events and NDJSON: a room's messages as an HTTP answer that does not end. */
@@ -55,7 +55,7 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
     Math.min(1_000, limits.PING_INTERVAL_MS),
   ).unref();
 
-  /** Refuses all when nobody is let in any more, or when the client has gone meanwhile. */
+  /** Throws when this worker is draining, or when the client has gone meanwhile. */
   const assertOpen = (response: ServerResponse): void => {
     if (connections.draining || response.destroyed) {
       throw new TaskwireError('SERVER_DRAINING');
@@ -112,7 +112,7 @@ function writeHead(response: ServerResponse, format: StreamFormat): void {
   response.writeHead(200, {
     'Content-Type': STREAM_CONTENT_TYPES[format],
     'Cache-Control': 'no-store, no-transform',
-    // nginx hands on what it gets, whatever its settings.
+    // nginx passes on each piece at once, whatever its settings.
     'X-Accel-Buffering': 'no',
   });
   response.flushHeaders();
@@ -207,7 +207,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
     this.writeHead();
     this.response.write(bytes);
     if (this.response.writableLength > this.options.limits.MAX_BUFFERED_BYTES) {
-      // What comes next waits in the hub, which closes a connection that takes nothing.
+      // The hub holds further events back, and closes a connection that reads nothing.
       this.place.session.fallBehind();
     }
   }
@@ -217,7 +217,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
       return;
     }
     if (code === 'SLOW_CONSUMER') {
-      // A word would wait behind what the client does not read. It comes back with the last id that it has got.
+      // An error would wait behind what the client does not read. It comes back with the last id that it has.
       this.terminate();
       return;
     }
@@ -230,7 +230,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
     this.response.destroy();
   }
 
-  /** Tells a client that heard nothing for a while that the stream lives, and where it stands. */
+  /** Sends the position to a client that got nothing for a while: it shows that the stream is alive. */
   beat(now: number): void {
     if (!this.ending && this.response.headersSent && now - this.writtenAt >= this.options.limits.PING_INTERVAL_MS) {
       this.writtenAt = now;
@@ -279,7 +279,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
     }
   }
 
-  /** Ends the answer with some last text. */
+  /** Ends the answer with a last text. */
   private finish(text: string): void {
     if (this.ending) {
       return;

@@ -1,19 +1,19 @@
 import type { Writable } from 'node:stream';
 
-/** The part of a TCP socket that Node.js keeps to itself: bytes that the system has not taken of what is being written. */
+/** The inner part of a TCP socket in Node.js. `writeQueueSize`: bytes of the present write that the system has not taken yet. */
 interface SocketHandle {
   readonly writeQueueSize?: number;
 }
 
 /**
- * A figure that falls whenever a socket sends something. `writableLength` alone falls only when a whole write has been
- * sent: a megabyte on a thin line would look like a client that does not read. (Node.js looks at the same number when it
- * decides that a socket is idle.)
+ * Bytes that are not sent yet. The number falls with every piece that is sent. `writableLength` alone falls only when a whole
+ * write has been sent, so that a megabyte on a slow line would look like a client that does not read. (Node.js itself uses
+ * the same number to decide whether a socket is idle.)
  */
 export function unsentBytes(socket: Writable): number {
   const handle = (socket as Writable & { readonly _handle?: SocketHandle | null })._handle;
   return socket.writableLength + (handle?.writeQueueSize ?? 0);
 }
 
-/** What a ping carries that asks whether everything before it has arrived. */
+/** Payload of a ping that asks whether everything before it has arrived. */
 export const CONFIRM = 'c';

@@ -15,7 +15,7 @@ export function refuseUpgrade(socket: Duplex, { body: error, code, options: { re
     '',
     text,
   ];
-  // Nobody else hears of its errors.
+  // Nobody else listens to its errors.
   socket.on('error', () => {});
   socket.end(lines.join('\r\n'), () => socket.destroy());
 }

@@ -59,7 +59,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     ws.on('error', onError);
     const leave = approach.wait(request, () => ws.terminate());
     ws.once('close', leave);
-    // Nothing is read before it is known whose it is; what the client sends meanwhile stays in the socket.
+    // Nothing is read before its owner is known. What the client sends meanwhile stays in the socket.
     ws.pause();
     const first = new FirstMessages(ws, limits.AUTH_TIMEOUT_MS);
     try {
@@ -120,7 +120,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       }
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
     } else if (!request.url?.startsWith(ENGINE_PATH)) {
-      // Nobody else takes it.
+      // No other gateway takes it.
       refuseUpgrade(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
     }
   });

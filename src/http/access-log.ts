@@ -5,7 +5,7 @@ import type { Logger } from '../base/logger.js';
 const REQUEST_ID = /^[\w.-]{1,64}$/;
 const MAX_PATH = 256;
 
-/** Gives each request an id, its maker's own if it has a usable one, and logs how it was answered. */
+/** Gives each request an id (the client's own, when it is usable), and logs how it was answered. */
 export function accessLog(logger: Logger): RequestHandler {
   return (request, response, next) => {
     const given = request.get('X-Request-Id');

@@ -35,7 +35,7 @@ export interface AppOptions
   readonly logger: Logger;
 }
 
-/** The REST interface. It only translates: repositories write, and what they commit is what is announced. */
+/** The REST interface. It only translates: repositories write, and publish what they have committed. */
 export function createApp(options: AppOptions): Express {
   const { checkOrigin, maxBodyBytes, logger } = options;
   const app = express();

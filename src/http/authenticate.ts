@@ -7,14 +7,14 @@ import type { RefusalLog } from '../door/refusal-log.js';
 import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { type Identity, mayDo, type Scope } from '../protocol/tasks.js';
 
-/** Says who makes a request and counts it; the answer gets the headers that tell how many more there may be. */
+/** Authenticates a request and counts it. The answer gets the headers of the rate limit. */
 export type Authenticate = (request: Request, response: Response) => Promise<Identity>;
 
-/** Where a response keeps what the count of its request gave. */
+/** Name under which a response keeps the result of the count. */
 const COUNTED = 'rate';
 
 /**
- * Counts further requests of somebody whose request was counted: a batch counts as many as it has items.
+ * Counts further requests: a batch counts as many as it has items, and the first one was counted already.
  * @throws TaskwireError RATE_LIMIT_EXCEEDED when so many are not left in this minute, INVALID_REQUEST when there are never
  * so many; nothing is counted then
  */

@@ -13,7 +13,7 @@ const EXPOSED_HEADERS = [
 ].join(', ');
 const PREFLIGHT_SECONDS = '600';
 
-/** Lets pages of allowed origins read the answers, and answers what their browsers ask beforehand. */
+/** CORS: lets pages of allowed origins read the answers, and answers preflight requests. */
 export function cors(checkOrigin: CheckOrigin): RequestHandler {
   return (request, response, next) => {
     response.vary('Origin');
@@ -24,7 +24,7 @@ export function cors(checkOrigin: CheckOrigin): RequestHandler {
       return;
     }
     response.set('Access-Control-Allow-Origin', origin);
-    // For pages that ask with `credentials: 'include'`. No cookie means anything here, so nothing is given away by it.
+    // For pages that use `credentials: 'include'`. It gives nothing away, as no cookies are used here.
     response.set('Access-Control-Allow-Credentials', 'true');
     response.set('Access-Control-Expose-Headers', EXPOSED_HEADERS);
     if (request.method !== 'OPTIONS' || request.get('Access-Control-Request-Method') === undefined) {

@@ -8,7 +8,7 @@ import { invalidField } from './input.js';
 import type { ReadJson } from './json-body.js';
 import type { RestQueues } from './queues.js';
 
-/** A request whose maker is known and has a request left. */
+/** A request that was authenticated and counted. */
 export interface Call {
   readonly identity: Identity;
   /** Named parts of the path. */
@@ -19,7 +19,7 @@ export interface Call {
   /** The header Idempotency-Key, which makes a write once. */
   readonly idempotencyKey?: string | undefined;
   /**
-   * Counts further requests of the caller, beside the one that this is.
+   * Counts further requests of the caller, beside this one.
    * @throws TaskwireError RATE_LIMIT_EXCEEDED, INVALID_REQUEST
    */
   readonly countMore: (requests: number) => Promise<void>;
@@ -50,7 +50,7 @@ export interface EndpointPorts {
   readonly reads: RestQueues['reads'];
 }
 
-/** The way of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
+/** The steps of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
 export function createEndpoint({ authenticate, countMore, readJson, reads }: EndpointPorts): Endpoint {
   return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);

@@ -2,7 +2,7 @@ import type { ErrorRequestHandler } from 'express';
 import type { Logger } from '../base/logger.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 
-/** What Express and its body parser say by `type` or `status`, in our words. */
+/** Our code for an error of Express or its body parser, by its `type`. */
 const PARSER_CODES: Readonly<Record<string, ErrorCode>> = {
   'entity.too.large': 'PAYLOAD_TOO_LARGE',
   'charset.unsupported': 'UNSUPPORTED_MEDIA_TYPE',
@@ -15,7 +15,7 @@ const PARSER_MESSAGES: Readonly<Record<string, string>> = {
   'encoding.unsupported': 'Unsupported Content-Encoding',
 };
 
-/** Seconds after which a caller may try again whom the error does not tell more exactly. */
+/** `Retry-After` of errors that do not say it themselves, in seconds. */
 const RETRY_SECONDS = 1;
 
 /** Answers with an error of the one table, as `{"error": {code, message, details?}}`; the rest stays in the log. */

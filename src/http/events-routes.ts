@@ -12,7 +12,7 @@ import { digits, jobRoomOf, queryFields, taskRoomOf, userRoomOf } from './input.
 import { resource } from './resource.js';
 
 /**
- * Answers a request with a stream of messages. It checks by itself who asks.
+ * Answers a request with a stream of messages. It authenticates the request itself.
  * @throws TaskwireError when nothing has been answered
  */
 export type OpenStream = (request: Request, response: Response, wanted: StreamRequest) => Promise<void>;
@@ -23,12 +23,12 @@ export interface EventRoutePorts {
   readonly openStream: OpenStream;
 }
 
-/** Events of a page that names no limit, and most events of any. */
+/** Default and highest limit of a page. */
 const PAGE = 100;
 const MAX_PAGE = 1_000;
 const MAX_EPOCH_LENGTH = 64;
 
-/** What an answer may be, the first of them where the request does not say. */
+/** Formats of the answer; the first is the default. */
 const FORMATS: ReadonlyMap<string, StreamFormat | 'json'> = new Map([
   ['application/json', 'json'],
   ['text/event-stream', 'sse'],
@@ -36,9 +36,9 @@ const FORMATS: ReadonlyMap<string, StreamFormat | 'json'> = new Map([
   ['application/ndjson', 'ndjson'],
 ]);
 
-/** What a query may hold; `snapshot` concerns only streams, of which the address may be the same. */
+/** Fields of the query. `snapshot` concerns only streams, which share their address with the pages. */
 const FIELDS = ['since', 'epoch', 'types', 'limit', 'snapshot'];
-/** The door of the streams reads the token, and says where a key belongs. */
+/** Further fields of a stream. The door reads the token, and refuses a key here. */
 const STREAM_FIELDS = [...FIELDS, 'lastEventId', 'token', 'api_key'];
 
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
@@ -77,8 +77,8 @@ export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRout
         const { name } = roomOf(request.params as Record<string, string>);
         const query = queryOf(request);
         const input = parseInput(streamInput, fieldsOf(query, STREAM_FIELDS));
-        // A browser that comes back asks for the same address, and says in the header where it stopped. Stand-ins for
-        // EventSource say it in the query, as a header of theirs would be asked for beforehand.
+        // A browser that comes back uses the same address, and says in the header where it stopped. Polyfills of EventSource
+        // say it in the query, since an own header would need a preflight request.
         const lastId = request.get('Last-Event-ID') ?? query.get('lastEventId') ?? '';
         const { seq: since = input.since, epoch = input.epoch } = positionOfEventId(lastId) ?? {};
         await openStream(request, response, { ...input, format, room: name, since, epoch });

@@ -68,11 +68,11 @@ export function taskBodyOf(body: unknown, id: string): Readonly<Record<string, u
   return fields;
 }
 
-/** An id as text. What else may stand there is not made text of: an object says itself how, and may fail at it. */
+/** An id as text; undefined for anything else. `String` of an object could run its own code and throw. */
 const textOf = (id: unknown): string | undefined =>
   typeof id === 'string' || typeof id === 'number' ? String(id) : undefined;
 
-/** What belongs into a header, and what stands in the query instead. */
+/** Fields of a query that belong into a header, and what to do instead. */
 const IN_HEADERS = {
   api_key: 'no key is taken from a query string here; send the header X-Api-Key',
   token: 'no token is taken from a query string here; send the header Authorization: Bearer TOKEN',
@@ -94,7 +94,7 @@ export function queryFields<Name extends string>(
   >;
 }
 
-/** Tasks of a page that names no limit, and most tasks of any. */
+/** Default and highest limit of a page. */
 const PAGE = 100;
 const MAX_PAGE = 1_000;
 

@@ -27,7 +27,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePor
     get: endpoint(async ({ identity, query }) => {
       const { page, user = seesAll(identity) ? undefined : identity.owner } = jobPageOf(query);
       if (user === undefined) {
-        // Jobs of many streams, so there is no one position.
+        // The jobs are of many streams, so there is no single position.
         return { body: await jobReader.list(page) };
       }
       const room = userRoomOf(user);
@@ -46,7 +46,7 @@ export function jobRoutes(router: Router, endpoint: Endpoint, ports: JobRoutePor
         const create = () => jobs.create(job, { again: idempotencyKey !== undefined });
         return { status: 201, body: await queues.writes.run(job.user_id, create) };
       }
-      // An id that somebody chooses could be the one that a backend means for somebody else's job.
+      // A user cannot choose the id: it could be one that a backend is about to give to somebody else's job.
       const { user_id = owner } = parseInput(ownJobInput, objectOf(body ?? {}));
       if (!mayAccess(identity, user_id)) {
         throw new TaskwireError('ACCESS_DENIED');

@@ -25,7 +25,7 @@ export interface KeyRoutePorts {
 }
 
 const KEY_ID = /^[\w-]{1,64}$/;
-/** A day: long enough for whoever has the key to take the new one. */
+/** Default overlap, in seconds: a day in which everybody who uses the key can change to the new one. */
 const OVERLAP_SECONDS = 86_400;
 
 export const rotateBody = z.strictObject({ overlap_seconds: z.number().int().min(0).optional() });
@@ -101,7 +101,7 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
       const { overlap_seconds = OVERLAP_SECONDS } = parseInput(rotateBody, body === undefined ? {} : objectOf(body));
       const { key, record } = found(await apiKeys.rotate(keyId, overlap_seconds));
       audit('key rotated', identity, { ...keySummary(record), replaces: keyId, overlap_seconds });
-      // Whoever chooses no overlap wants the old key gone now, with its connections: it may be in the wrong hands.
+      // No overlap: the old key may be in the wrong hands, so its connections are closed too.
       await (overlap_seconds === 0 ? announceRevoked(keyId) : announceChanged(keyId));
       return { status: 201, body: { key, ...record, replaces: keyId } };
     }, 'keys'),

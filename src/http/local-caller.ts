@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 const LOOPBACK = /^(?:127\.|::ffff:127\.|::1$)/;
 const FORWARDING = /^(?:forwarded|via|x-forwarded.*|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-.*)$/;
 
-/** What browsers say of requests that no other site's page has made. */
+/** Values of `Sec-Fetch-Site` in requests that do not come from another site's page. */
 const OWN_SITE: readonly unknown[] = [undefined, 'none', 'same-origin'];
 
 /**

@@ -9,7 +9,7 @@ const SOCKET_IO =
   `Socket.IO is served at ${ENGINE_PATH}: leave the option "path" out, ` +
   `and connect to the namespace, io("http://host:port${NAMESPACE}")`;
 
-/** The answer to a path that nothing is served at: the one that was meant, as far as it can be told. */
+/** The error for an unknown path. It names the path that was probably meant. */
 export function noSuchPath(request: IncomingMessage, routes: readonly Route[]): TaskwireError {
   if (queryOf(request).has('EIO')) {
     return new TaskwireError('NOT_FOUND', { message: `Not found: ${SOCKET_IO}` });

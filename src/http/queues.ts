@@ -9,7 +9,7 @@ export interface RestQueues {
   readonly reads: Pick<FairQueue, 'run'>;
 }
 
-/** Statements of one stream that run at a time. They wait for each other in the database: more gain nothing. */
+/** Statements of one stream that run at a time. More would only wait for each other in the database. */
 const WRITES_PER_STREAM = 2;
 /** Requests of one key that wait. */
 const MAX_WAITING = 200;

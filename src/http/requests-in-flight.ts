@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ENGINE_PATH } from '../protocol/paths.js';
 
 const POLL_MS = 20;
-/** What a kept connection may need beside its time of idleness to be closed, in milliseconds. */
+/** Time that a kept connection gets to close, beside its idle time, in milliseconds. */
 const CLOSE_MS = 500;
 
 /**
@@ -41,14 +41,14 @@ export class RequestsInFlight {
     }
   }
 
-  /** Lets nobody connect any more; from now on every answer ends its connection, those that are under way too. */
+  /** Stops listening. From now on every answer closes its connection, also those under way. */
   end(): void {
     this.ending = true;
     for (const response of this.responses) {
       dismiss(response);
     }
     for (const server of this.listening) {
-      // An HTTP server that closes ends idle connections at once, with the requests that are on their way to it.
+      // `close` of an HTTP server would cut idle connections, with requests that are on their way to it.
       NetServer.prototype.close.call(server);
     }
   }

@@ -23,7 +23,7 @@ const MAX_ROOMS = 1_000;
 
 /** What concerns the service as a whole: health for everybody, statistics and metrics for those who run it. */
 export function systemRoutes(router: Router, { authenticate, stats, health, statsAccess }: SystemRoutePorts): void {
-  /** Keys that may; direct callers on this machine too, or everybody, where STATS_ACCESS says so. */
+  /** Passes keys with the scope `stats`; without a key, direct callers of this machine or everybody, as STATS_ACCESS says. */
   const assertMayLook = async (request: Request, response: Response): Promise<void> => {
     if (statsAccess !== 'public' && !(statsAccess === 'local' && isLocalCaller(request))) {
       assertMayDo(await authenticate(request, response), 'stats');

@@ -10,7 +10,7 @@ import type { Answer } from './endpoint.js';
 import { invalidField, objectOf } from './input.js';
 import type { RestQueues } from './queues.js';
 
-/** What tasks are written with. */
+/** What the routes that write tasks need. */
 export interface TaskWritePorts {
   readonly tasks: TaskRepository;
   readonly reader: TaskReader;
@@ -103,11 +103,11 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
       groups.set(owner, [entry]);
     }
   }
-  // One after the other: a request holds one connection to the database, whatever is in it.
+  // One after the other, so that a request uses one connection to the database at a time.
   let unavailable: BatchOutcome | undefined;
   for (const [owner, entries] of groups) {
     const items = entries.map(({ item }) => item);
-    // A stream whose queue is full keeps the items of the other streams from nothing.
+    // When the queue of one stream is full, the items of other streams are still written.
     const written =
       unavailable === undefined
         ? await ports.write(owner, items).catch((error) => items.map(() => toTaskwireError(error)))
@@ -138,7 +138,7 @@ function answer(outcomes: readonly BatchOutcome[], status: number): Answer {
   };
 }
 
-/** Keys of one owner are not another's. */
+/** The same idempotency key of two owners is two keys. */
 export const optionsOf = ({ owner }: Identity, key: string | undefined): WriteOptions => ({
   idempotencyKey: key === undefined ? undefined : scoped(owner, key),
 });

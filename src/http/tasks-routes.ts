@@ -23,7 +23,7 @@ export interface TaskRoutePorts extends TaskWritePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
-/** Tasks: the writes, and what was written. A 2xx says that the write is committed. */
+/** Routes that write and read tasks. A 2xx says that the write is committed. */
 export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRoutePorts): void {
   const { tasks, reader, access, queues } = ports;
   /** Makes a write to a room that the key may see. One that was made before is answered even if the room is gone since. */
@@ -134,7 +134,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
     }),
     delete: endpoint(async ({ identity, params, idempotencyKey }) => {
       const room = taskRoomOf(params['id']);
-      // Tasks are ended by whoever runs them, not by whoever owns them.
+      // A task is deleted by the backend that runs it, not by its owner.
       if (!seesAll(identity)) {
         throw new TaskwireError('ACCESS_DENIED');
       }

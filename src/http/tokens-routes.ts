@@ -15,7 +15,7 @@ export interface TokenRoutePorts {
   readonly access: Pick<RoomAccess, 'resolve'>;
 }
 
-/** Life of a token that names none, in seconds: a quarter of an hour. */
+/** Default life of a token, in seconds: a quarter of an hour. */
 const DEFAULT_SECONDS = 900;
 
 export const tokenBody = z
@@ -28,7 +28,7 @@ export const tokenBody = z
     message: 'wants rooms, such as ["job:123"], or user, for all of the rooms of one; not both',
   });
 
-/** Tokens for browsers: a key makes them, and none shows what the key does not. */
+/** Tokens for browsers. A key makes them, and a token shows nothing that its key does not see. */
 export function tokenRoutes(router: Router, endpoint: Endpoint, { tokens, access }: TokenRoutePorts): void {
   resource(router, '/api/tokens', {
     post: endpoint(async ({ identity, body }) => {

@@ -26,7 +26,7 @@ export function ignoreOtherUpgrades(server: Server): void {
 const tokensOf = (value: string | undefined): string[] =>
   (value ?? '').split(',').map((token) => token.trim().toLowerCase());
 
-/** Names of headers that belong to an offer. */
+/** Names of headers that belong to the offer of another protocol. */
 const OFFER = ['upgrade', 'http2-settings'];
 
 /** The head of a request as it came, without its offer of another protocol. */

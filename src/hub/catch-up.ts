@@ -17,7 +17,8 @@ import type { Subscription } from './subscription.js';
  *   asked    It waits in the membership. What is asked for in one turn of the event loop, or while a catch-up is under
  *            way, is caught up together, so that an event of several of the rooms is sent once and in order.
  *   placed   It is known where the room starts, and `after` is set (`place`):
- *              at `since`, when the epoch is the stream's and the log still reaches back to it;
+ *              at `since`, when the epoch is the stream's and the log still reaches back to it (or, for a task's room, to
+ *              the creation of the task);
  *              else at a snapshot, which is sent at once, for a job's room or when `since` could not be served;
  *              else where the membership stood when the catch-up began.
  *   partial  The snapshot did not fit into one message, and the client wants all of it (`sendRest`). Parts follow, from newer
@@ -43,7 +44,7 @@ import type { Subscription } from './subscription.js';
 /** What a catch-up asks of its surroundings. */
 export interface CatchUpPorts {
   readonly log: Pick<LogReader, 'page' | 'state' | 'snapshot'>;
-  /** Told of a refusal that is nobody's fault but ours. */
+  /** Called with an unexpected error: it is logged. */
   onError(membership: Membership, error: TaskwireError): void;
 }
 
@@ -124,13 +125,13 @@ class CatchUp {
 
   /** Decides where a room starts. */
   private async place(subscription: Subscription): Promise<void> {
-    const { since, epoch, snapshot } = subscription.asked;
+    const { since, epoch, snapshot } = subscription.request;
     const { stream } = this.membership;
     const rest = typeof snapshot === 'object' ? snapshot.before : undefined;
     if (since !== undefined && (epoch === undefined || epoch === stream.epoch)) {
-      const near = since <= stream.last && stream.ring.covers(since, stream.last);
-      if (near || (await this.logReaches(since))) {
-        subscription.startAt(since, true);
+      const start = await this.startOf(subscription, since);
+      if (start !== undefined) {
+        subscription.startAt(start, true);
         await this.sendRest(subscription, rest);
         return;
       }
@@ -142,26 +143,41 @@ class CatchUp {
     } else if (snapshot ?? (subscription.room.kind === 'job' || since !== undefined)) {
       await this.sendSnapshot(subscription);
     } else {
-      // What passed by since the catch-up began is sent: a room that is asked for again has no hole.
+      // From where the membership was held, so that a room that is asked for again has no gap.
       subscription.startAt(this.progress.heldAt, false);
     }
   }
 
-  private async logReaches(since: number): Promise<boolean> {
+  /** From where everything after `since` can be sent; undefined when something of it is no longer there. */
+  private async startOf({ room }: Subscription, since: number): Promise<number | undefined> {
     const { keyId, stream } = this.membership;
+    if (since <= stream.last && stream.ring.covers(since, stream.last)) {
+      return since;
+    }
     let state = await this.ports.log.state(keyId, stream.userId);
     if (since > state.seq) {
-      // Equal reads are shared: that one may have begun before the event that the client has seen was committed.
+      // Equal reads are shared. This one may have begun before the commit of an event that the client has already.
       state = await this.ports.log.state(keyId, stream.userId);
     }
     this.checkEpoch(state);
-    return since >= state.floor && since <= state.seq;
+    if (since >= state.floor) {
+      return since <= state.seq ? since : undefined;
+    }
+    if (room.kind === 'task') {
+      // Nothing happened to a task before it was made: the log has all of it when it has that.
+      const { floor, events, ...head } = await this.ports.log.page(keyId, stream.userId, [
+        { kind: room.kind, id: room.id, after: since },
+      ]);
+      this.checkEpoch(head);
+      return events[0]?.type === 'TASK_CREATED' ? Math.max(since, floor) : undefined;
+    }
+    return undefined;
   }
 
   /** Sends a snapshot, and its parts when the client wants them and there are any. */
   private async sendSnapshot(subscription: Subscription): Promise<void> {
     const { membership } = this;
-    const { parts, extent } = extentOf(subscription.asked.snapshot);
+    const { parts, extent } = extentOf(subscription.request.snapshot);
     const oldest = await membership.line.whenClear(async () => {
       const bytes = parts ? membership.line.window : undefined;
       const snapshot = await this.readSnapshot(subscription, { ...extent, bytes });
@@ -182,7 +198,7 @@ class CatchUp {
     const { membership, progress } = this;
     let before = end;
     while (before !== undefined && !membership.closed) {
-      const { extent } = extentOf(subscription.asked.snapshot);
+      const { extent } = extentOf(subscription.request.snapshot);
       const below = before;
       subscription.expectRest(below);
       before = await membership.line.whenClear(async () => {
@@ -203,15 +219,16 @@ class CatchUp {
   }
 
   /**
-   * Reads a snapshot that is not older than anything the connection has got: a frontend replaces its list with it.
-   * @throws TaskwireError STREAM_RESET: also when the room has just moved to another user; who asks again is told whose it is
+   * Reads a snapshot that is not older than what the client has: it replaces the client's tasks of the room.
+   * @throws TaskwireError STREAM_RESET: also when the room has just moved to another user. When the client asks again, the
+   * new owner is looked up.
    */
   private async readSnapshot({ room }: Subscription, extent: SnapshotExtent): Promise<RoomSnapshot> {
     const { membership, ports, progress } = this;
     const known = progress.highest;
     let snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     if (snapshot.seq < known && snapshot.epoch === membership.stream.epoch) {
-      // Equal reads are shared: that one had begun before this was known.
+      // Equal reads are shared. This one had begun earlier.
       snapshot = await ports.log.snapshot(membership.keyId, room, extent);
     }
     if (membership.closed) {

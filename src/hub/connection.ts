@@ -23,7 +23,8 @@ export interface Outgoing {
  * The gateway's side of one connection, as the hub sees it: the port between hub and gateways.
  *
  * `deliver` must keep the order of its calls on the wire, also in relation to acknowledgements that the gateway sends
- * itself, must not throw, and must not block. When too much waits, the gateway calls the session's `fallBehind`. After `close` or a disconnect it ignores what it is given.
+ * itself, must not throw, and must not block. When too much waits, the gateway calls the session's `fallBehind`. After
+ * `close` or a disconnect it ignores further messages.
  */
 export interface Connection {
   readonly id: string;
@@ -33,7 +34,7 @@ export interface Connection {
   close(code: ErrorCode): void;
   /** Bytes that wait to be sent. A message counts until its last byte is sent. */
   readonly backlog: number;
-  /** A figure that falls whenever bytes are sent, also in the middle of a message; absent: `backlog` is all there is. */
+  /** Bytes that are not sent yet, finer than `backlog`: it also falls in the middle of a message. Absent: use `backlog`. */
   readonly unsent?: number;
   /**
    * Asks the client whether it has got everything that was delivered.

@@ -9,7 +9,7 @@ export interface CredentialPorts {
   /**
    * Says who somebody is by the data of an AUTH message, and counts the request.
    * @param before who it was until now
-   * @returns who it is, and a check whether that still holds: it ends before the credentials are taken
+   * @returns who it is, and a last check before the credentials are used
    */
   authenticate(data: AuthData, before: Identity): Promise<{ readonly identity: Identity; confirm(): Promise<void> }>;
   /** Checks that somebody may see a room. */
@@ -81,7 +81,7 @@ export class CredentialLife {
     if (expiresAt === undefined) {
       return;
     }
-    // Also for one that has ended already: whoever opens a session gets it before its connection is closed.
+    // By a timer also when it has ended already: the caller gets the session before its connection is closed.
     const left = Math.max(0, expiresAt - Date.now());
     this.timer = setTimeout(() => this.look(expiresAt), Math.min(left, MAX_TIMER)).unref();
   }

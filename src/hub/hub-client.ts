@@ -49,14 +49,20 @@ export class HubClient implements LineEnd {
     if (this.closed) {
       return;
     }
-    let membership = this.memberships.find(({ stream }) => stream.userId === owner);
-    if (membership === undefined || membership.closed) {
-      membership = new Membership(this.line, this.ports.follow(owner));
-      this.memberships = [...this.memberships, membership];
-    }
+    const membership = this.membershipOf(owner);
     membership.ask(subscription);
-    const asked = membership;
-    void catchUp(asked, this.ports).then(() => this.drop(asked));
+    void catchUp(membership, this.ports).then(() => this.drop(membership));
+  }
+
+  /** The membership in a user's stream; a new one where there is none. */
+  private membershipOf(owner: string): Membership {
+    const known = this.memberships.find(({ stream, closed }) => stream.userId === owner && !closed);
+    if (known !== undefined) {
+      return known;
+    }
+    const membership = new Membership(this.line, this.ports.follow(owner));
+    this.memberships = [...this.memberships, membership];
+    return membership;
   }
 
   /** Leaves a room; no event of it is delivered afterwards. */
@@ -77,7 +83,7 @@ export class HubClient implements LineEnd {
   }
 
   /**
-   * Brings the positions of a client that does not ask forward, so that quiet rooms do not fall out of the log.
+   * Tells a client its positions now and then. In a quiet room its own one would become older than the log.
    * @param now by the hub's clock
    * @param interval milliseconds after which a client is told again
    */
@@ -101,7 +107,7 @@ export class HubClient implements LineEnd {
     }
   }
 
-  /** The client takes nothing. */
+  /** The client reads nothing: its connection is closed. */
   stall(): void {
     this.connection.close('SLOW_CONSUMER');
     this.close();

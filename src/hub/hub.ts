@@ -27,8 +27,8 @@ const SWEEP_MS = 5_000;
 const SYSTEM_CLOCK: Clock = { now: () => performance.now(), sleep };
 
 /**
- * The rooms of one worker: follows the streams that its connections need, keeps each in order, and repairs from the log
- * what the broker lost. Knows no transport and no SQL.
+ * The rooms of one worker. It follows the streams of its connections, keeps each in order, and reads what the broker has
+ * lost from the log. It knows no transport and no SQL.
  */
 export class Hub {
   readonly counters: StreamCounters = { events: 0, deliveries: 0, duplicates: 0, repairs: 0, captured: 0, resets: 0 };
@@ -60,7 +60,7 @@ export class Hub {
       onError: ({ stream }, error) => this.logger.error('subscription failed', { user: stream.userId, error }),
     };
     this.budget = new RingBudget(options.RING_BYTES);
-    // Whatever was published before a reconnect may have been missed, and while the broker is away all of it is.
+    // Messages may have been missed before a reconnect. While the broker is away, all are missed.
     broker.onUp(() => this.scheduleReconcile(0));
     broker.onDown(() => this.scheduleReconcile(0));
   }
@@ -115,7 +115,7 @@ export class Hub {
     });
   }
 
-  /** Whether somebody tells of events that nobody publishes (`look`); otherwise they are looked for more often. */
+  /** Whether the database announces events that nobody publishes (`look`). Otherwise the log is checked more often. */
   set listening(listening: boolean) {
     if (listening !== this.hears) {
       this.hears = listening;
@@ -124,7 +124,7 @@ export class Hub {
   }
 
   /**
-   * Looks into the log for events that nobody publishes.
+   * Checks the log for events that nobody publishes.
    * @param userId whose; undefined: those of all followed streams
    */
   async look(userId: string | undefined): Promise<void> {
@@ -158,7 +158,7 @@ export class Hub {
     clearTimeout(this.reconcileTimer);
     const { RECONCILE_MS, RECONCILE_IDLE_MS } = this.options;
     const interval = this.broker.up && this.hears ? RECONCILE_IDLE_MS : RECONCILE_MS;
-    // Workers that started together must not ask together.
+    // A random part less, so that workers that started together do not ask together.
     const jittered = interval * (0.8 + Math.random() * 0.2);
     this.reconcileTimer = setTimeout(() => void this.reconcileInTurn(), delay ?? jittered);
   }

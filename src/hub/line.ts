@@ -15,14 +15,14 @@ export interface LineOptions {
   readonly clock: Clock;
 }
 
-/** Ends a connection whose client takes nothing. */
+/** Closes a connection whose client reads nothing. */
 export interface LineEnd {
   stall(): void;
 }
 
-/** Looks that find nothing taken before a client counts as stalled: a worker that was held up itself has not looked. */
+/** Checks in a row without progress before a client counts as stalled. A worker that was held up itself has not checked. */
 const LOOKS = 8;
-/** Milliseconds between two looks at a connection: the first, and the longest. */
+/** Milliseconds between two checks of a connection: the first pause, and the longest. */
 const FIRST_LOOK_MS = 5;
 const LONGEST_LOOK_MS = 80;
 
@@ -30,19 +30,19 @@ const LONGEST_LOOK_MS = 80;
 const FIRST_WINDOW = 65_536;
 const LEAST_WINDOW = 16_384;
 const WIDEST_WINDOW = 131_072;
-/** So many pieces, about, are on the way before the client is asked: the next one is read while one is being carried. */
+/** About so many pieces are on the way before the client is asked: the next one is read while one is being sent. */
 const PIECES = 1.5;
 /** What is confirmed sooner than this makes pieces larger; what is confirmed later than that makes them smaller. */
 const QUICK_MS = 1_000;
 const LATE_MS = 3_000;
 
 /**
- * The way to one client, for what is large: snapshots and pages of a replay. One thing is sent at a time, and the next one
- * when the client has got most of what was sent before. Buffers on the way (of the system, of proxies) may hold megabytes,
- * so that is not seen from here: the client is asked, by a ping that follows what was sent. So a thin line is given what it
- * can carry in a second or two, and answers and other events find their way between.
+ * Sends large things to one client: snapshots and pages of a replay. One is sent at a time, and the next one when the client
+ * has got most of the one before. Buffers on the way (of the system, of proxies) may hold megabytes, so the server cannot
+ * see that: it asks by a ping behind what was sent. So a slow line gets only what it can carry in a second or two, and
+ * answers and other events are sent in between.
  *
- * A client that takes something, however slowly, is waited for. One that takes nothing is ended.
+ * A client that reads something, however slowly, is waited for. One that reads nothing is closed.
  */
 export class Line {
   private ended = false;
@@ -62,7 +62,7 @@ export class Line {
     return this.windowBytes;
   }
 
-  /** Whether as much is on the way as may be. */
+  /** Whether nothing more may be sent until the client has taken some. */
   get full(): boolean {
     return this.unconfirmed || this.connection.backlog > this.options.clearBytes;
   }
@@ -71,7 +71,7 @@ export class Line {
     return this.sinceConfirmed > PIECES * this.windowBytes;
   }
 
-  /** Nothing more is sent. Whoever waits goes on at once, and sees that it is closed. */
+  /** Sends nothing more. Everybody who waits goes on at once, and sees that the line is closed. */
   close(): void {
     this.ended = true;
     this.wake?.();
@@ -141,7 +141,7 @@ export class Line {
     let patience: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.wake = resolve;
-      // However large it was, a client that takes a little of it at a time has its time.
+      // Progress, however little: the client gets its full time again.
       const ms = options.stallMs * Math.ceil(bytes / LEAST_WINDOW);
       let idleLooks = 0;
       patience = setInterval(() => {

@@ -8,7 +8,7 @@ import { streamMessageOf } from '../protocol/stream-message.js';
 import type { ReplayPage, ReplayQuery, ReplayState, RoomCursor, Snapshot } from '../repository/log.js';
 import type { EventPage, HubEvent, RoomSnapshot } from './message.js';
 
-/** What the hub asks of the event log; a database that is away shows as a rejection. */
+/** What the hub reads of the event log. Rejects when the database is away. */
 export interface HubLog {
   heads(userIds: readonly string[]): Promise<ReadonlyMap<string, Position>>;
   read(query: ReplayQuery): Promise<ReplayPage>;
@@ -45,9 +45,9 @@ const SNAPSHOT_TYPES = { job: 'JOB_TASKS_SNAPSHOT', task: 'TASK_SNAPSHOT', user:
 const WAITING_PER_KEY = 10_000;
 
 /**
- * The event log as the streams and connections of one worker read it. Few reads run at once, and equal ones are one.
- * Connections wait by key, and keys take turns. The gaps of live streams are read apart: who is live does not wait for
- * those that come back.
+ * Reads the event log for the streams and connections of one worker. Few reads run at a time, and equal ones are one.
+ * Connections wait by key, and keys take turns. Gaps of live streams have a queue of their own: live rooms do not wait for
+ * clients that come back.
  */
 export class LogReader {
   readonly heads: TurnReader<Position>;
@@ -71,7 +71,7 @@ export class LogReader {
     });
   }
 
-  /** What a stream misses after a position. */
+  /** Reads what a stream misses after a position. */
   missing(userId: string, after: number): Promise<EventPage> {
     return this.repairs.run(userId, () =>
       this.readPage({ userId, rooms: [{ kind: 'user', id: userId, after }], limit: REPAIR_PAGE }),

@@ -11,15 +11,15 @@ const NONE: ReadonlySet<string> = new Set();
 /**
  * One connection in one stream, in any number of its rooms.
  *
- * Invariant: of its live rooms it has been sent every event up to `position`, and none above. While it is not held, the
- * stream brings it forward. While it is held, live events pass it by, and the catch-up that holds it sends them.
+ * Invariant: it has been sent every event of its live rooms up to `position`, and none above. Normally the stream sends
+ * events and raises the position. While a catch-up holds it, live events are skipped here, and the catch-up sends them.
  */
 export class Membership implements Member {
-  /** Rooms that it is in. An array of the right length: one that is pushed to keeps room for seventeen. */
+  /** Rooms that it is in. Replaced, never pushed to: an array that grows by `push` keeps memory for seventeen items. */
   private live: readonly Subscription[] = [];
-  /** What was asked for and has not been taken up. */
+  /** Subscriptions that no catch-up has begun with yet. */
   private asked: Subscription[] = [];
-  /** While held: its position. Otherwise it may be above the stream's: a replay may know the log further. */
+  /** While held: its position. Otherwise it may be above the stream's position, when a replay has read further. */
   private after = 0;
   private held = false;
   private entering = NONE;
@@ -44,7 +44,7 @@ export class Membership implements Member {
     return this.live;
   }
 
-  /** The API key that it waits with. */
+  /** The API key in whose turn it waits. */
   get keyId(): string {
     return this.connection.identity.keyId;
   }
@@ -76,7 +76,7 @@ export class Membership implements Member {
     return true;
   }
 
-  /** What the connection has seen is not a beginning of the log any more. */
+  /** The log is another one now: the client has to subscribe again. */
   reset(): void {
     this.connection.close('STREAM_RESET');
   }
@@ -118,7 +118,7 @@ export class Membership implements Member {
     this.after = Math.max(this.after, seq);
   }
 
-  /** Is in these rooms too, instead of those of the same name. */
+  /** Joins rooms; a room of the same name is replaced. */
   enter(subscriptions: readonly Subscription[]): void {
     const entering = new Map(subscriptions.map((subscription) => [subscription.room.name, subscription]));
     const others = this.live.filter(({ room }) => !entering.has(room.name));

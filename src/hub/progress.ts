@@ -9,7 +9,7 @@ import type { Subscription } from './subscription.js';
  */
 export class Progress {
   private readonly names: ReadonlySet<string>;
-  /** Those of the asked ones that have their place, in order. */
+  /** Those of the requested rooms whose start is known, in order. */
   private placed: Subscription[] = [];
   /** The membership's position when it was held: events up to here went out live. */
   readonly heldAt: number;
@@ -60,7 +60,7 @@ export class Progress {
   /**
    * Rooms of which the log has lost something, so that they need a snapshot.
    * @param floor events up to here are no longer in the log
-   * @returns undefined when it is one of those of before, which cannot be given one
+   * @returns undefined when a room of before has lost something: it cannot be given a snapshot, as nobody asked for one
    */
   lost(floor: number): readonly Subscription[] | undefined {
     return this.goingOn().length > 0 && floor > this.membership.position
@@ -68,7 +68,7 @@ export class Progress {
       : this.placed.filter(({ after }) => after < floor);
   }
 
-  /** Sends an event unless none of the rooms needs it or the connection has had it. */
+  /** Sends an event when one of the rooms needs it and the connection has not had it yet. */
   send(event: HubEvent): void {
     const { membership } = this;
     const { seq } = event;
@@ -136,7 +136,7 @@ export class Progress {
     }
   }
 
-  /** Rooms that the connection is in although they were asked for: what it has got of them meanwhile stays got. */
+  /** Live rooms that were asked for again. After a failure they go on from what was sent of them meanwhile. */
   private askedAgain(): Subscription[] {
     const { heldAt } = this;
     return this.membership.rooms.filter(this.isAsked).map((before) => {

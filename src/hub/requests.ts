@@ -45,7 +45,7 @@ export function parseSubscription(
 
 /**
  * Reads the data of an UNSUBSCRIBE. It takes what a SUBSCRIBE takes, so that a client can send the same again; what is not
- * needed to leave is checked and has no effect. A room of a list that cannot be read keeps none of the others from being left.
+ * needed to leave is checked and has no effect. One wrong room in a list does not keep the others from being left.
  * @throws TaskwireError INVALID_UNSUBSCRIPTION_DATA, TOO_MANY_ROOMS
  */
 export function parseUnsubscription(

@@ -48,14 +48,14 @@ const MAX_CHUNK_BYTES = 16_384;
  * The most recent events of one stream, contiguous up to the stream's head, for clients that were away for a moment.
  * Bounded by a count of its own and by a budget that all rings share.
  *
- * Events are kept as the bytes that the broker brought, in chunks: thousands of small objects that live for a while are
- * what makes garbage collection slow, and with it the events of everybody.
+ * Events are kept as bytes, in chunks. Thousands of small objects that live for a while would make garbage collection slow,
+ * and with it all deliveries.
  */
 export class Ring {
   private readonly chunks: Chunk[] = [];
   /** Events in all chunks; the oldest ones may be more than the capacity. */
   private kept = 0;
-  /** Events that somebody asked for in this turn: whoever comes back together gets the same ones, and their frames. */
+  /** Events that were decoded in this turn of the event loop: clients that resume together share them and their frames. */
   private decoded: Map<number, HubEvent> | undefined;
 
   constructor(

@@ -9,7 +9,7 @@ export interface Member {
    * @returns whether it was sent
    */
   offer(event: HubEvent, delivery: number): boolean;
-  /** What it has seen is not a beginning of the log any more; it has to subscribe again. */
+  /** The log is another one now: the member has to subscribe again. */
   reset(): void;
 }
 

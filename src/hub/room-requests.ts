@@ -12,7 +12,7 @@ import { type SubscribeReply, Subscription } from './subscription.js';
 export interface RoomRequestsPorts {
   /** Checks that a key may see a room. @returns the user whose stream the room is in. */
   resolve(identity: Identity, room: Room): Promise<string>;
-  /** In it, the connections of each key wait for their turn to look rooms up and to join them. */
+  /** The queue in which connections wait for their turn to join rooms. Keys take turns. */
   readonly turns: FairQueue;
   /** Most rooms of a connection. */
   readonly maxRooms: number;
@@ -26,7 +26,7 @@ const WAITING_PER_ROOM = 4;
 export class RoomRequests {
   private readonly order = new RoomOrder();
   /** Subscriptions whose rooms have not been looked up. */
-  private asked: Subscription[] = [];
+  private unresolved: Subscription[] = [];
   /** Subscriptions under way that may bring one room more. */
   private adding = 0;
   private waitsForTurn = false;
@@ -54,20 +54,12 @@ export class RoomRequests {
       return;
     }
     this.adding += adds ? 1 : 0;
-    void this.order.take(
-      room.name,
-      () =>
-        new Promise((settled) => {
-          const subscription = new Subscription(room, request, (outcome) => {
-            this.adding -= adds ? 1 : 0;
-            reply(outcome);
-            const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
-            this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
-            settled();
-          });
-          this.ask(subscription);
-        }),
-    );
+    const join = (): Promise<void> =>
+      this.join(room, request, (outcome) => {
+        this.adding -= adds ? 1 : 0;
+        reply(outcome);
+      });
+    void this.order.take(room.name, join);
   }
 
   /** @throws TaskwireError RATE_LIMIT_EXCEEDED when so much waits that nothing more is taken */
@@ -94,35 +86,48 @@ export class RoomRequests {
     return this.order.done();
   }
 
-  /** What has not been answered gets no answer. */
+  /** Requests that are not answered yet get no answer. */
   close(): void {
     this.closed = true;
-    this.asked = [];
+    this.unresolved = [];
   }
 
-  private ask(subscription: Subscription): void {
-    this.asked.push(subscription);
+  /** Joins a room whose turn has come. @returns when that has been answered */
+  private join(room: Room, request: SubscribeRequest, reply: SubscribeReply): Promise<void> {
+    return new Promise((settled) => {
+      const subscription = new Subscription(room, request, (outcome) => {
+        reply(outcome);
+        const result = outcome instanceof TaskwireError ? { code: outcome.code } : { seq: outcome.seq };
+        this.ports.logger?.debug('subscribe', { connection: this.connection.id, room: room.name, ...result });
+        settled();
+      });
+      this.unresolved.push(subscription);
+      this.resolveSoon();
+    });
+  }
+
+  /** What one read from the socket brought goes together, and what comes while it waits for its turn. */
+  private resolveSoon(): void {
     if (!this.waitsForTurn) {
       this.waitsForTurn = true;
-      // What one read from the socket brought goes together, and what comes while it waits for its turn.
-      setImmediate(() => void this.ports.turns.run(this.connection.identity.keyId, () => this.joinAsked()));
+      setImmediate(() => void this.ports.turns.run(this.connection.identity.keyId, () => this.resolveAndJoin()));
     }
   }
 
   /**
-   * Looks up whose the rooms are, and joins them in one turn of the event loop: they are caught up together, in one order.
-   * When one of them cannot be looked up for the moment, all are refused, and the client asks for all again.
+   * Looks up the owners of the rooms, and joins all rooms in one turn of the event loop: they are caught up together, in one
+   * order. When the owner of one cannot be looked up just now, all are refused, and the client asks for all again.
    */
-  private async joinAsked(): Promise<void> {
-    const { asked } = this;
-    this.asked = [];
+  private async resolveAndJoin(): Promise<void> {
+    const { unresolved } = this;
+    this.unresolved = [];
     this.waitsForTurn = false;
-    const owners = await Promise.all(asked.map(({ room }) => this.ownerOf(room)));
+    const owners = await Promise.all(unresolved.map(({ room }) => this.ownerOf(room)));
     if (this.closed) {
       return;
     }
     const outage = owners.find((owner) => owner instanceof TaskwireError && errorEntry(owner.code).retry === 'later');
-    for (const [index, subscription] of asked.entries()) {
+    for (const [index, subscription] of unresolved.entries()) {
       const owner = outage ?? owners[index]!;
       if (owner instanceof TaskwireError) {
         subscription.answer(owner);
@@ -130,7 +135,7 @@ export class RoomRequests {
         this.client.subscribe(owner, subscription);
       }
     }
-    // Joins cost time, not waiting: the next of the queue come in another turn of the event loop.
+    // Joins use the processor. The next ones of the queue run in another turn of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
   }
 

@@ -21,7 +21,7 @@ export interface Session {
    * Nothing is called after `close`.
    */
   handle(type: string, data: unknown, reply: Reply): void;
-  /** The client does not keep up: the events of its rooms wait elsewhere until it has taken what waits for it. */
+  /** The client does not keep up: events of its rooms are held back until it has read what waits for it. */
   fallBehind(): void;
   close(): void;
 }
@@ -82,7 +82,7 @@ function assertNoData(data: unknown): void {
 
 class HubSession implements Session {
   private closed = false;
-  /** An AUTH is under way: what comes after it waits until it is known who asks. */
+  /** An AUTH is under way: messages behind it wait until it is answered. */
   private renewing = false;
   private readonly waiting: Array<() => void> = [];
 
@@ -167,6 +167,11 @@ class HubSession implements Session {
     }
   }
 
+  /**
+   * The way of a SUBSCRIBE: `requests.ts` reads it, `room-requests.ts` puts it in order and has the rooms looked up, and
+   * `hub-client.ts` joins them to the owner's stream. `catch-up.ts` sends what came after `since`, or a snapshot, and
+   * answers in the turn in which the room goes live.
+   */
   private subscribe(data: unknown, reply: Reply): void {
     const { requests, single } = parseSubscription(data, this.limits.MAX_ROOMS_PER_CONNECTION);
     if (single) {

@@ -22,17 +22,17 @@ export interface StreamCounters {
   duplicates: number;
   /** Gaps that the broker did not close by itself. */
   repairs: number;
-  /** Events that nobody publishes, so that they were looked for in the log. */
+  /** Events that nobody publishes: they were read from the log. */
   captured: number;
   resets: number;
 }
 
-/** Messages ahead of a gap that are kept; the log has them all, so one more is simply not kept. */
+/** Most messages ahead of a gap that are kept. Further ones are read from the log later. */
 const MAX_EARLY = 1_000;
 
-/** How long a gap may close by itself: publishers of one stream race each other by about a round trip. */
+/** How long a gap may close by itself, in milliseconds: messages of two publishers may arrive in the wrong order. */
 const GAP_PATIENCE_MS = 10;
-/** How long the broker may be behind the log before what it has not brought counts as lost. */
+/** How long a message may come later than its event is in the log, in milliseconds. Then it counts as lost. */
 const LOG_PATIENCE_MS = 50;
 
 /**
@@ -50,7 +50,7 @@ export class Stream {
 
   /** Everybody who is in one of its rooms or on the way into one. */
   private readonly members = new Set<Member>();
-  /** Since when nobody is interested; whoever asks has the clock. */
+  /** Since when it has no members, by the caller's clock. */
   private idleSince: number | undefined;
   private lastSeq = 0;
   private epochNow = '';
@@ -69,7 +69,7 @@ export class Stream {
   ) {
     this.ring = new Ring(limits.ringEvents, limits.ringBudget);
     this.ready = ports.open(this).then((head) => this.start(head));
-    // Whoever joins waits for it and is told; here nobody does.
+    // Those who join wait for it and handle the error.
     this.ready.catch(() => {});
   }
 
@@ -136,7 +136,7 @@ export class Stream {
   }
 
   /**
-   * How long nobody has been interested, as far as was asked here: the first question begins the count.
+   * How long it has had no members, counted from the first call that found none.
    * @param now by a clock that never steps, in milliseconds
    */
   idleFor(now: number): number {
@@ -152,7 +152,7 @@ export class Stream {
       if (!this.started) {
         this.keepEarly(event);
       } else if (event.epoch !== this.epoch) {
-        // Another epoch means another database or a restored one; the heads will tell at the next reconcile.
+        // Another epoch means another database, or a restored one. The next reconcile finds out.
         this.ports.counters.duplicates += 1;
       } else if (event.seq === this.last + 1) {
         this.deliver(event);
@@ -174,7 +174,7 @@ export class Stream {
     if (this.patience === undefined) {
       const late = this.highest;
       this.patience = setTimeout(() => {
-        // What came while this process was held up is taken first.
+        // When this process was held up, the missing messages may have arrived: they are read first.
         setImmediate(() => {
           this.patience = undefined;
           void this.repair(late);
@@ -217,7 +217,7 @@ export class Stream {
 
   /**
    * Reads the log from `last` on until nothing that is known to exist is missing, or is only on its way.
-   * @param late up to where an event that the broker has not brought is lost; a later one gets its time
+   * @param late up to this `seq`, an event without a message counts as lost; a later message may still come
    */
   private async repair(late: number): Promise<void> {
     if (this.repairing || this.stopped) {
@@ -240,7 +240,7 @@ export class Stream {
         }
         awaits = this.take(page.events, late);
         if (!awaits && this.last === before && page.complete) {
-          // What was said to exist does not: a head of another database.
+          // The log does not have what `highest` promised: that was the head of another database.
           this.highest = this.last;
         }
       }

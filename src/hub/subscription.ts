@@ -28,7 +28,7 @@ export class Subscription {
   /** @param reply called once: in the turn in which the room goes live, or when that failed */
   constructor(
     readonly room: Room,
-    readonly asked: Omit<SubscribeRequest, 'room'>,
+    readonly request: Omit<SubscribeRequest, 'room'>,
     reply: SubscribeReply,
   ) {
     this.reply = reply;
@@ -69,7 +69,7 @@ export class Subscription {
     return kind === 'user' || (kind === 'job' ? jobId : taskId) === id;
   }
 
-  /** Whether the client needs an event of the room: not when the task comes later, with what the event changed. */
+  /** Whether the client needs an event of the room. Not when its task is in a part that comes later, with the change in it. */
   needs(event: Placed): boolean {
     return this.holds(event) && (this.restBelow === undefined || Number(event.taskId) >= this.restBelow);
   }

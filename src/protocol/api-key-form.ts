@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 
-/** 32 random bytes in base64url, and six characters that follow from them. Keys of before have no such characters. */
+/** 32 random bytes in base64url, and a checksum of six characters. Keys of earlier versions have no checksum. */
 const FORM = /^(tw_[A-Za-z0-9_-]{43})([A-Za-z0-9_-]{6})?$/;
 const CHECK_LENGTH = 6;
 
@@ -13,8 +13,8 @@ export function newApiKey(): string {
 }
 
 /**
- * Whether a text can be an API key. A mistyped or invented one is told by its last characters, without a look-up. They are
- * no secret: whoever knows this can invent keys that have to be looked up.
+ * Whether a text can be an API key. The checksum shows mistyped and invented ones without a look-up. It is no secret: an
+ * attacker who knows it can invent keys that have to be looked up.
  */
 export function canBeApiKey(text: string): boolean {
   const [, key, check] = FORM.exec(text) ?? [];

@@ -10,7 +10,7 @@ export interface AuthData {
 const FIELDS = ['token', 'api_key'];
 const EXAMPLE = '{"type":"AUTH","data":{"token":"..."}}';
 
-/** What somebody is told who connected without credentials and does not send them first. */
+/** The error for a client that connected without credentials and does not send them first. */
 export const authFirst = (problem: string): TaskwireError =>
   new TaskwireError('MISSING_API_KEY', { message: `API key required: ${problem}; send ${EXAMPLE} first` });
 

@@ -18,7 +18,7 @@ export interface ClientMessage {
 const EXAMPLE = '{"type":"SUBSCRIBE","data":{"room":"job:123"}}';
 const MAX_REQUEST_ID = 128;
 
-/** `timestamp` is what the server's messages have; some clients send the same form. */
+/** Fields of a message. `timestamp` is ignored: some clients send it, as the server's messages have it. */
 const FIELDS = ['type', 'data', 'request_id', 'timestamp'];
 const IN_DATA = `put it into data, as in ${EXAMPLE}`;
 const MISPLACED = Object.fromEntries(
@@ -29,7 +29,7 @@ const MISPLACED = Object.fromEntries(
 );
 const IDS = ['job_id', 'task_id', 'user_id'];
 
-/** A message that is none, with what one looks like. */
+/** The error for something that is no message, with an example of one. */
 const malformed = (problem: string): TaskwireError =>
   new TaskwireError('INVALID_MESSAGE', { message: `${problem}; send text such as ${EXAMPLE}` });
 
@@ -132,7 +132,7 @@ function writtenRequestId(text: string): string {
   return written;
 }
 
-/** Whether a number is printed as it was written, in all likelihood. */
+/** Whether a number is printed again as it was written; `1.0` is not, which means the same. */
 const isExact = (value: number): boolean => Number.isSafeInteger(value);
 
 /** Whether the data of a message, or one of its rooms, has an id that is a number and may have been rounded. */

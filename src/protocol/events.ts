@@ -24,7 +24,7 @@ export interface TaskEvent {
   readonly changes: string;
   /** Commit-ordered time of the write, ISO 8601 in UTC. */
   readonly timestamp: string;
-  /** Nobody publishes it: another program made the change, and it is found in the log. */
+  /** Nobody publishes it: another program made the change, and the hub reads it from the log. */
   readonly unpublished?: boolean;
 }
 

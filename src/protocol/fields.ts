@@ -1,7 +1,7 @@
 import { type ErrorCode, TaskwireError } from './errors.js';
 import { meant, nearest, shown } from './nearest.js';
 
-/** What other protocols call a field of this one. */
+/** Names in other protocols, and the field of this one that they mean. */
 const ALIASES: Readonly<Record<string, string>> = {
   channel: 'room',
   topic: 'room',
@@ -39,7 +39,7 @@ export function nearestField(name: string, known: Iterable<string>): string | un
 }
 
 /**
- * Refuses an object with a field that nobody would read.
+ * Refuses an object with an unknown field: it would be ignored.
  * @param known fields that are read
  * @param misplaced fields that belong elsewhere, each with what to do instead
  * @throws TaskwireError `code`, which names the field and the nearest known one

@@ -1,6 +1,5 @@
 /**
- * Strings and brackets of JSON, which are all that structure needs, and the number that belongs to a name. It takes time
- * in proportion to the text only when every string has its end.
+ * Matches strings and brackets of JSON, and the number behind a name. For valid JSON it takes time in proportion to the text.
  */
 const TOKEN = /("[^"\\]*(?:\\.[^"\\]*)*")(?:\s*:\s*(-?\d[\d.eE+-]*))?|[{}[\]]/g;
 

@@ -25,7 +25,7 @@ export interface TaskRow {
   created_at: string;
 }
 
-/** The status of a task that nobody has touched yet. */
+/** The status of a new task. */
 export const INITIAL_TASK_STATUS = 'pending';
 
 /**
@@ -74,7 +74,7 @@ export interface Identity {
   readonly token?: TokenGrant | undefined;
 }
 
-/** The key on whose validity an identity rests; undefined when it rests on none. */
+/** The key that has to be valid for an identity; undefined when there is none. */
 export const keyBehind = ({ keyId, token }: Identity): string | undefined =>
   token === undefined ? keyId : token.keyId;
 
@@ -107,6 +107,6 @@ export function maySee(identity: Identity, room: string, owner: string): boolean
     : token.rooms.has(room) && (token.user === undefined || token.user === owner);
 }
 
-/** What somebody is told who asks for what is not there, or is not theirs: the same, unless they see everything. */
+/** The refusal for something missing or foreign: the same for both, unless the caller sees everything. */
 export const refusalOf = (identity: Identity): 'ACCESS_DENIED' | 'NOT_FOUND' =>
   seesAll(identity) ? 'NOT_FOUND' : 'ACCESS_DENIED';

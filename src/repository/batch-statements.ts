@@ -24,7 +24,7 @@ const STREAM = `stream AS (
     RETURNING epoch, seq - (SELECT count(*) FROM task) AS base, clock_timestamp() AS written_at
   )`;
 
-/** The keys of items, by their place among all items; items without one have none. */
+/** The idempotency key of each item, in their order; undefined for an item without one. */
 export type ItemKeys = ReadonlyArray<WriteKey | undefined>;
 
 function finish(announcement: Announcement, keys: ItemKeys): string {
@@ -96,7 +96,7 @@ export function insertTasks(
   };
 }
 
-/** SQL that sets columns from `input.patch`; where rows differ in their columns, to what they were in those without. */
+/** SQL that sets columns from `input.patch`. Where rows set different columns, a column that a row does not set keeps its value. */
 function assignments(columns: readonly string[], uniform: boolean): string {
   return columns
     .map((column) => {
@@ -122,7 +122,7 @@ export function updateTasks(
   keys: ItemKeys = [],
 ): Statement {
   const rows = new Map<number, Record<string, unknown>>();
-  // What an item replaces, where an earlier item has set it; otherwise the row says it.
+  // The old values of an item, where an earlier item of this batch has set them. Otherwise the row in the database has them.
   const replaced = patches.map(({ taskId, fields }) => {
     const row = rows.get(taskId) ?? {};
     const { task_status, task_opx_cost } = row;

@@ -11,7 +11,7 @@
  * rolled back, to a savepoint or altogether, takes its note with it. The counters of the streams are locked in order of
  * `user_id`, and only at the commit: another program's long transaction holds up nobody's stream.
  *
- * The functions run with the rights of who migrated the database, with a search path and settings of their own: a program
+ * The functions run with the rights of the user that migrated the database, with a search path and settings of their own: a program
  * that has rights on `tasks` alone is heard, and its settings change nothing about what an event says.
  */
 
@@ -179,7 +179,7 @@ BEGIN
   RETURN NULL;
 END $$`;
 
-/** What the functions need of their surroundings, whoever calls them. Making one anew takes it away. */
+/** Rights and settings of the functions, whoever calls them. A function that is made anew loses them. */
 export const SETTLE = `DO $$
 DECLARE
   path text := format('pg_catalog, %I, pg_temp', current_schema());

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import type { Logger } from '../base/logger.js';
 import { connectDatabase, prepares } from './connect-database.js';
 
-/** How often the connection is tried, in milliseconds: one that is gone without a word is noticed so. */
+/** How often the connection is checked, in milliseconds: one that broke silently is noticed by that. */
 const CHECK_MS = 5_000;
 const RETRY_MS = 1_000;
 
@@ -30,7 +30,7 @@ export interface ChangeListenerOptions {
 
 /**
  * Hears of events that were committed without a publisher: changes by other programs, and writes within their
- * transactions. It only makes them quick: whoever does not listen finds them in the log at the next reconcile.
+ * transactions. It only makes delivery quick: without it, workers find the events in the log at the next reconcile.
  */
 export class ChangeListener {
   private readonly db: Knex;
@@ -93,7 +93,7 @@ export class ChangeListener {
       const [row] = await run(connection, 'SELECT taskwire_channel() AS channel');
       await run(connection, `LISTEN "${row?.['channel']}"`);
       onState(true);
-      // Nobody knows what was committed before.
+      // Something may have been committed before this connection listened.
       onChange(undefined);
       while (!lost && !this.stopped) {
         await this.pause(CHECK_MS);
@@ -102,7 +102,7 @@ export class ChangeListener {
     } finally {
       connection.removeAllListeners('notification');
       await run(connection, 'UNLISTEN *').catch(() => {
-        // It is gone, and the pool makes another one.
+        // The connection is gone, and the pool makes another one.
       });
       await client.releaseConnection(connection);
     }

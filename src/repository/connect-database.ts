@@ -9,10 +9,10 @@ const ACQUIRE_MS = 3_000;
 const STATEMENT_MS = 10_000;
 /** How long a statement waits for a lock that another transaction holds, in milliseconds. */
 const LOCK_MS = 3_000;
-/** The client gives a statement up so much later than the server: that happens only when the server is not heard. */
+/** The client gives a statement up so much later than the server cancels it: only when the server is silent. */
 const SILENCE_MS = 1_000;
 const IDLE_TRANSACTION_MS = 30_000;
-/** Connections are replaced after about an hour, so that none outlives a change of its address for ever. */
+/** Connections are replaced after about an hour, so that a new address of the server is noticed in the end. */
 const LIFETIME_MS = 3_600_000;
 const LIFETIME_JITTER_MS = 600_000;
 
@@ -34,9 +34,9 @@ export const SESSION_SETTINGS: Readonly<Record<string, string>> = {
   // A statement waits for the newest version of a row, instead of failing because there is one.
   default_transaction_isolation: 'read\\ committed',
   default_transaction_deferrable: 'off',
-  // What was answered well is there after a crash.
+  // A commit that was confirmed survives a crash.
   synchronous_commit: 'on',
-  // One text for each value, everywhere.
+  // Each value has one text, whatever the settings of the server.
   extra_float_digits: '1',
   DateStyle: 'ISO',
   TimeZone: 'UTC',
@@ -63,7 +63,7 @@ export interface DatabaseOptions {
   readonly statementMs?: number;
   /** Which server is wanted when the URL does not say it (`target_session_attrs`): `read-write`. */
   readonly session?: SessionKind;
-  /** Told how the queries went. */
+  /** Gets told how the queries went. */
   readonly watch?: PoolWatch;
   /** Told about connections that broke while idle, and of a server that is left because it takes no writes. */
   readonly onWarning?: (message: string) => void;
@@ -152,7 +152,7 @@ export function noteServerGone(db: Knex): void {
 
 type Ready = (error: Error | null, connection: PooledConnection) => void;
 
-/** Settings of the URL come first: those that the statements rely on stand, whatever it says. */
+/** Settings of the URL come first, so that those that the statements rely on override them. */
 function startupOptions(own: string | undefined): string {
   const ours = Object.entries(SESSION_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
   return [...(own === undefined ? [] : [own]), ...ours].join(' ');

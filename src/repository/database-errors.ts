@@ -24,7 +24,7 @@ const SYSTEM_CODES = new Set([
   'ENOENT',
 ]);
 
-/** The driver and the pool name these by their text only. */
+/** Errors of the driver and the pool that have no code, only a text. */
 const MESSAGES = [
   /^Timeout acquiring a connection/,
   /^Knex: Timeout acquiring/,
@@ -44,7 +44,7 @@ export function isConflict(error: unknown): boolean {
   return code === '40001' || code === '40P01' || (cause !== undefined && isConflict(cause));
 }
 
-/** Whether a statement gave up because others held what it wanted to lock. */
+/** Whether a statement gave up waiting for a lock. */
 export const isLockTimeout = (error: unknown): boolean => (error as { code?: unknown }).code === '55P03';
 
 /** Whether a statement was refused because its server takes no writes: it is a standby, or was demoted. */

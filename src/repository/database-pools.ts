@@ -5,17 +5,17 @@ import type { DatabaseWatch } from './database-watch.js';
 export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onWarning'> {
   /** Most connections of this process, over all pools; at least three are used. */
   readonly connections: number;
-  /** Where pages, snapshots and replays are read; unset: where all else is. */
+  /** A replica for pages, snapshots and replays; unset: they are read where everything else is. */
   readonly readUrl?: string | undefined;
   readonly watch: DatabaseWatch;
 }
 
 /**
- * The connections of one worker to the database, apart by what they are for: what waits in one pool does not keep the
- * others from working.
+ * The connections of one worker to the database, in a pool for each purpose. What waits in one pool does not hold up the
+ * others.
  *
- * Example: sixty writes wait for a row that somebody keeps locked. They use up the connections of `writes`; keys are still
- * looked up, rooms are joined, and the health tells the truth.
+ * Example: sixty writes wait for a locked row and use up the connections of `writes`. Keys are still looked up, rooms are
+ * still joined, and the health still answers.
  */
 export interface DatabasePools {
   /** Writes of tasks and jobs, and the trimming of the log. */

@@ -11,7 +11,7 @@ export interface DatabaseTrouble {
 /** How long the health remembers a failure that has not come again, in milliseconds: perhaps nobody has tried. */
 const RECENT_MS = 30_000;
 
-/** Told by the queries of one pool how they went. */
+/** What the queries of one pool report: how they went. */
 export interface PoolWatch {
   /** Whether the last word of this pool was trouble: only then `worked` need be called. */
   readonly troubled: boolean;
@@ -36,13 +36,13 @@ export class DatabaseWatch {
 
   constructor(private readonly options: DatabaseWatchOptions) {}
 
-  /** What has failed within the last half minute though the server answers. */
+  /** Failures of the last half minute, while the server answers. */
   get recentTrouble(): 'read-only' | 'busy' | undefined {
     const status = this.trouble?.status;
     return status === 'down' || performance.now() - this.failedAt > RECENT_MS ? undefined : status;
   }
 
-  /** The worst that any pool has seen and that no later query has proved wrong. */
+  /** The worst trouble of any pool that no later query has disproved. */
   get trouble(): DatabaseTrouble | undefined {
     const troubles = [...this.troubles.values()];
     return (['down', 'read-only', 'busy'] as const)

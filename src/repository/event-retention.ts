@@ -4,13 +4,13 @@ import { TaskwireError } from '../protocol/errors.js';
 import { isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
 import { query } from './query.js';
 
-/** Tables into which the log of the time that is kept is cut. */
+/** Number of tables into which the log is cut. */
 const PARTS = 6;
 /** How long nobody looks again, in milliseconds. */
 const REST_MS = 45_000;
-/** How long the turn of a process lasts that says nothing. */
+/** After this time another process may take over from one that has died. */
 const TURN = `interval '30 seconds'`;
-/** How long a change of tables waits for those who use them. Whoever comes meanwhile waits as long, so it is short. */
+/** How long a change of tables waits for a lock. Writers that come meanwhile wait behind it, so it is short. */
 const LOCK_TIMEOUT = '300ms';
 
 /**

@@ -53,8 +53,8 @@ export class JobRepository {
   }
 
   /**
-   * Creates a job whose id nobody chooses.
-   * @param key makes one job, however often it is asked for with the same key
+   * Creates a job with a random id.
+   * @param key idempotency key: one job is made, however often it is asked for with the same key
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
   async createWithNewId(userId: string, key?: string): Promise<JobRow> {

@@ -2,7 +2,7 @@ import type { TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { RoomKind } from '../protocol/rooms.js';
 
-/** What is asked of one room: its events with `seq > after`. */
+/** Asks for events of one room with `seq > after`. */
 export interface RoomCursor {
   readonly kind: RoomKind;
   readonly id: string;

@@ -70,7 +70,7 @@ export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<s
   }
 }
 
-/** @returns undefined when another process has the lock: waiting for it within a statement would run into timeouts */
+/** @returns undefined when another process has the lock. The caller tries again: a statement that waits would time out. */
 async function attempt(transaction: Knex.Transaction, { capture }: MigrateOptions): Promise<string[] | undefined> {
   const lock: { rows: Array<{ mine: boolean }> } = await transaction.raw(
     'SELECT pg_try_advisory_xact_lock(?::bigint) AS mine',
@@ -145,7 +145,7 @@ async function adoptBooks(transaction: Knex.Transaction): Promise<void> {
   }
 }
 
-/** Turns the triggers of capture on or off, where they are not so already: that waits for those who write tasks. */
+/** Turns the triggers of capture on or off. It changes nothing where they are so already, since a change waits for writers. */
 async function setCapture(transaction: Knex.Transaction, on: boolean): Promise<void> {
   const { rows }: { rows: Array<{ tgname: string; tgenabled: string }> } = await transaction.raw(
     `SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'tasks'::regclass AND tgname = ANY(?)`,

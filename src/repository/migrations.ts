@@ -95,8 +95,8 @@ const STEPS: readonly Step[] = [
   {
     name: '0002_leases',
     up: [
-      // Whose turn it is to do what one process does for all. The rows are there from the start: who finds a lease taken
-      // has read one row and waited for nobody.
+      // Which process does a task that one does for all. The rows exist from the start, so a process that finds the lease
+      // taken has read one row and waited for nobody.
       `CREATE TABLE leases (
          name text PRIMARY KEY,
          holder text NOT NULL,
@@ -109,7 +109,7 @@ const STEPS: readonly Step[] = [
   {
     name: '0003_previous_values',
     up: [
-      // What the last write replaced: an event says it, and a statement learns it from the row that it writes.
+      // Old values for events: an update keeps here what it replaces.
       'ALTER TABLE tasks ADD COLUMN previous_status text, ADD COLUMN previous_opx_cost double precision',
     ],
     down: ['ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_opx_cost'],

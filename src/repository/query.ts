@@ -37,7 +37,7 @@ const MAX_NAMES = 64;
 const BUSY_RETRY_MS = 1_000;
 
 /**
- * Runs one statement; with `preparedQuery` the only way by which this folder's queries reach the database.
+ * Runs one statement. All queries of this folder go through this function or `preparedQuery`.
  * @param sql with `?` for each binding
  * @throws TaskwireError (the driver's error as `cause`) DATABASE_UNAVAILABLE when the database cannot serve now, STREAM_BUSY
  * when another transaction keeps a lock for too long
@@ -84,7 +84,7 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
   } catch (thrown) {
     const error = explained(thrown);
     if (isReadOnly(error) && !retried && !db.isTransaction) {
-      // It has changed nothing, and the next connection leads to the server that takes writes, if there is one.
+      // The statement has changed nothing. The next connection goes to the server that takes writes, if there is one.
       return run(db, statement, true);
     }
     if (isServerGone(error)) {
@@ -98,7 +98,7 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
   }
 }
 
-/** The transaction is its owner's, and so is what becomes of it: errors of its client pass as they are. */
+/** Runs a statement in somebody else's transaction. Errors of its client are passed on as they are. */
 async function runBy<Row>(client: TransactionClient, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
   let place = 0;
   const numbered = sql.replace(/\?/g, () => {

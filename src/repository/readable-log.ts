@@ -7,9 +7,9 @@ import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 /**
  * The log as a hub reads it, each question over the connections that are for it.
  *
- * With a replica, pages of the log and snapshots come from there, as long as it is not behind: what it says of a stream is
- * taken only when it is as new as the head that the primary has. Otherwise, and when the replica does not answer, the
- * primary is asked. So a replica that hangs back makes reads dearer, never older.
+ * With a replica, pages of the log and snapshots are read there. An answer of the replica is used only when it is as new as
+ * the head of the stream on the primary. Otherwise, or when the replica does not answer, the primary is asked. So a replica
+ * that is behind makes reads slower, but never shows less.
  */
 export class ReadableLog {
   private readonly quick: EventLog;
@@ -33,7 +33,7 @@ export class ReadableLog {
   read(query: ReplayQuery): Promise<ReplayPage> {
     return this.fresh(
       (log) => log.read(query),
-      // A page that is not the last one is as good as the primary's, whatever came after it.
+      // A page that is not the last one does not change by what came after it.
       ({ seq, epoch, complete }) => ({ userId: query.userId, epoch, seq: complete ? seq : Number.MAX_SAFE_INTEGER }),
     );
   }
@@ -62,7 +62,7 @@ export class ReadableLog {
         return answer;
       }
     } catch {
-      // It is away, or does not know the stream yet; the primary says what is true.
+      // The replica is away or does not know the stream yet; the primary is asked.
     }
     return ask(this.primary);
   }

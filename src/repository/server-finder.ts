@@ -31,13 +31,13 @@ export function suits(kind: SessionKind, { standby, readOnly }: SessionFacts): b
 export const wrongServer = (message: string): Error => Object.assign(new Error(message), { code: '25006' });
 
 /**
- * Knows which server of a database URL new connections go to, and which connections are of before it was last looked for.
+ * Knows to which server of a database URL new connections go, and which connections are older than the last failover.
  *
  * Example: a primary fails over and its address moves. The first statement that is answered "read-only" calls `lookAgain`.
- * From then on every connection of before is given up when the pool next wants to use it, and new ones find the new primary.
+ * From then on the pool gives up each older connection instead of using it, and new ones go to the new primary.
  */
 export class ServerFinder {
-  /** Raised whenever connections of before are not to be used any more. */
+  /** Number of the current search. Connections of earlier ones are not used any more. */
   generation = 0;
   readonly kind: SessionKind;
   readonly prepare: boolean;
@@ -61,7 +61,7 @@ export class ServerFinder {
     this.kind = target.session ?? kind;
     this.prepare = target.prepare;
     this.options = target.options;
-    // One server needs no choice; whether it suits is asked of each connection.
+    // With one server there is nothing to choose. Each connection checks whether the server suits.
     this.found = target.servers.length === 1 ? target.servers[0] : undefined;
   }
 
@@ -70,7 +70,7 @@ export class ServerFinder {
     return this.found === undefined;
   }
 
-  /** Gives up all connections of before: their server is not, or may not be, the one that is wanted. */
+  /** Gives up all present connections: their server may not be the wanted one any more. */
   lookAgain(): void {
     this.generation += 1;
     if (this.servers.length > 1) {
@@ -99,7 +99,7 @@ export class ServerFinder {
     return this.search;
   }
 
-  /** Asks all servers at once; of those that suit the first in the URL's order is taken. */
+  /** Asks all servers at once, and takes the first one in the URL's order that suits. */
   private async ask(): Promise<string> {
     const answers = await Promise.allSettled(this.servers.map((server) => this.factsOf(server)));
     const reached = answers.flatMap((answer, index) =>
@@ -124,7 +124,7 @@ export class ServerFinder {
       connectionTimeoutMillis: this.connectMs,
       query_timeout: this.connectMs,
     });
-    // What breaks later shows in the query; without a listener the process would end.
+    // The query fails when the connection breaks. Without a listener for errors the process would end.
     client.on('error', () => {});
     try {
       await client.connect();

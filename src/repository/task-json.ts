@@ -27,7 +27,7 @@ const COLUMNS = [
   'created_at',
 ];
 
-/** Columns that are not sent as they are. A job id is text because JSON numbers cannot keep 78 digits. */
+/** Columns that are sent in another form. A job id is text because JSON numbers cannot keep 78 digits. */
 const SPECIAL: Readonly<Record<string, (t: string) => string>> = {
   job_id: (t) => `${t}.job_id::text`,
   execution_timestamp: (t) => isoText(`${t}.execution_timestamp`),

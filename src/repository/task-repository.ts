@@ -22,7 +22,7 @@ export interface WriteOptions {
 }
 
 export interface TaskRepositoryOptions {
-  /** Statuses that may be written; without it all short words. */
+  /** Statuses that may be written; any word of 1 to 32 letters, digits, `-` or `_` when absent. */
   readonly statuses?: readonly string[];
   /**
    * `off`: writes make no events at all, as for a bulk load. Subscribers and the log do not learn of them: rows that they

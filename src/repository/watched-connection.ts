@@ -12,9 +12,9 @@ export interface RawConnection {
 /**
  * Watches a connection of the pool.
  *
- * - When queries wait and nothing is answered, it is closed: the server behind it is gone, and the pool would hand it to
- *   one query after the other. One timer serves all queries of a connection; the driver's own, one per query, are most of
- *   what a write costs the garbage collector.
+ * - When queries wait and no answer comes for `silentMs`, the connection is closed. Otherwise the pool would give it to one
+ *   query after the other, and each would wait in vain. One timer serves all queries of a connection: the driver's own
+ *   timers, one for each query, cost more than anything else in a write.
  * - When a statement is refused because the server takes no writes, `onReadOnly` is called.
  *
  * @param silentMs how long an answer may take, in milliseconds
@@ -26,7 +26,7 @@ export function watchConnection(connection: RawConnection, silentMs: number, onR
   let timer: NodeJS.Timeout | undefined;
 
   function watch(ms: number): void {
-    // What is on its way to a process that was held up is read before it is missed.
+    // When this process was held up, the answer may be there already: it is read before the check.
     timer = setTimeout(() => setImmediate(look), ms).unref();
   }
 

@@ -38,7 +38,7 @@ export function writeKeyOf(key: string, write: unknown): WriteKey {
   return { key: digest(given), fingerprint: digest(JSON.stringify(write)) };
 }
 
-/** Those of some keys whose writes were made, by key. */
+/** Finds which of some keys were used before. @returns their writes, by key */
 export async function keptWrites(db: Database, keys: readonly string[]): Promise<Map<string, KeptWrite>> {
   const rows = await preparedQuery<KeptWrite>(
     db,
@@ -49,7 +49,7 @@ export async function keptWrites(db: Database, keys: readonly string[]): Promise
   return new Map(rows.map((row) => [row.key, row]));
 }
 
-/** Whether a statement failed because a write with its key was made meanwhile; it has changed nothing. */
+/** Whether a statement failed because another write with its key was committed first. It has changed nothing. */
 export function isKeyTaken(error: unknown): boolean {
   const { code, table } = error as { code?: unknown; table?: unknown };
   return code === '23505' && table === 'write_keys';

@@ -23,7 +23,7 @@ export interface TaskWrite {
   readonly epoch?: string;
 }
 
-/** How often a write is tried that meets others so that they wait for each other. */
+/** How often a write is tried that Postgres undoes because of a deadlock with others. */
 export const CONFLICT_ATTEMPTS = 5;
 
 /** Runs the statements of writes, and hands their events to the publisher once they are committed. */
@@ -57,7 +57,7 @@ export class WriteRunner {
     return key === undefined ? undefined : writeKeyOf(key, write);
   }
 
-  /** @returns what the statement gave back, and what of that was written, row by row */
+  /** @returns the rows that the statement returned, and for each of them what was written */
   async write(statement: Statement): Promise<{ readonly rows: WriteRow[]; readonly writes: TaskWrite[] }> {
     const rows = await this.run(statement);
     return { rows, writes: this.announce(rows) };
@@ -65,7 +65,7 @@ export class WriteRunner {
 
   private async run({ sql, bindings }: Statement): Promise<WriteRow[]> {
     if (this.joins) {
-      // What the transaction has changed by other statements was before this write, and is logged before it.
+      // Changes that the transaction made by other statements came before this write, so they are logged before it.
       await query(this.db, 'SELECT taskwire_tell_changes()', []);
       return preparedQuery<WriteRow>(this.db, sql, bindings);
     }
@@ -73,7 +73,7 @@ export class WriteRunner {
       try {
         return await preparedQuery<WriteRow>(this.db, sql, bindings);
       } catch (error) {
-        // The statement was undone as a whole, and whoever it met has gone on.
+        // Postgres has undone the whole statement, and the other transaction has gone on.
         if (!(isConflict(error) || isKeyTaken(error)) || attempt === CONFLICT_ATTEMPTS) {
           throw error;
         }

@@ -12,7 +12,7 @@ export interface Statement {
 
 /** What a statement returns for each task that it wrote; `stamp` and `changes` are null where nothing was logged. */
 export interface WriteRow {
-  /** Of a write that was made before, under the same key: what it was. */
+  /** Set when the same idempotency key was used before: the fingerprint of that write. */
   fingerprint?: string | null;
   task_id: string;
   job_id: string;
@@ -27,16 +27,16 @@ export interface WriteRow {
  *
  * - `published`: it is logged, and a publisher is told once it is committed.
  * - `unpublished`: it is logged, and its commit wakes whoever listens to the database.
- * - `silent`: there is none. No subscriber learns of the write.
+ * - `silent`: no event is made. No subscriber learns of the write.
  */
 export type Announcement = 'published' | 'unpublished' | 'silent';
 
-/** How a write is made. */
+/** How one write is made. */
 export interface Manner {
   readonly announcement: Announcement;
-  /** Makes it once, however often it is asked for; not of silent writes. */
+  /** Idempotency key: the write is made once, however often it is asked for. Silent writes have none. */
   readonly key?: WriteKey | undefined;
-  /** Only what was made before under the key is answered. */
+  /** Makes no write: answers only what was made before under the key. */
   readonly onlyAgain?: boolean | undefined;
 }
 
@@ -64,11 +64,11 @@ export const loggedRow = (announcement: Announcement): string =>
 /** Columns of an event of the log. */
 export const EVENT_COLUMNS = 'user_id, seq, job_id, task_id, type, changes, created_at, published';
 
-/** The same of rows that are not logged. */
+/** SQL that returns a `WriteRow` of each written row, where nothing is logged. */
 export const UNLOGGED = `
   SELECT task_id, job_id::text AS job_id, user_id, NULL AS changes, NULL AS stamp FROM task`;
 
-/** SQL before a write under a key, and a condition of the write: it was not made before. */
+/** SQL that looks the idempotency key up before a write, and the condition that it was not there. */
 const guard = ({
   key,
   onlyAgain,
@@ -81,12 +81,14 @@ const guard = ({
         bindings: [key.key],
       };
 
-/** Columns of a kept write. */
+/** Columns of a write that is kept under its idempotency key. */
 export const KEY_COLUMNS = 'key, fingerprint, task_id, job_id, user_id, seq, epoch';
 
 /**
- * Raises the counter and logs the written row. Without a stream there is no number, which the log does not take: the
- * write fails as a whole. So it does when a write with its key is made at the same time, since the key is there then.
+ * SQL that raises the counter of the stream and logs the written row.
+ *
+ * The whole write fails when the user has no stream, since the log takes no event without a number. It also fails when
+ * another write with the same idempotency key commits at the same time, since the key exists then.
  * @param said SQL of what the event says beside the ids: jsonb
  * @param where SQL of a condition that holds
  */
@@ -125,7 +127,7 @@ export function insertTask(
   const { job_id, task_definition_id, is_imua } = input;
   const { seen, unseen, bindings } = guard(manner);
   return {
-    // The job first: whoever deletes a job holds it while the counter is waited for.
+    // The job is locked before the counter, in the same order as by somebody who deletes the job.
     sql: `
   WITH ${seen}task AS (
     INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at, write_mark)
@@ -152,8 +154,8 @@ const PREVIOUS: Readonly<Record<string, string>> = {
 /**
  * Updates a task. Without the task no row is changed and none is returned.
  *
- * The row itself keeps what the update replaces: an UPDATE always works on the newest version of a row, while a read in
- * the same statement shows what was there before the statement waited for it, or costs a lock of its own.
+ * Old values come from the row itself, where the update keeps them in `previous_...` columns. A SELECT in the same
+ * statement would not do: when the statement had to wait for the row, it shows values from before the wait.
  */
 export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner): Statement {
   const { seen, unseen, bindings } = guard(manner);
@@ -186,7 +188,7 @@ export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner
 export function deleteTask(taskId: number, manner: Manner): Statement {
   const { seen, unseen, bindings } = guard(manner);
   return {
-    // The setting keeps the deletion from being captured, and is taken back as soon as that is decided.
+    // This setting tells the capture trigger to ignore the deletion. It is reset in the same statement.
     sql: `
   WITH ${seen}task AS (
     DELETE FROM tasks

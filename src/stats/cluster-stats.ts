@@ -134,7 +134,7 @@ export class ClusterStats {
         this.gatherings.set(id, { shares, arrived });
         bus.send('stats', { id, replyTo: this.channel, ...query }).catch(reject);
         broker.liveNodes().then((nodes) => {
-          // Who is not in the list itself could not renew its lease, and so could others not.
+          // This worker is not in the list: leases cannot be renewed, so others may be missing too.
           missing = nodes.includes(broker.nodeId) ? nodes : undefined;
           arrived();
         }, reject);
@@ -178,7 +178,7 @@ export class ClusterStats {
     const { id, node, clients, rooms, complete } = answer;
     const gathering = this.gatherings.get(id as string);
     if (typeof id === 'string' && gathering === undefined) {
-      // Too late, or of a question of this process's predecessor.
+      // It is too late, or answers a question of an earlier process.
       return;
     }
     const sketch = RoomSketch.decode(answer['sketch']);
@@ -194,7 +194,7 @@ export class ClusterStats {
   }
 }
 
-/** JSON has numbers that are read as infinity. */
+/** A number of JSON may be read as infinity. */
 const isCount = (value: unknown): value is number => Number.isFinite(value);
 
 const isCounts = (value: unknown): value is Array<[string, number]> =>

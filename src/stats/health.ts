@@ -12,7 +12,7 @@ type Totals = Pick<ClusterReport, 'clients' | 'totalRooms' | 'partial'>;
 export interface HealthOptions {
   /** Any quick query; rejects when the database does not serve. */
   readonly probeDatabase: () => Promise<unknown>;
-  /** What the queries of late have shown that a probe does not. */
+  /** Trouble that recent queries have met, and that a probe does not show. */
   readonly databaseTrouble?: () => 'read-only' | 'busy' | undefined;
   readonly brokerState: () => BrokerState;
   readonly readiness: () => Readiness;
@@ -54,7 +54,7 @@ interface Finding {
 }
 
 const PROBE_MS = 1_000;
-/** Everybody may ask, so what was found is told again for so long. */
+/** Anybody may ask, so a result is used again for so long, in milliseconds. */
 const CACHE_MS = 1_000;
 
 /** Whether the service works, for load balancers and people. */
@@ -70,7 +70,7 @@ export class Health {
 
   /** Takes at most a little more than a second; never rejects. */
   async report(): Promise<HealthReport> {
-    // As it was when it was asked: whoever asks a worker that is then replaced is not told that there is no service.
+    // The state at the time of the question: a worker that is replaced meanwhile still says that the service works.
     const readiness = this.options.readiness();
     const { database: answers, report } = await this.find();
     const { status: broker, lost: lostByBroker } = this.options.brokerState();
@@ -99,7 +99,7 @@ export class Health {
     return this.finding;
   }
 
-  /** One probe at a time, however long it takes: a database that hangs is not given more of them. */
+  /** One probe at a time, however long it takes: a database that hangs gets no further ones. */
   private async database(): Promise<State> {
     this.probe ??= this.options
       .probeDatabase()
@@ -112,7 +112,7 @@ export class Health {
       });
     const patience = new AbortController();
     const late = sleep(this.options.probeMs ?? PROBE_MS, 'down' as const, { signal: patience.signal });
-    // Ended below, when the probe was quicker.
+    // The timer is cleared below when the probe was quicker.
     late.catch(() => {});
     try {
       return await Promise.race([this.probe, late]);

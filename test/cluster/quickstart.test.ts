@@ -1,14 +1,16 @@
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
+import { chromium } from 'playwright-core';
 import WebSocket from 'ws';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
-import { describeWith } from '../support/programs.js';
+import { describeWith, findProgram, freePort } from '../support/programs.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Any = any;
@@ -23,11 +25,13 @@ describeWith(['bash', 'curl', 'psql'], 'docs/quickstart.md', function () {
   const script = join(ROOT, 'quickstart-life.mjs');
   let dir: string;
   let instance: Instance;
+  let pagePort: number;
   const ended: Array<() => void> = [];
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), 'taskwire-quickstart-'));
     instance = await Instance.start({ env: { DATA_DIR: dir } });
+    pagePort = await freePort();
   });
   after(async () => {
     for (const end of ended) {
@@ -46,7 +50,10 @@ describeWith(['bash', 'curl', 'psql'], 'docs/quickstart.md', function () {
       .replaceAll('$PWD/.taskwire', dir)
       .replaceAll('.taskwire/', `${dir}/`)
       .replaceAll('npx taskwire', `node ${join(ROOT, 'dist/src/cli/main.js')}`)
-      .replaceAll('life.mjs', 'quickstart-life.mjs');
+      .replaceAll('life.mjs', 'quickstart-life.mjs')
+      .replaceAll(/\bpage\.(tsx|js)\b/g, 'quickstart-page.$1')
+      .replaceAll('page-server.mjs', 'quickstart-page-server.mjs')
+      .replaceAll('8080', String(pagePort));
   const blocks = (language: string): string[] =>
     [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map(([, block]) => here(block!));
 
@@ -119,5 +126,47 @@ describeWith(['bash', 'curl', 'psql'], 'docs/quickstart.md', function () {
         'completed',
       ]);
     }, TIMEOUT);
+  });
+
+  describeWith(['chromium'], 'and its page', () => {
+    it('shows the life of a task in a browser, also after the service was away', async () => {
+      const [, keys, , rest, , , , page] = blocks('sh') as string[];
+      const env = { ...process.env, DATA_DIR: dir };
+      const shell = async (snippet: string): Promise<string> =>
+        (await run('bash', ['-euc', `${keys}\n${snippet}`], { cwd: ROOT, env })).stdout;
+      const files = {
+        'quickstart-page.tsx': blocks('tsx')[0]!,
+        'quickstart-page-server.mjs': blocks('js')[1]!,
+      };
+      for (const [name, text] of Object.entries(files)) {
+        writeFileSync(join(ROOT, name), text);
+        ended.push(() => rmSync(join(ROOT, name), { force: true }));
+      }
+      ended.push(() => rmSync(join(ROOT, 'quickstart-page.js'), { force: true }));
+      const [, bundle, serve] = page!.trim().split('\n') as [string, string, string];
+      await shell(bundle);
+      const pages = spawn('bash', ['-euc', `${keys}\nexec ${serve}`], { cwd: ROOT, env });
+      ended.push(() => pages.kill());
+      const [address] = (await once(pages.stdout, 'data')) as [Buffer];
+
+      const browser = await chromium.launch({ executablePath: findProgram('chromium')!, args: ['--no-sandbox'] });
+      ended.push(() => void browser.close());
+      const tab = await browser.newPage();
+      await tab.goto(String(address).trim());
+      const last = (): Promise<string | null> => tab.locator('tr').last().textContent({ timeout: 1_000 });
+      const lives = async (): Promise<void> => {
+        const rows = await tab.locator('tr').count();
+        await shell(rest!);
+        await eventually(async () => expect(await tab.locator('tr').count()).to.equal(rows + 1), TIMEOUT);
+        await eventually(async () => expect(await last()).to.match(/^\d+completed0\.5$/), TIMEOUT);
+      };
+      await eventually(async () => expect(await last()).to.contain('completed'), TIMEOUT);
+      await lives();
+      const { port } = instance;
+      await instance.stop();
+      instance = await Instance.start({ env: { DATA_DIR: dir }, port });
+      await lives();
+      await browser.close();
+    });
   });
 });

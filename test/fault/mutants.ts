@@ -203,8 +203,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a replay begins before the floor of the log',
     file: 'src/hub/catch-up.ts',
-    edits: [['return since >= state.floor && since <= state.seq;', 'return since <= state.seq;']],
+    edits: [['if (since >= state.floor) {', 'if (since >= 0) {']],
     killedBy: catchUp('when the log no longer reaches back, of which it reads nothing then'),
+  },
+  {
+    name: 'a task of which the log has lost the beginning counts as whole',
+    file: 'src/hub/catch-up.ts',
+    edits: [["events[0]?.type === 'TASK_CREATED' ?", 'events.length > 0 ?']],
+    killedBy: catchUp('sends all of a task that was made after what the log has lost, and of no older one'),
   },
   {
     name: 'a part of what was missed is sent when the log was trimmed',
@@ -215,7 +221,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a position from the future is taken',
     file: 'src/hub/catch-up.ts',
-    edits: [['return since >= state.floor && since <= state.seq;', 'return since >= state.floor;']],
+    edits: [['return since <= state.seq ? since : undefined;', 'return since;']],
     killedBy: catchUp('when the position is from the future'),
   },
   {

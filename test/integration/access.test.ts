@@ -92,6 +92,7 @@ const NEEDS: Readonly<Record<string, Need>> = {
   'POST /api/keys/:key_id/rotate': { scope: 'keys', refusalsOnly: true },
   'GET /api/openapi.json': { scope: 'public' },
   'GET /api/asyncapi.json': { scope: 'public' },
+  'GET /api/docs': { scope: 'public' },
   'POST /api/tokens': { scope: 'tokens', room: job, body: ({ job }) => ({ rooms: [`job:${job}`] }) },
 };
 

@@ -155,7 +155,7 @@ describe('traffic and the documents that describe it', function () {
     const { token } = await ask('POST', '/api/tokens', ada, { rooms: ['job:1'], expires_in: 60 });
     await ask('POST', '/api/tokens', ada, { user: 'ada' });
     await ask('GET', '/api/jobs/1', undefined, undefined, { authorization: `Bearer ${token}` });
-    for (const path of ['/api/ws/health', '/api/openapi.json', '/api/asyncapi.json', '/api/ws/tasks']) {
+    for (const path of ['/api/ws/health', '/api/openapi.json', '/api/asyncapi.json', '/api/docs', '/api/ws/tasks']) {
       await ask('GET', path);
     }
     await ask('GET', '/api/ws/stats', service);

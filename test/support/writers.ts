@@ -28,6 +28,10 @@ export function random(seed: number): () => number {
   };
 }
 
+/** Whether a write failed because somebody else deleted the task, over REST or in the repository. */
+export const isMissing = (error: unknown): boolean =>
+  (error as { code?: unknown }).code === 'NOT_FOUND' || /"NOT_FOUND"/.test(String(error));
+
 /** Writes of all five kinds to tasks of some jobs. */
 export class Writer {
   private readonly tasks: number[] = [];
@@ -54,6 +58,17 @@ export class Writer {
       this.tasks.push(made.task_id);
       return made;
     }
+    try {
+      return await this.update(task, roll);
+    } catch (error) {
+      if (isMissing(error)) {
+        this.tasks.splice(this.tasks.indexOf(task), 1);
+      }
+      throw error;
+    }
+  }
+
+  private update(task: number, roll: number): Promise<TaskWrite> {
     if (roll < 0.4) {
       return this.writes.updateTaskNumberAndStatus(task, this.count, roll < 0.3 ? 'processing' : 'completed', '0xabc');
     }

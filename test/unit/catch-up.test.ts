@@ -30,6 +30,22 @@ describe('a catch-up', () => {
     expect(other.got).to.have.length(6);
   });
 
+  it('sends all of a task that was made after what the log has lost, and of no older one', async () => {
+    stage.write(7);
+    stage.log.events = stage.log.events.map((event) => (event.seq === 6 ? { ...event, type: 'TASK_CREATED' } : event));
+    const { taskId } = stage.log.events[5]!;
+    stage.log.floor = 5;
+    const client = await stage.connect();
+    await client.subscribe(`task:${taskId}`, { since: 0 });
+    expect(client.got).to.deep.equal(['TASK_CREATED 6', 'event 7']);
+    expect(client.answers[0]).to.include({ recovered: true, replayed: 2, seq: 7 });
+    stage.log.floor = 6;
+    const late = await stage.connect();
+    await late.subscribe(`task:${taskId}`, { since: 0 });
+    expect(late.got).to.deep.equal(['TASK_SNAPSHOT 7']);
+    expect(late.answers[0]).to.include({ recovered: false, replayed: 0 });
+  });
+
   describe('brings a snapshot, and says so', () => {
     const answered = { room: 'job:1', seq: 7, epoch: 'epoch1', recovered: false, replayed: 0 };
 

@@ -79,7 +79,7 @@ describe('documents', () => {
   });
 
   it('tests that docs/guarantees.md names exist', () => {
-    const named = [...read('docs/guarantees.md').matchAll(/`(test\/[\w/.-]+)`(?:, "([^"]+)")?/g)];
+    const named = [...read('docs/guarantees.md').matchAll(/`((?:packages\/\w+\/)?test\/[\w/.-]+)`(?:, "([^"]+)")?/g)];
     expect(named.length).to.be.greaterThan(8);
     for (const [, path, title] of named) {
       const text = read(path!);

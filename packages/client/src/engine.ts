@@ -1,15 +1,15 @@
 import { type Backoff, pause } from './backoff.js';
 import { CONNECTION, type ConnectionEvent, type ConnectionState } from './machine.js';
 import {
-  isSnapshot,
   isTaskEvent,
   type PositionsData,
   roomsOf,
+  type SnapshotMessage,
   type SubscribeOutcome,
   type SubscribeResult,
 } from './protocol.js';
 import { refusal } from './refusal.js';
-import { type Room, roomOfSnapshot } from './room.js';
+import type { Room } from './room.js';
 import type { Credential, Incoming, Link, LinkEnd, Transport } from './transport.js';
 
 /** Time and chance, as the engine has them. */
@@ -28,7 +28,7 @@ export interface EngineOptions {
   readonly surroundings: Surroundings;
   readonly backoff: Backoff;
   /** Asked before each connection. */
-  readonly credential: () => Credential | Promise<Credential>;
+  readonly credential: () => Promise<Credential>;
   /** How long the server may be silent before it is asked, in milliseconds. */
   readonly silenceMs: number;
   /** How long it may take to answer then, and to take a connection, in milliseconds. */
@@ -152,9 +152,7 @@ export function createEngine(options: EngineOptions): Engine {
       }
     };
     timer = setTimeout(() => ended(NO_ANSWER), patienceMs);
-    new Promise<Credential>((resolve) => resolve(credential())).then(open, (error) =>
-      ended({ later: true, code: 'TOKEN_UNAVAILABLE', message: String(error) }),
-    );
+    credential().then(open, (error) => ended({ later: true, code: 'TOKEN_UNAVAILABLE', message: String(error) }));
   };
 
   /** Brings a new token before the one of now ends. Where that fails the server ends the link, and the next one has a new one. */
@@ -227,11 +225,14 @@ export function createEngine(options: EngineOptions): Engine {
   };
 
   const receive = (message: Incoming): void => {
-    const { room } = message;
+    const { room, type } = message;
     heard();
-    if (isSnapshot(message)) {
-      rooms.get(room ?? roomOfSnapshot(message))?.replace(message);
-    } else if (message.type === 'POSITION') {
+    if (/SNAPSHOT/.test(type)) {
+      const snapshot = message as SnapshotMessage & { readonly data: { readonly room?: string } };
+      // JOB_TASKS_SNAPSHOT is of a job, and so on; a part says its room.
+      const name = room ?? snapshot.data.room ?? roomsOf(snapshot)['JTU'.indexOf(type[0]!)]!;
+      rooms.get(name)?.replace(snapshot);
+    } else if (type === 'POSITION') {
       positions(message.data as PositionsData);
     } else if (message.seq !== undefined && isTaskEvent(message)) {
       for (const name of room === undefined ? roomsOf(message) : [room]) {
@@ -295,7 +296,7 @@ export function createEngine(options: EngineOptions): Engine {
   };
 
   // Rooms that are watched in one go are asked for in one message.
-  const flushSoon = (): void => void Promise.resolve().then(flush);
+  const flushSoon = (): void => queueMicrotask(flush);
 
   return {
     get state() {
@@ -312,10 +313,10 @@ export function createEngine(options: EngineOptions): Engine {
       go('wanted');
       flushSoon();
     },
-    delete: ({ name, state: was }) => {
+    delete: ({ name }) => {
       rooms.delete(name);
-      if (link !== undefined && was !== 'off' && was !== 'refused') {
-        link.send('UNSUBSCRIBE', { room: name }, () => {});
+      if (state === 'open') {
+        link!.send('UNSUBSCRIBE', { room: name }, () => {});
       }
     },
     go,

@@ -103,6 +103,31 @@ export interface SnapshotMessage {
     readonly tasks: readonly TaskRow[];
     /** There are more tasks than these, which are the newest. */
     readonly truncated?: boolean;
+    /** The lowest task id in it, where there are more tasks. */
+    readonly before?: number;
+    /** The others follow, as `SNAPSHOT_PART`. */
+    readonly parts?: boolean;
+  };
+  readonly timestamp: string;
+}
+
+/** More tasks of a room whose snapshot did not fit into one message: from newer to older ones, each part true at its own `seq`. */
+export interface SnapshotPart {
+  readonly type: 'SNAPSHOT_PART';
+  readonly seq: number;
+  readonly epoch: string;
+  readonly data: {
+    readonly room: string;
+    readonly job_id?: string;
+    readonly task_id?: number;
+    readonly user_id: string;
+    readonly tasks: readonly TaskRow[];
+    /** The lowest task id in it; absent in the last part. */
+    readonly before?: number;
+    /** Further parts follow. */
+    readonly parts?: boolean;
+    /** It is the last part. */
+    readonly complete?: boolean;
   };
   readonly timestamp: string;
 }
@@ -122,7 +147,8 @@ export interface SubscribeRequest {
   /** Position up to which the room is known. */
   readonly since?: number;
   readonly epoch?: string;
-  readonly snapshot?: boolean;
+  /** `parts`: all tasks of the room, in several messages where one is too small. */
+  readonly snapshot?: boolean | { readonly parts?: boolean; readonly limit?: number; readonly before?: number };
 }
 
 /** The answer for one room that was joined. */
@@ -155,7 +181,14 @@ export type PongMessage = Control<'PONG', PositionsData>;
 export type PositionMessage = Control<'POSITION', PositionsData>;
 
 /** Whatever a server sends. */
-export type ServerMessage = TaskEvent | SnapshotMessage | SuccessMessage | ErrorMessage | PongMessage | PositionMessage;
+export type ServerMessage =
+  | TaskEvent
+  | SnapshotMessage
+  | SnapshotPart
+  | SuccessMessage
+  | ErrorMessage
+  | PongMessage
+  | PositionMessage;
 
 /** Whatever a client sends over a plain WebSocket. */
 export type ClientMessage =
@@ -176,12 +209,12 @@ export type ClientMessage =
 export const isTaskEvent = (message: { readonly type: string; readonly data?: unknown }): message is TaskEvent =>
   typeof (message.data as { changes?: unknown } | undefined)?.changes === 'object';
 
-/** Whether a message is a snapshot of a room. */
+/** Whether a message is a snapshot of a room, or the beginning of one. */
 export const isSnapshot = (message: { readonly type: string }): message is SnapshotMessage =>
   /_SNAPSHOT$/.test(message.type);
 
-/** The rooms that an event belongs to. */
-export const roomsOf = ({ data }: { readonly data: TaskIds }): [string, string, string] => [
+/** The rooms that an event belongs to: of its job, its task and its user. */
+export const roomsOf = ({ data }: { readonly data: Partial<TaskIds> }): [string, string, string] => [
   `job:${data.job_id}`,
   `task:${data.task_id}`,
   `user:${data.user_id}`,

@@ -1,6 +1,5 @@
 import type { Engine } from './engine.js';
 import type { ErrorBody, Position, TaskEvent, TaskRow } from './protocol.js';
-import { Queue } from './queue.js';
 import { Room } from './room.js';
 
 /**
@@ -42,12 +41,11 @@ export type StreamItem = (TaskEvent & { readonly position: Position }) | Resync;
 /** Why a client gave up. */
 export class TaskwireClientError extends Error {
   override readonly name = 'TaskwireClientError';
-  constructor(
-    /** A code of the error table, or `CLOSED`. */
-    readonly code: string,
-    message: string,
-  ) {
+  /** A code of the error table, or `CLOSED`. */
+  readonly code: string;
+  constructor({ code, message }: ErrorBody) {
     super(message);
+    this.code = code;
   }
 }
 
@@ -85,8 +83,7 @@ export interface RoomStore {
   iterate(signal: AbortSignal | undefined): AsyncGenerator<StreamItem, void, undefined>;
 }
 
-/** @param withRows `false`: a room of events, which needs no snapshot */
-export function createRoomStore(name: string, ports: RoomPorts, withRows = true): RoomStore {
+export function createRoomStore(name: string, ports: RoomPorts): RoomStore {
   const { engine, lingerMs, later, never, left, load, save } = ports;
   const listeners = new Set<Listener>();
   let room: Room | undefined;
@@ -107,12 +104,11 @@ export function createRoomStore(name: string, ports: RoomPorts, withRows = true)
   };
 
   const look = (): RoomSnapshot => {
-    const ended = engine.state === 'closed' ? CLOSED : engine.state === 'failed' ? engine.reason : undefined;
-    const error = room?.error ?? ended;
+    const error = room?.error ?? (/closed|failed/.test(engine.state) ? engine.reason : undefined);
     if (room === undefined || (room.position === undefined && error === undefined)) {
       return LOADING;
     }
-    const { position, state, truncated, rows = new Map() } = room;
+    const { position, state, truncated, rows } = room;
     return {
       status: error !== undefined ? 'error' : state === 'live' ? 'live' : 'stale',
       tasks: [...rows.values()].sort((a, b) => a.task_id - b.task_id),
@@ -125,22 +121,18 @@ export function createRoomStore(name: string, ports: RoomPorts, withRows = true)
   const resync = (): Resync => ({ type: 'RESYNC', tasks: snapshot().tasks, position: snapshot().position! });
 
   const enter = (): void => {
-    const entered = new Room(
-      name,
-      {
-        event: (event) => tell({ ...event, position: entered.position! }),
-        resync: () => {
-          cached = undefined;
-          tell(resync());
-        },
-        changed: () => tell(),
-        held: engine.hold,
+    const entered = new Room(name, {
+      event: (event) => tell({ ...event, position: entered.position! }),
+      resync: () => {
+        cached = undefined;
+        tell(resync());
       },
-      withRows,
-    );
-    initial ??= withRows ? load(name) : undefined;
+      changed: () => tell(),
+      held: engine.hold,
+    });
+    initial ??= load(name);
     if (initial !== undefined) {
-      entered.start(initial.position, withRows ? initial.tasks : undefined, initial.truncated === true);
+      entered.start(initial.position, initial.tasks, initial.truncated);
     }
     room = entered;
     engine.add(entered);
@@ -176,22 +168,42 @@ export function createRoomStore(name: string, ports: RoomPorts, withRows = true)
     },
     snapshot,
     async *iterate(signal) {
-      const queue = new Queue<StreamItem>(MAX_WAITING, resync);
-      const stop = (): void => queue.end();
+      let waiting: StreamItem[] = [];
+      let ended = false;
+      let failure: ErrorBody | undefined;
+      let wake = (): void => {};
+      const stop = (): void => {
+        ended = true;
+        wake();
+      };
       const hear: Listener = (item) => {
         const { status, error } = snapshot();
         if (item !== undefined) {
-          queue.push(item);
+          if (waiting.push(item) > MAX_WAITING) {
+            waiting = [resync()];
+          }
+          wake();
         } else if (status === 'error') {
-          queue.end(new TaskwireClientError(error!.code, error!.message));
+          failure = error;
+          stop();
         }
       };
       const unlisten = store.listen(hear);
       signal?.addEventListener('abort', stop);
       try {
         hear();
-        if (!signal?.aborted) {
-          yield* queue;
+        while (!signal?.aborted) {
+          if (waiting.length > 0) {
+            yield waiting.shift()!;
+          } else if (!ended) {
+            await new Promise<void>((resolve) => {
+              wake = resolve;
+            });
+          } else if (failure !== undefined) {
+            throw new TaskwireClientError(failure);
+          } else {
+            return;
+          }
         }
       } finally {
         signal?.removeEventListener('abort', stop);
@@ -201,5 +213,3 @@ export function createRoomStore(name: string, ports: RoomPorts, withRows = true)
   };
   return store;
 }
-
-export const CLOSED: ErrorBody = { code: 'CLOSED', message: 'The client was closed' };

@@ -1,5 +1,14 @@
 import { ROOM, type RoomEvent, type RoomState } from './machine.js';
-import type { ErrorBody, Position, SnapshotMessage, SubscribeRequest, SubscribeResult, TaskEvent } from './protocol.js';
+import type {
+  ErrorBody,
+  Position,
+  SnapshotMessage,
+  SnapshotPart,
+  SubscribeRequest,
+  SubscribeResult,
+  TaskEvent,
+  TaskRow,
+} from './protocol.js';
 import { applyTo, type Rows, rowsOf } from './rows.js';
 
 /** Events that may wait for the answer of a room; with more the room is asked for with a snapshot. */
@@ -21,38 +30,34 @@ export interface RoomTold {
  * One room: its rows, its position, and the rule by which they move.
  *
  * The position moves by the room's answer, and then by each event and each word of the server about it. Until the answer
- * is there, everything that belongs to the room is kept aside; with the answer it is put in order, copies are dropped, and
- * it is applied at once. So whatever happens on the way, rows and position are either those of before or complete.
+ * is there, everything that belongs to the room is kept aside, parts of a snapshot too; with the answer it is put in order,
+ * copies are dropped, and it is applied at once. So whatever happens on the way, rows and position are either those of before or complete.
  *
  * Nothing here knows time or the network.
  */
 export class Room {
   state: RoomState = 'off';
   position: Position | undefined;
-  rows: Rows | undefined;
+  rows: Rows = new Map();
   truncated = false;
   error: ErrorBody | undefined;
   /** Counts the times that it was asked for: an answer to an earlier one is nobody's. */
   asked = 0;
   /** Whether nothing of the room can have passed by on this connection before it was asked for. */
   #whole = false;
-  readonly #withRows: boolean;
   #kept: TaskEvent[] = [];
-  #snapshot: SnapshotMessage | undefined;
+  /** The snapshot that is arriving: its beginning, and its parts from newer tasks to older ones. */
+  #parts: Array<SnapshotMessage | SnapshotPart> = [];
 
   constructor(
     readonly name: string,
     readonly told: RoomTold,
-    /** A room without rows has events only; it never needs a snapshot. */
-    withRows = true,
-  ) {
-    this.#withRows = withRows;
-  }
+  ) {}
 
   /** Takes a state that is known from elsewhere: an answer of REST, a storage. */
-  start(position: Position, tasks: Parameters<typeof rowsOf>[0] | undefined, truncated: boolean): void {
+  start(position: Position, tasks: readonly TaskRow[], truncated = false): void {
     this.position = position;
-    this.rows = tasks && rowsOf(tasks);
+    this.rows = rowsOf(tasks);
     this.truncated = truncated;
   }
 
@@ -63,14 +68,12 @@ export class Room {
   /** The connection is new: what it sends of this room is seen from its beginning. */
   opened(): void {
     this.#whole = true;
-    this.#kept = [];
   }
 
   lost(): void {
     this.go('lost');
     this.#whole = false;
     this.#kept = [];
-    this.#snapshot = undefined;
   }
 
   /** What to ask for: what came after the position where that is sure to be all, a snapshot otherwise. */
@@ -78,13 +81,15 @@ export class Room {
     this.go('ask');
     this.asked += 1;
     this.error = undefined;
-    this.#snapshot = undefined;
+    this.#parts = [];
     const { name, position } = this;
-    if (position !== undefined && this.#whole && (this.rows !== undefined || !this.#withRows)) {
-      return { room: name, since: position.seq, epoch: position.epoch };
+    const request = { room: name, snapshot: { parts: true } };
+    if (position !== undefined && this.#whole) {
+      const { seq, epoch } = position;
+      return { ...request, since: seq, ...(epoch === '' ? {} : { epoch }) };
     }
     // What is kept from before is in the snapshot, or comes after it.
-    return { room: name, snapshot: true };
+    return request;
   }
 
   /** An event that belongs to the room. */
@@ -102,37 +107,56 @@ export class Room {
     }
   }
 
-  /** A snapshot of the room. */
-  replace(message: SnapshotMessage): void {
+  /** A snapshot of the room, or a further part of it. */
+  replace(message: SnapshotMessage | SnapshotPart): void {
     if (this.state === 'joining') {
-      this.#snapshot = message;
+      // A part says its room.
+      if (!('room' in message.data)) {
+        this.#parts = [message];
+      } else if (this.#parts.length > 0) {
+        this.#parts.push(message);
+      }
     }
   }
 
   /** The answer to `ask`. */
   joined({ seq, epoch, recovered, replayed }: SubscribeResult): void {
-    const snapshot = this.#snapshot;
     const before = this.position;
-    const from = snapshot ?? (recovered ? before : undefined);
-    const events = from && this.#after(from.seq);
-    this.#snapshot = undefined;
-    // Without a beginning, or with less than the server says that it sent, something is missing.
-    if (from === undefined || from.epoch !== epoch || events!.length < replayed) {
+    const parts: ReadonlyArray<Position & { data?: SnapshotMessage['data'] }> =
+      recovered && before !== undefined ? [before] : this.#parts;
+    const last = parts.at(-1);
+    const events = this.#after(parts[0]?.seq ?? 0);
+    this.#parts = [];
+    // Without a beginning or an end, or with less than the server says that it sent, something is missing.
+    if (
+      last === undefined ||
+      last.data?.parts ||
+      parts.some((part) => (part.epoch || epoch) !== epoch) ||
+      events.length < replayed
+    ) {
       this.#gap();
       return;
     }
     this.#kept = [];
     this.go('joined');
-    this.position = { seq: from.seq, epoch };
-    if (snapshot !== undefined) {
-      this.rows = rowsOf(snapshot.data.tasks);
-      this.truncated = snapshot.data.truncated === true;
+    this.position = { seq: last.seq, epoch };
+    if (last.data !== undefined) {
+      this.rows = rowsOf(parts.flatMap(({ data }) => data!.tasks));
+      this.truncated = last.data.truncated === true;
+      for (const event of events) {
+        // What was sent ahead of a part is in that part, or changes a task of one before it.
+        const home = parts.find(({ data }) => !(event.data.task_id < data!.before!))!;
+        if (event.seq > home.seq && event.seq <= last.seq && !applyTo(this.rows, event)) {
+          this.#gap();
+          return;
+        }
+      }
       if (before !== undefined) {
         this.told.resync();
       }
     }
-    for (const event of events!) {
-      if (this.state === 'live') {
+    for (const event of events) {
+      if (this.state === 'live' && event.seq > last.seq) {
         this.#apply(event);
       }
     }
@@ -143,7 +167,6 @@ export class Room {
   refused(error: ErrorBody, later: boolean): void {
     this.go(later ? 'later' : 'never');
     this.error = later ? undefined : error;
-    this.#snapshot = undefined;
     this.told.changed();
   }
 
@@ -185,21 +208,11 @@ export class Room {
       return;
     }
     // A task that is not among all rows, and that was not made now, is one whose event was missed.
-    if (this.rows !== undefined && !applyTo(this.rows, event) && !this.truncated) {
+    if (!applyTo(this.rows, event) && !this.truncated) {
       this.#gap();
       return;
     }
     this.position = { seq: event.seq, epoch };
     this.told.event(event);
   }
-}
-
-/** The name of the room that a snapshot is of. */
-export function roomOfSnapshot({ type, data }: SnapshotMessage): string {
-  const { job_id, task_id, user_id } = data;
-  return type === 'JOB_TASKS_SNAPSHOT'
-    ? `job:${job_id}`
-    : type === 'TASK_SNAPSHOT'
-      ? `task:${task_id}`
-      : `user:${user_id}`;
 }

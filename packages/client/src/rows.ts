@@ -25,9 +25,6 @@ export function applyTo(rows: Rows, { type, data }: TaskEvent): boolean {
       next[field] = value;
     }
   }
-  if ('is_successful' in data.changes) {
-    next['is_accepted'] = data.changes.is_successful;
-  }
   rows.set(task_id, next as unknown as TaskRow);
   return true;
 }

@@ -1,15 +1,5 @@
-import {
-  type ErrorBody,
-  isSnapshot,
-  isTaskEvent,
-  type SnapshotMessage,
-  type SubscribeOutcome,
-  type SubscribeRequest,
-  type SubscribeResult,
-  type TaskRow,
-} from './protocol.js';
+import type { ErrorBody, SubscribeOutcome, SubscribeRequest, SubscribeResult } from './protocol.js';
 import { refusal } from './refusal.js';
-import { applyTo, type Rows, rowsOf } from './rows.js';
 import type { Incoming, LinkEnd, LinkEvents, Transport } from './transport.js';
 
 /** A stream that has brought nothing for so long is dead, in milliseconds: the server says something every 25 seconds. */
@@ -84,8 +74,9 @@ export const sse =
 function addressOf(url: string, { room, since, epoch }: SubscribeRequest): string {
   const id = room.slice(room.indexOf(':') + 1);
   const kind = room.slice(0, -id.length - 1);
-  const query = since === undefined ? '' : `?since=${since}&epoch=${encodeURIComponent(epoch ?? '')}`;
-  return `${url.replace(/\/$/, '')}/api/${kind}s/${encodeURIComponent(id)}/events${query}`;
+  const query = since === undefined ? '' : `?since=${since}`;
+  const ofEpoch = epoch === undefined ? '' : `&epoch=${encodeURIComponent(epoch)}`;
+  return `${url.replace(/\/$/, '')}/api/${kind}s/${encodeURIComponent(id)}/events${query}${ofEpoch}`;
 }
 
 /** The answer of one room. */
@@ -96,8 +87,6 @@ class RoomStream {
   readonly #joined: (outcome: SubscribeOutcome) => void;
   readonly #message: LinkEvents['message'];
   readonly #end: (reason: LinkEnd) => void;
-  /** A snapshot that comes in parts. */
-  #partial: { readonly first: SnapshotMessage; readonly rows: Rows } | undefined;
 
   constructor(
     room: string,
@@ -180,36 +169,9 @@ class RoomStream {
     if (message.type === 'ERROR') {
       this.#end(refusal(message.data as ErrorBody));
     } else if (message.type === 'SUCCESS') {
-      // What was sent with the parts of a snapshot is counted, and is in the snapshot already.
-      const result = (message.data as { data: SubscribeResult }).data;
-      this.#joined({ ...result, room: this.#room, replayed: 0 });
-    } else if (this.#partial !== undefined || (isSnapshot(message) && 'parts' in message.data)) {
-      this.#collect(message);
+      this.#joined((message.data as { data: SubscribeResult }).data);
     } else {
       this.#message({ ...message, room: this.#room });
-    }
-  }
-
-  /** Puts a snapshot together that comes in parts: each is true at its position, and events bring what came before up to it. */
-  #collect(message: Incoming): void {
-    if (isSnapshot(message)) {
-      this.#partial = { first: message, rows: rowsOf(message.data.tasks) };
-      return;
-    }
-    const { first, rows } = this.#partial!;
-    if (isTaskEvent(message)) {
-      applyTo(rows, message);
-      return;
-    }
-    const { tasks, complete } = message.data as { tasks: readonly TaskRow[]; complete?: boolean };
-    for (const task of tasks) {
-      rows.set(task.task_id, task);
-    }
-    if (complete === true) {
-      this.#partial = undefined;
-      const { truncated, ...ids } = first.data;
-      void truncated;
-      this.#message({ ...first, seq: message.seq!, data: { ...ids, tasks: [...rows.values()] }, room: this.#room });
     }
   }
 }

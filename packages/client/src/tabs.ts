@@ -63,7 +63,7 @@ export const tabs = (options: TabsOptions): Transport => {
     const { signal } = stopLeading;
     const lead = (): Promise<void> =>
       new Promise((resolve) => {
-        const leader = new Leader(name, locks, options.transport, url, () => credential);
+        const leader = new Leader(name, locks, options.transport, url, async () => credential);
         signal.addEventListener('abort', () => {
           leader.stop();
           resolve();
@@ -72,7 +72,7 @@ export const tabs = (options: TabsOptions): Transport => {
     locks.request(name, { signal }, lead).catch(() => {});
   };
 
-  return ({ url, credential: shown }, events) => {
+  const shared: Transport = ({ url, credential: shown }, events) => {
     const id = crypto.randomUUID();
     const channel = new BroadcastChannel(name);
     const waiting = new Map<number, (answer: Answer) => void>();
@@ -147,6 +147,7 @@ export const tabs = (options: TabsOptions): Transport => {
       close,
     };
   };
+  return Object.assign(shared, { alone: options.transport });
 };
 
 /** A room of the leader, with its last events. */
@@ -167,7 +168,7 @@ class Leader {
   readonly #links = new Map<string, Map<string, () => void>>();
   #open = false;
 
-  constructor(name: string, locks: Locks, transport: Transport, url: string, credential: () => Credential) {
+  constructor(name: string, locks: Locks, transport: Transport, url: string, credential: () => Promise<Credential>) {
     this.#name = name;
     this.#locks = locks;
     this.#engine = createEngine({

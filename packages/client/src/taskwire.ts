@@ -4,7 +4,6 @@ import type { ConnectionState } from './machine.js';
 import { watchPage } from './page.js';
 import type { ErrorBody, Position, TaskRow } from './protocol.js';
 import {
-  CLOSED,
   createRoomStore,
   type InitialData,
   type Listener,
@@ -15,7 +14,7 @@ import {
   type StreamItem,
   TaskwireClientError,
 } from './room-store.js';
-import type { Credential, Transport } from './transport.js';
+import type { Credential, LinkEnd, Transport } from './transport.js';
 import { websocket } from './websocket.js';
 
 /** What is used of a `Storage`. */
@@ -86,10 +85,17 @@ export interface RoomHandle<Subject> extends Store<RoomSnapshot> {
    */
   events(options?: { since?: Position; signal?: AbortSignal }): AsyncGenerator<StreamItem, void, undefined>;
   /**
-   * Resolves when the predicate holds: for what is there now, or after any later event, each looked at by itself.
+   * Resolves with the first state for which the predicate holds. Each event is looked at by itself. Which states count:
+   * - of a task: all that it has had since it was made, as far as the log reaches back
+   * - of a handle with `initialData`: those rows, and everything after their position
+   * - of a job or a user otherwise: that of now, and everything after it
+   * @param options `since`: states before this position do not count. Give the position of an answer to a write
    * @throws TaskwireClientError when the room is refused for good; the signal's reason when that is aborted
    */
-  until(predicate: (subject: Subject) => boolean, options?: { signal?: AbortSignal }): Promise<Subject>;
+  until(
+    predicate: (subject: Subject) => boolean,
+    options?: { since?: Position; signal?: AbortSignal },
+  ): Promise<Subject>;
 }
 
 /** A client: one connection for everything that is watched through it. */
@@ -123,12 +129,19 @@ export interface RoomOptions {
 
 /** How often the server is asked about a write that is not there yet, in milliseconds. */
 const LOOK_MS = 100;
+const CLOSED: LinkEnd = { later: false, code: 'CLOSED', message: 'The client was closed' };
+/** A JSON web token. */
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+/** Before everything: a task has had no state there. */
+const BEGINNING: InitialData = { position: { seq: 0, epoch: '' }, tasks: [] };
+/** Rooms of a connection aside, of the 256 that the server takes. */
+const MAX_ASIDE = 200;
 
 const HERE: Surroundings = {
   now: () => performance.now(),
   random: Math.random,
-  setTimeout: (work, ms) => setTimeout(work, ms),
-  clearTimeout: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout>),
+  setTimeout,
+  clearTimeout: clearTimeout as (timer: unknown) => void,
 };
 
 /**
@@ -137,25 +150,34 @@ const HERE: Surroundings = {
  */
 export function createTaskwire(options: TaskwireOptions): Taskwire {
   const { surroundings = HERE, storage, storageKey = 'taskwire', token, apiKey } = options;
+  const { url, backoff, transport = websocket(), lingerMs = 1_000, silenceMs = 25_000, patienceMs = 20_000 } = options;
+  const { now, setTimeout, clearTimeout } = surroundings;
   const stores = new Map<string, RoomStore>();
   const watchers = new Set<() => void>();
   const engines = new Set<Engine>();
   let looked: ConnectionSnapshot | undefined;
 
-  const credential = (): Credential | Promise<Credential> => {
-    const given = typeof token === 'function' ? token() : token;
-    return given instanceof Promise ? given.then((fresh) => ({ token: fresh })) : { token: given, apiKey };
+  const credential = async (): Promise<Credential> => {
+    if (typeof token !== 'function') {
+      return { token, apiKey };
+    }
+    const fresh = await token();
+    // The page of an error, say, which was taken for one: the next time it is there again.
+    if (!TOKEN.test(fresh)) {
+      throw new Error('No token');
+    }
+    return { token: fresh };
   };
 
-  const makeEngine = (changed: () => void): Engine => {
+  const makeEngine = (changed: () => void, by: Transport): Engine => {
     const engine = createEngine({
-      url: options.url,
-      transport: options.transport ?? websocket(),
+      url,
+      transport: by,
       surroundings,
-      backoff: { baseMs: 500, capMs: 30_000, ...options.backoff },
+      backoff: { baseMs: 500, capMs: 30_000, ...backoff },
       credential,
-      silenceMs: options.silenceMs ?? 25_000,
-      patienceMs: options.patienceMs ?? 20_000,
+      silenceMs,
+      patienceMs,
       changed,
     });
     engines.add(engine);
@@ -163,10 +185,10 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
   };
 
   const save = (store: RoomStore): void => {
-    const { position, tasks, truncated } = store.snapshot();
-    if (storage !== undefined && position !== undefined) {
+    const snapshot = store.snapshot();
+    if (storage !== undefined && snapshot.position !== undefined) {
       try {
-        storage.setItem(`${storageKey} ${store.name}`, JSON.stringify({ position, tasks, truncated }));
+        storage.setItem(`${storageKey} ${store.name}`, JSON.stringify(snapshot));
       } catch {
         // It is full or forbidden: the next page begins with a snapshot.
       }
@@ -175,9 +197,9 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
 
   const portsOf = (engine: Engine, left: (store: RoomStore) => void): RoomPorts => ({
     engine,
-    lingerMs: options.lingerMs ?? 1_000,
-    later: surroundings.setTimeout,
-    never: surroundings.clearTimeout,
+    lingerMs,
+    later: setTimeout,
+    never: clearTimeout,
     left,
     save,
     load: (name) => {
@@ -194,7 +216,7 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
     for (const watcher of [...watchers]) {
       watcher();
     }
-  });
+  }, transport);
   const ports = portsOf(engine, (store) => {
     stores.delete(store.name);
     if (stores.size === 0) {
@@ -231,19 +253,30 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
     hidden: () => stores.forEach(save),
   });
 
-  /** Events from a position: on a connection of its own, where nothing of the room can have passed by before. */
-  async function* eventsSince(name: string, since: Position, signal?: AbortSignal) {
-    const own = makeEngine(() => {});
-    const none = (): void => {};
-    const store = createRoomStore(name, { ...portsOf(own, none), save: none }, false);
-    store.seed({ position: since, tasks: [] });
-    try {
-      yield* store.iterate(signal);
-    } finally {
-      own.go('close');
-      engines.delete(own);
+  /** Connections aside: each has rooms of one kind, no two of which share an event. */
+  const asides: Array<{ readonly kind: string; readonly engine: Engine; readonly names: Set<string> }> = [];
+
+  /**
+   * A room that begins before now. What a connection was sent for one room is not sent again for another, so it stands on a
+   * connection aside, where nothing of it can have passed by.
+   */
+  const aside = (name: string, begin: InitialData): RoomStore => {
+    const [kind] = name.split(':') as [string];
+    let own = asides.find((one) => one.kind === kind && !one.names.has(name) && one.names.size < MAX_ASIDE);
+    if (own === undefined) {
+      own = { kind, engine: makeEngine(() => {}, transport.alone ?? transport), names: new Set() };
+      asides.push(own);
     }
-  }
+    const { engine, names } = own;
+    names.add(name);
+    const left = (): void => {
+      names.delete(name);
+      setTimeout(() => names.size > 0 || engine.go('unwanted'), lingerMs);
+    };
+    const store = createRoomStore(name, { ...portsOf(engine, left), lingerMs: 0, save: () => {} });
+    store.seed(begin);
+    return store;
+  };
 
   const handle = <Subject>(
     name: string,
@@ -265,23 +298,36 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       subscribe: (onChange) => store().listen((item) => item ?? onChange()),
       getSnapshot: () => stores.get(name)?.snapshot() ?? before,
       getServerSnapshot: () => before,
-      events: ({ since, signal } = {}) => {
-        const now = stores.get(name)?.snapshot();
-        const here = now?.status === 'live' && now.position?.seq === since?.seq && now.position?.epoch === since?.epoch;
-        return since === undefined || here ? store().iterate(signal) : eventsSince(name, since, signal);
+      events: async function* ({ since, signal } = {}) {
+        // What is iterated needs no rows: of what changes some are known.
+        yield* (since ? aside(name, { position: since, tasks: [], truncated: true }) : store()).iterate(signal);
       },
-      until: (predicate, { signal } = {}) =>
+      until: (predicate, { since, signal } = {}) =>
         settle(signal, (resolve, reject) => {
-          const look = (): void => {
-            const { status, position, tasks, error } = store().snapshot();
-            const subject = position && subjectOf(tasks);
+          const begin = initialData ?? (name.startsWith('task:') ? BEGINNING : undefined);
+          const source = begin === undefined ? store() : aside(name, begin);
+          /** The state before `since`, which is that of `since` when the next one is later. */
+          let before: Subject | undefined;
+          const test = (subject: Subject | undefined): void => {
             if (subject !== undefined && predicate(subject)) {
               resolve(subject);
-            } else if (status === 'error') {
-              reject(new TaskwireClientError(error!.code, error!.message));
             }
           };
-          const unlisten = store().listen(look);
+          const look: Listener = (item) => {
+            const { status, position, tasks, error } = source.snapshot();
+            const subject = position && subjectOf(tasks);
+            if (since !== undefined && position?.epoch === since.epoch && position.seq < since.seq) {
+              before = subject;
+            } else {
+              test(position?.seq === since?.seq || item?.type === 'RESYNC' ? undefined : before);
+              before = undefined;
+              test(subject);
+            }
+            if (status === 'error') {
+              reject(new TaskwireClientError(error!));
+            }
+          };
+          const unlisten = source.listen(look);
           look();
           return unlisten;
         }),
@@ -294,7 +340,7 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       looked = {
         state,
         reason,
-        nextTryAt: nextTryAt && Date.now() + nextTryAt - surroundings.now(),
+        nextTryAt: nextTryAt && Date.now() + nextTryAt - now(),
       };
     }
     return looked;
@@ -308,22 +354,24 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       settle(signal, (resolve, reject) => {
         let timer: unknown;
         const look = (): void => {
-          const behind = [...stores.values()].some(({ room }) => {
+          const waits = [...stores.values()].some(({ room }) => {
             const there = room?.state === 'live' || room?.state === 'refused';
-            return room !== undefined && (!there || isBehind(room.position, write));
+            // An epoch belongs to one stream: rooms of other users have another one.
+            const behind = room?.position?.epoch === write.epoch && room.position.seq < write.seq;
+            return room !== undefined && (!there || behind);
           });
-          if (!behind) {
+          if (!waits) {
             resolve();
           } else if (engine.state === 'closed') {
-            reject(new TaskwireClientError(CLOSED.code, CLOSED.message));
+            reject(new TaskwireClientError(engine.reason!));
           } else {
             // Of a room in which nothing happens only the server knows how far it has come.
             engine.ping();
-            timer = surroundings.setTimeout(look, LOOK_MS);
+            timer = setTimeout(look, LOOK_MS);
           }
         };
         look();
-        return () => surroundings.clearTimeout(timer);
+        return () => clearTimeout(timer);
       }),
     connection: {
       subscribe: (onChange) => {
@@ -348,31 +396,26 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
     close: () => {
       unwatch();
       stores.forEach(save);
-      each((one) => one.go('close'))();
+      each((one) => one.go('close', CLOSED))();
     },
   };
 }
-
-/** Whether a position is one of the write's stream and lies before the write. An epoch belongs to one stream. */
-const isBehind = (position: Position | undefined, write: Position): boolean =>
-  position?.epoch === write.epoch && position.seq < write.seq;
 
 /** A promise that ends with a signal. @param start gets both ways to settle it, returns how to clean up */
 async function settle<T>(
   signal: AbortSignal | undefined,
   start: (resolve: (value: T) => void, reject: (error: unknown) => void) => () => void,
 ): Promise<T> {
-  signal?.throwIfAborted();
+  const end = new AbortController();
   let stop = (): void => {};
-  let abort = (): void => {};
   try {
     return await new Promise<T>((resolve, reject) => {
-      abort = () => reject(signal!.reason);
-      signal?.addEventListener('abort', abort);
+      signal?.throwIfAborted();
+      signal?.addEventListener('abort', () => reject(signal.reason), end);
       stop = start(resolve, reject);
     });
   } finally {
-    signal?.removeEventListener('abort', abort);
+    end.abort();
     stop();
   }
 }

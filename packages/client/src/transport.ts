@@ -54,4 +54,8 @@ export interface Link {
  * Opens a link. It throws where the address or the surroundings are wrong for good.
  * @param target `url` is the address of the server as given to `createTaskwire`
  */
-export type Transport = (target: { readonly url: string; readonly credential: Credential }, events: LinkEvents) => Link;
+export interface Transport {
+  (target: { readonly url: string; readonly credential: Credential }, events: LinkEvents): Link;
+  /** Where links are shared with other tabs: how to have one alone, for what begins before now. */
+  readonly alone?: Transport;
+}

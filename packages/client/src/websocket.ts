@@ -21,7 +21,7 @@ interface PlainMessage {
   readonly seq?: number;
   readonly epoch?: string;
   readonly data?: unknown;
-  readonly request_id?: string;
+  readonly request_id?: number;
 }
 
 /** The address of the plain WebSocket. */
@@ -37,16 +37,16 @@ export const websocket =
     const base = globalThis.location?.href;
     const address = new URL(url.replace(/\/$/, '') + PATH, base);
     address.protocol = address.protocol.replace('http', 'ws');
-    const waiting = new Map<string, (answer: Answer) => void>();
+    const waiting = new Map<number | undefined, (answer: Answer) => void>();
     let requests = 0;
     let refused: ErrorBody | undefined;
     const Constructor = options.WebSocket ?? globalThis.WebSocket;
     const socket = new Constructor(address.href) as WebSocketLike;
 
     const send = (type: string, data: unknown, answered: (answer: Answer) => void): void => {
-      const id = `${++requests}`;
-      waiting.set(id, answered);
-      socket.send(JSON.stringify({ type, data, request_id: id }));
+      requests += 1;
+      waiting.set(requests, answered);
+      socket.send(JSON.stringify({ type, data, request_id: requests }));
     };
     // The credential is the first message, so that no address holds a secret. A refusal is followed by the close.
     socket.onopen = () =>
@@ -56,14 +56,14 @@ export const websocket =
         }
       });
     socket.onmessage = ({ data: text }) => {
-      const message = JSON.parse(String(text)) as PlainMessage;
+      const message = JSON.parse(text as string) as PlainMessage;
       const { type, data, request_id: id } = message;
-      const answered = id === undefined ? undefined : waiting.get(id);
+      const answered = waiting.get(id);
       if (type === 'ERROR') {
         refused = data as ErrorBody;
       }
       if (answered !== undefined) {
-        waiting.delete(id!);
+        waiting.delete(id);
         answered(
           type === 'ERROR'
             ? { error: refused! }

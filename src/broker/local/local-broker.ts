@@ -11,7 +11,7 @@ type WithoutCall<T> = T extends { call: number } ? Omit<T, 'call'> : never;
 export class LocalBroker extends BrokerNode implements Broker {
   private readonly calls = new Map<number, { resolve(result: unknown): void; reject(error: Error): void }>();
   private lastCall = 0;
-  /** Without the primary the hubs find these events in the log. */
+  /** Messages to publish. When the primary is gone they are lost, and the hubs find the events in the log. */
   private readonly outgoing = new TurnBatch<[string, Buffer]>((items) =>
     this.tell({ type: 'taskwire:publish', items }),
   );
@@ -101,7 +101,7 @@ export class LocalBroker extends BrokerNode implements Broker {
     try {
       this.link.send(message);
     } catch {
-      // Without the primary there is nobody to tell; it gave everything back when this process's channel ended.
+      // The primary is gone, and with it everything that this process held there.
     }
   }
 

@@ -14,7 +14,7 @@ interface Peer {
   outgoing: Array<[string, Uint8Array]>;
 }
 
-/** The primary's half of the local broker: routes messages to the workers that listen, and keeps what they share. */
+/** The primary's half of the local broker: routes messages to subscribed workers, and counts requests and connections. */
 export class LocalPrimary {
   private readonly peers = new Set<Peer>();
   private readonly channels = new Map<string, Set<Peer>>();
@@ -91,7 +91,7 @@ export class LocalPrimary {
       allowed: consumedPoints <= limit,
       limit,
       remaining: Math.max(0, limit - consumedPoints),
-      // The library reckons with the time of day, which may have stepped since the window began.
+      // The library uses the time of day, which may have been set since the window began.
       resetMs: Math.min(WINDOW_SECONDS * 1_000, Math.max(0, msBeforeNext)),
     };
   }

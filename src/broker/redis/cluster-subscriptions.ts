@@ -5,11 +5,11 @@ import type { ConnectionOptions } from './redis-settings.js';
 import { RedisSubscriber, type SubscriberOptions } from './redis-subscriber.js';
 
 export interface ClusterSubscriptionsOptions extends Omit<SubscriberOptions, 'sharded'> {
-  /** What a node wants beside its address. */
+  /** Options of a connection to a node, without its address. */
   readonly node: ConnectionOptions;
-  /** Channels to hear oneself on begin so. */
+  /** Prefix of the channels for heartbeats. */
   readonly heartbeatPrefix: string;
-  /** Asks who has which slots. */
+  /** Reads anew which node has which slots. */
   readonly refresh: () => void;
 }
 
@@ -38,7 +38,7 @@ export class ClusterSubscriptions {
     cluster.on('refresh', () => void this.assign());
   }
 
-  /** Why not everything is heard. */
+  /** Why messages may be missed; undefined when none are. */
   get fault(): Fault | undefined {
     if (this.shards.size === 0) {
       return CONNECTING;
@@ -49,7 +49,7 @@ export class ClusterSubscriptions {
   /** Resolves when all channels are in place, as far as the nodes let that be. */
   async start(): Promise<void> {
     await this.assign();
-    // Those of an assignment that had begun before too.
+    // Also those that an earlier assignment has begun.
     await Promise.all(this.starting);
   }
 

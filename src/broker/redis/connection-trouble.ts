@@ -2,10 +2,10 @@ import type { Redis } from 'ioredis';
 import { CONNECTING, type Fault } from '../condition.js';
 import { CLOSED, faultOf } from './redis-faults.js';
 
-/** What a client says when it has asked all Sentinels and goes on asking; what one of them said tells more. */
+/** The client's error when no Sentinel has answered well. What a Sentinel itself has said tells more. */
 const SENTINELS_ASKED = /^All sentinels are unreachable/;
 
-/** Follows why a client has no connection: what it says at the end of an attempt is always "Connection is closed.". */
+/** Keeps the reason why a client has no connection: its own error at the end is always "Connection is closed.". */
 export class ConnectionTrouble {
   /** Undefined while there is a connection. */
   fault: Fault | undefined = CONNECTING;
@@ -47,7 +47,7 @@ export class ConnectionTrouble {
     client.on('close', failed);
   }
 
-  /** A server that has no place says so and closes at once; its words would be lost with the connection. */
+  /** A server without a free place says so and closes at once. Its words are read before they are lost. */
   private hearRefusal(): void {
     this.client.stream?.once('data', (bytes: Buffer) => {
       const line = bytes.toString('latin1').split('\r\n', 1)[0]!;
@@ -76,7 +76,7 @@ export class ConnectionTrouble {
   /** Resolves when the first attempt to connect has come to an end; later ones are the client's own. */
   async attempt(connect: () => Promise<unknown>): Promise<void> {
     const failed = new Promise<void>((resolve) => this.client.once('error', () => resolve()));
-    // Why it has failed stands in `fault`.
+    // `fault` has the reason.
     await Promise.race([connect().catch(() => {}), failed]);
   }
 }

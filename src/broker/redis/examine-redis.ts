@@ -5,7 +5,7 @@ import { RedisBroker } from './redis-broker.js';
 import { RedisCommands } from './redis-commands.js';
 import { type RedisSettings, targetOf } from './redis-settings.js';
 
-/** What a Redis is and does, as far as the service depends on it. */
+/** What is known of a Redis, as far as the service depends on it. */
 export interface RedisFacts {
   /** What does not work, and why; empty when everything does. */
   readonly faults: ReadonlyArray<Fault & { readonly lost: string }>;
@@ -20,7 +20,7 @@ export interface RedisFacts {
 const PATIENCE_MS = 5_000;
 const LOOK_MS = 50;
 
-/** Does all that a worker does with Redis, once. Never rejects. */
+/** Does everything once that a worker does with Redis. Never rejects. */
 export async function examineRedis(settings: RedisSettings, prefix: string): Promise<RedisFacts> {
   const faults = new Map<string, Fault & { lost: string }>();
   const logger: Logger = {

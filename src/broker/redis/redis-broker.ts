@@ -19,7 +19,7 @@ export interface RedisBrokerOptions extends RedisSettings {
   readonly logger: Logger;
   /** How long a node that no longer renews its lease counts as alive, in milliseconds. */
   readonly leaseMs?: number;
-  /** How often this node hears itself through the server, in milliseconds; three in a row missing: it is down. */
+  /** Interval of heartbeats through the server, in milliseconds. When three in a row are missing, the connection is dead. */
   readonly heartbeatMs?: number;
   /** How long a server that has refused something is not asked again, in milliseconds (1,000); it doubles each time. */
   readonly refusedMs?: number;
@@ -28,7 +28,7 @@ export interface RedisBrokerOptions extends RedisSettings {
 /** What the channels of one server and those of a cluster have in common. */
 type Subscriptions = Pick<RedisSubscriber, 'fault' | 'start' | 'add' | 'remove' | 'beat' | 'reconnect' | 'stop'>;
 
-/** The longest time until a server that does not help is left again, in milliseconds. */
+/** Longest pause between two attempts to find a better server, in milliseconds. */
 const MAX_RECONNECT_MS = 30_000;
 
 /** The broker on Redis pub/sub: any number of hosts. */
@@ -43,7 +43,7 @@ export class RedisBroker extends BrokerNode implements Broker {
   private readonly heartbeatMs: number;
   private readonly refusedMs: number;
   private heartbeat: NodeJS.Timeout | undefined;
-  /** Times in a row that another connection was tried because this one leads to a server that does not help. */
+  /** Attempts in a row to find a server that takes writes. */
   private reconnects = 0;
   private reconnecting: NodeJS.Timeout | undefined;
   private stopping: Promise<void> | undefined;
@@ -118,7 +118,7 @@ export class RedisBroker extends BrokerNode implements Broker {
     this.leases.start();
     this.heartbeat = setInterval(() => this.subscriptions.beat(), this.heartbeatMs);
     const connected = this.commands.connect();
-    // The channels of a cluster go to the nodes that it has named.
+    // The nodes of a cluster are known only when the first connection stands.
     await (this.commands.cluster === undefined
       ? Promise.all([connected, this.subscriptions.start()])
       : connected.then(() => this.subscriptions.start()));
@@ -169,7 +169,7 @@ export class RedisBroker extends BrokerNode implements Broker {
         refresh: () => this.commands.refresh(),
       });
     }
-    // Subscriptions are this project's to restore, so that it knows when they are.
+    // This project restores subscriptions itself, so that it knows when they are in place.
     const client = redisClient(target.options, { autoResubscribe: false });
     return new RedisSubscriber(client, heartbeat, { ...options, sharded: false });
   }
@@ -191,7 +191,7 @@ export class RedisBroker extends BrokerNode implements Broker {
       this.condition.lose('events', fault);
     } else if (!this.condition.up) {
       this.condition.regain('events');
-      // Their channels may have been refused or silent too, and are asked for by a new connection only.
+      // Their subscriptions may have been refused too, and they ask again only when they are told.
       for (const adapter of this.socketAdapters) {
         adapter.restore();
       }
@@ -217,8 +217,9 @@ export class RedisBroker extends BrokerNode implements Broker {
   }
 
   /**
-   * Leaves a server that is not the master any more. Where its name leads to the same one again, events come from that one
-   * too; then others are tried beside it, ever more rarely, and it is left when one of them takes writes.
+   * Leaves a server that is not the master any more. The first time it reconnects at once. When the address leads to the
+   * same server again, it keeps that connection and tries others beside it, after ever longer pauses; it changes over when
+   * one of them takes writes.
    */
   private goElsewhere(fault: Fault): void {
     if (this.reconnecting !== undefined) {
@@ -251,7 +252,7 @@ export class RedisBroker extends BrokerNode implements Broker {
     }
   }
 
-  /** Commands on a silent connection would each wait for their time; without one they fail at once. */
+  /** Makes new connections. On a silent one each command would wait for its timeout; without one it fails at once. */
   private reconnectAll(): void {
     this.commands.reconnect();
     for (const adapter of this.socketAdapters) {

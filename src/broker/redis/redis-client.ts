@@ -2,21 +2,21 @@ import { Redis } from 'ioredis';
 import type { ConnectionOptions } from './redis-settings.js';
 
 /**
- * A connection on which commands wait and nothing is heard is given up after so many looks: a server that was stopped keeps
- * its sockets open and says nothing. Looks are counted, not time: a process that was held up has not looked meanwhile, and
- * reads what the server has said before it looks again.
+ * A connection on which commands wait and no answer comes is given up after so many checks: a server that was stopped
+ * (SIGSTOP) keeps its sockets open and sends nothing. Checks are counted, not time: a process that was held up itself has
+ * not checked meanwhile, and reads the server's answers before it checks again.
  */
 const SILENT_LOOKS = 4;
 const LOOK_MS = 500;
 const CONNECT_MS = 2_000;
-/** Commands of one connection that may wait for their answers; what is more fails at once. */
+/** Most commands of one connection that may wait for their answers; one more fails at once. */
 export const MAX_WAITING = 20_000;
 const RECONNECT_MAX_MS = 1_000;
 
 export const reconnectDelay = (attempt: number): number =>
   Math.min(RECONNECT_MAX_MS, 50 * 2 ** Math.min(attempt, 6)) * (0.75 + Math.random() * 0.25);
 
-/** What every connection is made with. */
+/** Options of every connection. */
 export const CONNECTION_OPTIONS = {
   lazyConnect: true,
   connectTimeout: CONNECT_MS,
@@ -24,7 +24,7 @@ export const CONNECTION_OPTIONS = {
   // Commands fail at once while there is no server.
   enableOfflineQueue: false,
   maxRetriesPerRequest: 0,
-  // A server that loads its data, or a replica, says so in its answers; publishing and listening work meanwhile.
+  // A server that is loading its data, or a replica, answers commands with an error; publishing and subscribing work.
   enableReadyCheck: false,
   sentinelRetryStrategy: reconnectDelay,
   sentinelCommandTimeout: CONNECT_MS,
@@ -34,11 +34,11 @@ export const CONNECTION_OPTIONS = {
 const waitingOf = (client: Redis): number =>
   (client as unknown as { readonly commandQueue: { readonly length: number } }).commandQueue.length;
 
-/** A connection that comes back by itself and lets nobody wait for long; not connected yet. */
+/** A client that reconnects by itself, and whose commands fail soon; not connected yet. */
 export function redisClient(target: ConnectionOptions, options: ConnectionOptions = {}): Redis {
   const all: ConnectionOptions = { ...CONNECTION_OPTIONS, retryStrategy: reconnectDelay, ...target, ...options };
   const client = new Redis(all);
-  // An error without a listener would be printed by the client; its users look at the end of the connection too.
+  // Without a listener the client would print each error. Its users look at the end of the connection.
   client.on('error', () => {});
   if (target.sentinels !== undefined) {
     hearSentinels(client);
@@ -47,7 +47,7 @@ export function redisClient(target: ConnectionOptions, options: ConnectionOption
   return client;
 }
 
-/** Has a client tell why it could not reach a Sentinel (`sentinelCause`): it says only that a connection was closed. */
+/** Makes a client emit why it could not reach a Sentinel (`sentinelCause`): by itself it says only that a connection was closed. */
 function hearSentinels(client: Redis): void {
   const { connector } = client as unknown as { connector: { connectToSentinel(...args: unknown[]): Redis } };
   const connect = connector.connectToSentinel.bind(connector);
@@ -59,8 +59,8 @@ function hearSentinels(client: Redis): void {
 }
 
 /**
- * Leaves a connection for a new one. One that is being made is left alone: the client would give up for good when it is
- * ended while it asks for the server's address.
+ * Ends a connection, so that the client makes a new one. A connection that is being made is left alone: ended at that
+ * moment, the client would give up for good.
  */
 export function leave(client: Redis): void {
   if (client.status === 'ready' || client.status === 'connect') {
@@ -68,7 +68,7 @@ export function leave(client: Redis): void {
   }
 }
 
-/** Gives a silent connection up as a whole: commands that only their callers gave up would stay in the client's queue. */
+/** Ends a connection that has gone silent, with all commands that wait on it. */
 export function leaveWhenSilent(client: Redis): void {
   const send = client.sendCommand.bind(client);
   let watched: Redis['stream'] | undefined;

@@ -68,8 +68,7 @@ export class RedisCommands {
   }
 
   /**
-   * Publishes at the end of the turn: a writer goes on with its next write before this process does what the last one is
-   * followed by.
+   * Publishes at the end of the turn of the event loop, so that a writer's next write starts first.
    */
   publish(channel: string, message: Buffer | string): Promise<unknown> {
     return new Promise((resolve) => this.waiting.add(() => resolve(this.send(channel, message))));
@@ -86,7 +85,7 @@ export class RedisCommands {
     await this.warm;
   }
 
-  /** Leaves a connection that leads to the wrong server, or on which it does not answer. A cluster's leave by themselves. */
+  /** Ends a connection to the wrong server, or a silent one. A cluster's client does that by itself. */
   reconnect(): void {
     if (this.cluster === undefined) {
       leave(this.client as Redis);
@@ -95,7 +94,7 @@ export class RedisCommands {
     }
   }
 
-  /** Asks the cluster who has which slots. */
+  /** Reads anew which node of the cluster has which slots. */
   refresh(): void {
     this.cluster?.refreshSlotsCache(() => {});
   }
@@ -104,7 +103,7 @@ export class RedisCommands {
     this.client.disconnect();
   }
 
-  /** The client connects to a node by the first command for it; others of the same turn would fail. */
+  /** Connects to all masters. The client would do so at the first command, and further commands of that turn would fail. */
   private connectMasters(): Promise<unknown> {
     const nodes = this.cluster?.nodes('master') ?? [];
     return Promise.allSettled(nodes.filter(({ status }) => status === 'wait').map((node) => node.connect()));
@@ -114,7 +113,7 @@ export class RedisCommands {
     for (const publish of publishes) {
       publish();
     }
-    // What else would be written in this turn is on its way with it.
+    // All publishes of this turn are one write.
     for (const { stream } of this.cluster?.nodes() ?? [this.client as Redis]) {
       stream?.uncork();
     }
@@ -125,14 +124,14 @@ function clusterClient({ nodes, options }: Extract<Target, { kind: 'cluster' }>)
   const cluster = new Cluster([...nodes], {
     lazyConnect: true,
     enableOfflineQueue: false,
-    // A cluster that has lost a master serves the slots of the others.
+    // When a master is lost, the slots of the others are still served.
     enableReadyCheck: false,
     clusterRetryStrategy: reconnectDelay,
     slotsRefreshTimeout: CONNECTION_OPTIONS.connectTimeout,
     // Nobody waits for a failover.
     retryDelayOnFailover: 0,
     retryDelayOnClusterDown: 0,
-    // Names stay names: certificates are made out to them, and they may lead elsewhere the next time.
+    // Names are not resolved here: certificates are made out to them, and their address may change.
     dnsLookup: (address, callback) => callback(null, address),
     redisOptions: { ...CONNECTION_OPTIONS, ...options },
   });

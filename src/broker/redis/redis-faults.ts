@@ -1,6 +1,6 @@
 import type { Fault } from '../condition.js';
 
-/** What an operator can do about a cause, by the word that a server's refusal begins with or the code of a network error. */
+/** What an operator can do about a cause, by the first word of a server's refusal or the code of a network error. */
 const HINTS: Readonly<Record<string, string>> = {
   READONLY: 'this is a replica: after a failover it is left for the new master; otherwise name the master',
   MASTERDOWN: 'this is a replica without its master: name the master, or use REDIS_SENTINELS',
@@ -32,7 +32,7 @@ const CERTIFICATE_HINT = 'the certificate is not believed: for a private authori
 const TLS_CODES =
   /^(?:DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_|CERT_|ERR_TLS_CERT|ERR_SSL_TLSV1_ALERT_UNKNOWN_CA)/;
 
-/** Refusals whose first word says nothing: all of them begin with ERR. */
+/** Refusals that all begin with ERR, told apart by their text. */
 const ERR_CODES: ReadonlyArray<readonly [RegExp, string]> = [
   [/max number of clients/, 'MAX_CLIENTS'],
   [/unknown (?:sub)?command/i, 'UNKNOWN_COMMAND'],
@@ -40,7 +40,7 @@ const ERR_CODES: ReadonlyArray<readonly [RegExp, string]> = [
   [/invalid (?:username-)?password/, 'WRONGPASS'],
 ];
 
-/** A server that answers so is not the right one any more; a new connection may lead to one that is. */
+/** Answers of a server that is not the master any more. A new connection may lead to the master. */
 const ELSEWHERE = new Set(['READONLY', 'MASTERDOWN', 'NOREPLICAS', 'NOAUTH']);
 
 /** Whether another connection may help. */
@@ -48,9 +48,9 @@ export const helpsToReconnect = ({ code }: Fault): boolean => ELSEWHERE.has(code
 
 const fault = (code: string, reason: string, hint = HINTS[code]): Fault => ({ code, reason, hint });
 
-/** The server has closed a connection and said nothing. */
+/** The server has closed the connection without a reason. */
 export const CLOSED: Fault = fault('CLOSED', 'the server has closed the connection');
-/** A server that takes connections and says nothing. */
+/** The server accepts connections and does not answer. */
 export const SILENT: Fault = fault('SILENT', 'redis does not answer');
 
 /** The cause of a failure: code, words, and what can be done. */
@@ -87,7 +87,7 @@ export function faultOf(error: unknown): Fault {
       : fault('OTHER', message);
 }
 
-/** Sentinels tell in words what each of them has said. */
+/** The reason in a text that lists what each Sentinel said. */
 function sentinelFault(message: string): Fault {
   const code = /\b(WRONGPASS|NOAUTH|NOPERM|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT)\b/.exec(message)?.[1];
   return fault(code === undefined ? 'SENTINEL' : `SENTINEL_${code}`, message, HINTS['SENTINEL']);

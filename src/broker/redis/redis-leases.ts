@@ -23,9 +23,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`;
 
 /**
- * Renews the lease of a node, and tries whether the server would count: one without memory refuses that (OOM), and would
- * refuse the lease as well if nothing had been written before it.
- * @returns whether the server knew no lease of the node, and why it would not count
+ * Renews the lease of a node, and checks with a test write whether the server would count: without free memory it refuses
+ * (OOM).
+ * @returns whether the server knew no lease of this node, and the reason of a refusal
  */
 const RENEW = `
 local time = redis.call('TIME')
@@ -40,14 +40,14 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')`;
 
-/** Counts of an address outlive this only while they are announced again. */
+/** Counts of an address expire after this time unless they are written again. */
 const COUNT_MS = 3_600_000;
 const ANNOUNCE_MS = COUNT_MS / 6;
 
-/** A lease that was not renewed is tried again so soon, in milliseconds. */
+/** Pause before a lease that could not be renewed is tried again, in milliseconds. */
 const RETRY_MS = 1_000;
 
-/** Addresses that are remembered through an outage. */
+/** Most addresses that are remembered during an outage. */
 const MAX_UNWRITTEN = 100_000;
 
 type ScriptedRedis = Redis & {
@@ -67,22 +67,22 @@ interface LeaseOptions {
   readonly prefix: string;
   readonly nodeId: string;
   readonly leaseMs: number;
-  /** The server did not do what was asked, and this node goes on alone. */
+  /** The server failed or refused. This node counts by itself meanwhile. */
   readonly onFailed: (error: unknown) => void;
   /** The server has taken the lease, and has refused nothing since the last time it was asked. */
   readonly onRenewed: () => void;
 }
 
 /**
- * Places of addresses and leases of nodes. A node writes how many connections of an address it has itself, as an absolute
- * number, so that a write may be repeated or lost and the next one puts it right; what a dead node wrote stops counting
- * with its lease. All keys share one hash tag: a script may touch them on a cluster too.
+ * Connection counts of addresses, and leases of nodes. Each node writes how many connections of an address it has, as an
+ * absolute number: a write may be repeated, and after a lost one the next is right again. The counts of a dead node stop
+ * counting when its lease ends. All keys share one hash tag, so that a script may use them together on a cluster.
  */
 export class RedisLeases {
   private readonly counts = new Map<string, number>();
   /** Addresses that have given places back. */
   private readonly lowered = new TurnBatch<string>((addresses) => void this.write(new Set(addresses)));
-  /** Addresses whose counts the server did not take, as far as they are remembered. */
+  /** Addresses whose counts could not be written; at most `MAX_UNWRITTEN`. */
   private readonly unwritten = new Set<string>();
   private readonly redis: ScriptedRedis;
   private renewal: NodeJS.Timeout | undefined;
@@ -96,7 +96,7 @@ export class RedisLeases {
     redis: Redis | Cluster,
     private readonly options: LeaseOptions,
   ) {
-    // By their hash: the texts are sent once.
+    // Scripts are called by their hash; their texts are sent once.
     redis.defineCommand('acquireLease', { numberOfKeys: 2, lua: ACQUIRE });
     redis.defineCommand('renewLease', { numberOfKeys: 2, lua: RENEW });
     redis.defineCommand('liveLeases', { numberOfKeys: 1, lua: LIVE });
@@ -107,7 +107,7 @@ export class RedisLeases {
     this.schedule(this.options.leaseMs / 3);
   }
 
-  /** The server has refused something of these or of the requests: whether it still does is found out soon. */
+  /** A command was refused. The lease is renewed soon, which shows whether the server still refuses. */
   failed(error: unknown): void {
     if (!this.refused && !this.stopped) {
       this.refused = true;
@@ -182,7 +182,7 @@ export class RedisLeases {
       if (refusal !== '') {
         throw new Error(refusal);
       }
-      // With the lease went the counts: others drop those of a node that has none.
+      // The lease had ended, so other nodes have dropped this node's counts: they are written again.
       if (added === 1 || performance.now() - this.announcedAt > ANNOUNCE_MS) {
         await this.writeAll();
       }
@@ -237,7 +237,7 @@ export class RedisLeases {
         throw refusal;
       }
     } catch (error) {
-      // Written again with the next lease, those that have no connection any more too.
+      // They are written again with the next renewal, also those of addresses without connections by then.
       this.announcedAt = Number.NEGATIVE_INFINITY;
       for (const address of [...addresses].slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
         this.unwritten.add(address);

@@ -18,7 +18,7 @@ type ScriptedRedis = Redis & {
   consumeRate(key: string, windowMs: number, requests: number): Promise<[count: number, left: number]>;
 };
 
-/** Requests of API keys, counted by the server; by this process where the server does not. */
+/** Counts requests of API keys on the server. While that fails, this process counts by itself. */
 export class RedisRates {
   private readonly redis: ScriptedRedis;
   private readonly own = new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_MS / 1_000 });

@@ -10,12 +10,12 @@ export interface RedisSettings {
   readonly sentinels?: readonly string[] | undefined;
   /** The master's name among the Sentinels (`mymaster`). */
   readonly sentinelMaster?: string | undefined;
-  /** What the Sentinels themselves want. */
+  /** User and password for the Sentinels themselves. */
   readonly sentinelUsername?: string | undefined;
   readonly sentinelPassword?: string | undefined;
   /** Some nodes of a Redis Cluster, each `host:port`; they know the others. */
   readonly cluster?: readonly string[] | undefined;
-  /** What the servers want, where it does not stand in `url`. */
+  /** User and password for the servers, where `url` does not have them. */
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   /** TLS to Sentinels, and to the servers that they or the cluster name. A `url` says it itself. */
@@ -24,7 +24,7 @@ export interface RedisSettings {
   readonly caFile?: string | undefined;
 }
 
-/** What a connection is made with. Replies are taken in the client's usual form. */
+/** Options of a connection. */
 export type ConnectionOptions = Omit<RedisOptions, 'replyMapping'>;
 
 interface HostPort {
@@ -66,7 +66,7 @@ export function redisSettings(config: RedisVariables): RedisSettings | undefined
   };
 }
 
-/** Where a client connects, and what it says there. */
+/** Where a client connects, and with which options. */
 export type Target =
   | { readonly kind: 'server'; readonly options: ConnectionOptions }
   | { readonly kind: 'cluster'; readonly nodes: readonly HostPort[]; readonly options: ConnectionOptions };

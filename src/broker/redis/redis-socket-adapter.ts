@@ -14,8 +14,8 @@ interface SocketAdapterOptions {
 type Kind = 'subscribe' | 'psubscribe';
 
 /**
- * The Socket.IO adapter, on two connections of its own. It drops the promises of its commands, and a rejection that nobody hears
- * ends the process: what it is given here never rejects.
+ * The Socket.IO adapter, on two connections of its own. The adapter ignores the promises of its commands, and an unhandled
+ * rejection would end the process. So the clients that it gets here never reject.
  */
 export class RedisSocketAdapter {
   /** As `io.adapter()` takes it. */
@@ -24,7 +24,7 @@ export class RedisSocketAdapter {
   private readonly subscriber: Redis;
   private readonly send: Record<Kind, (...names: string[]) => Promise<unknown>>;
   private readonly names: Record<Kind, Set<string>> = { subscribe: new Set(), psubscribe: new Set() };
-  /** The server has refused channels. */
+  /** Whether the server has refused a subscription. */
   private refused = false;
   private stopped = false;
 
@@ -38,7 +38,7 @@ export class RedisSocketAdapter {
       publish: (channel: string, message: string | Buffer) => publish(channel, message).catch(() => 0),
     });
 
-    // The client's own queue and its own way to restore subscriptions would reject as well.
+    // The client's own offline queue and its restoring of subscriptions would reject too, so they are off.
     this.subscriber = redisClient(options.connection, { autoResubscribe: false });
     this.send = {
       subscribe: this.subscriber.subscribe.bind(this.subscriber),
@@ -57,7 +57,7 @@ export class RedisSocketAdapter {
       key: `${options.prefix}:socket.io`,
       publishOnSpecificResponseChannel: true,
     });
-    // Later attempts are the clients' own; the broker's connections tell why they fail.
+    // The clients go on trying by themselves. The broker's own connections tell the reason of a failure.
     this.publisher.connect().catch(() => {});
     this.subscriber.connect().catch(() => {});
   }
@@ -70,7 +70,7 @@ export class RedisSocketAdapter {
     }
   }
 
-  /** Asks for channels anew that the server has refused. */
+  /** Subscribes again to what the server has refused. */
   restore(): void {
     if (this.refused && !this.stopped) {
       this.refused = false;
@@ -104,7 +104,7 @@ export class RedisSocketAdapter {
             this.options.logger.warn('redis refuses channels of Socket.IO', { reason: (error as Error).message });
           }
         } else {
-          // The connection fails too, and the next one has them all.
+          // The connection fails too, and the next one subscribes to everything.
           this.reconnect();
         }
       }

@@ -6,9 +6,9 @@ import { leave } from './redis-client.js';
 import { SILENT } from './redis-faults.js';
 
 export interface SubscriberOptions {
-  /** Channels of the cluster's node alone (SSUBSCRIBE), in place of channels of the whole server. */
+  /** Whether to use sharded channels of a cluster's node (SSUBSCRIBE). */
   readonly sharded: boolean;
-  /** How long a server that has refused something is not asked again at first, in milliseconds; it doubles each time. */
+  /** First pause after a refusal, in milliseconds. It doubles with each further one. */
   readonly refusedMs: number;
   readonly publish: (channel: string) => Promise<unknown>;
   /** The cause of a failed publish, when there is more to know than its error says. */
@@ -16,7 +16,7 @@ export interface SubscriberOptions {
   readonly onMessage: (channel: string, message: Buffer) => void;
   /** Told whenever `fault` changes. */
   readonly onChange: () => void;
-  /** The server does not answer on a connection that looks well. */
+  /** The connection is open, but the server does not answer. */
   readonly onSilent: () => void;
   readonly logger: Pick<Logger, 'debug'>;
 }
@@ -35,11 +35,11 @@ const MOVED: Fault = { code: 'SLOTS_MOVED', reason: 'slots of the cluster have m
  * itself, so that it notices a dead connection. A server that refuses is asked again after ever longer pauses.
  */
 export class RedisSubscriber {
-  /** Why it does not hear everything; undefined when it does. */
+  /** Why messages may be missed; undefined when none are. */
   fault: Fault | undefined = CONNECTING;
   private names = new Set<string>();
   private readonly trouble: ConnectionTrouble;
-  /** Beats in a row that were not heard. */
+  /** Heartbeats in a row that did not come back. */
   private unheard = 0;
   private publishError: unknown;
   /** Refusals in a row. */
@@ -52,7 +52,7 @@ export class RedisSubscriber {
 
   constructor(
     private readonly client: Redis,
-    /** A channel of its own, on which it hears itself. */
+    /** The channel of its heartbeats. */
     public heartbeat: string,
     private readonly options: SubscriberOptions,
   ) {
@@ -86,7 +86,7 @@ export class RedisSubscriber {
   async add(name: string): Promise<void> {
     this.names.add(name);
     if (this.client.status === 'ready') {
-      // When this fails, all channels are put in place again: by the reconnect, or when the server is asked anew.
+      // When this fails, all channels are subscribed to again: by the reconnect, or by the next attempt after a refusal.
       await this.listen([name]).catch((error: unknown) => this.failed(error));
     }
   }
@@ -100,7 +100,7 @@ export class RedisSubscriber {
     }
   }
 
-  /** Listens to these channels and no others, with this one to hear itself; what it no longer has to hear is not left. */
+  /** Subscribes to exactly these channels, and to this one for heartbeats. It does not unsubscribe from others. */
   async assign(names: Set<string>, heartbeat: string): Promise<void> {
     this.names = names;
     this.heartbeat = heartbeat;
@@ -111,14 +111,14 @@ export class RedisSubscriber {
     }
   }
 
-  /** Whether it listens to exactly these. */
+  /** Whether it is subscribed to exactly these. */
   hears(names: ReadonlySet<string>, heartbeat: string): boolean {
     return (
       this.heartbeat === heartbeat && names.size === this.names.size && [...names].every((name) => this.names.has(name))
     );
   }
 
-  /** Puts all channels in place on a new connection, or once more on the present one. */
+  /** Subscribes to all channels, on a new connection or again on the present one. */
   async restore(): Promise<void> {
     this.attempt += 1;
     const { attempt } = this;
@@ -141,7 +141,7 @@ export class RedisSubscriber {
     }
   }
 
-  /** Hears itself: a connection that is open and silent looks well from everywhere else. */
+  /** Sends a heartbeat to itself. Nothing else shows that an open connection is dead. */
   beat(): void {
     this.options.publish(this.heartbeat).then(
       () => {
@@ -154,7 +154,7 @@ export class RedisSubscriber {
         }
       },
     );
-    // Beats are counted, not time: a process that was held up has not heard its beats yet.
+    // Heartbeats are counted, not time: a process that was held up has not read its heartbeats yet.
     this.unheard += 1;
     if (this.fault === undefined && this.unheard > UNHEARD_BEATS) {
       this.change(this.publishError === undefined ? SILENT : this.options.explain(this.publishError));

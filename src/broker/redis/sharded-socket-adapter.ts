@@ -6,9 +6,9 @@ import type { RedisSubscriber } from './redis-subscriber.js';
 type MessageListener = (channel: Buffer, message: Buffer) => void;
 
 /**
- * The Socket.IO adapter of a cluster, on the broker's own connections: its channels go with their slots as the broker's do.
- * It drops the promises of its commands, and a rejection that nobody hears ends the process: what it is given here never
- * rejects.
+ * The Socket.IO adapter of a cluster, on the broker's own connections: its channels move with their slots as the broker's
+ * do. The adapter ignores the promises of its commands, and an unhandled rejection would end the process. So the clients
+ * that it gets here never reject.
  */
 export class ShardedSocketAdapter {
   /** As `io.adapter()` takes it. */

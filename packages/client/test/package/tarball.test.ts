@@ -1,13 +1,15 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { expect } from 'chai';
 import { publint } from 'publint';
 import { formatMessage } from 'publint/utils';
+import { createLogger, build as viteBuild } from 'vite';
 
 const HOME = fileURLToPath(new URL('../../', import.meta.url));
 const MODULES = fileURLToPath(new URL('../../../../node_modules/', import.meta.url));
@@ -134,6 +136,50 @@ describe('the tarball of the client', function () {
     }
   });
 
-  void symlinkSync;
-  void MODULES;
+  /** Builds a page with Vite. @returns its scripts, and what Vite has to say about them */
+  const bundle = async (page: string): Promise<{ code: string; warnings: string[] }> => {
+    const app = join(dir, 'app');
+    writeFileSync(join(app, 'index.html'), '<div id="root"></div><script type="module" src="/page.ts"></script>');
+    writeFileSync(join(app, 'page.ts'), page);
+    for (const name of ['react', 'react-dom', 'scheduler']) {
+      if (!existsSync(join(app, 'node_modules', name))) {
+        symlinkSync(join(MODULES, name), join(app, 'node_modules', name));
+      }
+    }
+    const warnings: string[] = [];
+    const warn = (text: string): void => {
+      // Said of every package with 'use client'. @vitejs/plugin-react, which a page with React has, keeps it back.
+      if (!text.includes('MODULE_LEVEL_DIRECTIVE')) {
+        warnings.push(text);
+      }
+    };
+    const result = await viteBuild({
+      root: app,
+      configFile: false,
+      logLevel: 'warn',
+      customLogger: { ...createLogger('silent'), warn, warnOnce: warn },
+      build: { write: false, target: 'es2022', modulePreload: { polyfill: false } },
+    });
+    const outputs = [result].flat().flatMap((one) => ('output' in one ? one.output : []));
+    const code = outputs.map((one) => (one.type === 'chunk' ? one.code : '')).join('');
+    return { code, warnings };
+  };
+
+  it('goes into a bundle of Vite as small as it is, and without a warning', async () => {
+    const { code, warnings } = await bundle(
+      `import { createTaskwire } from '@taskwire/client';
+       Object.assign(globalThis, { tw: createTaskwire({ url: 'http://localhost:1' }) });`,
+    );
+    expect(warnings).to.deep.equal([]);
+    expect(gzipSync(code, { level: 9 }).length).to.be.within(3_000, 6_000);
+    const page = await bundle(
+      `import { createElement } from 'react';
+       import { createRoot } from 'react-dom/client';
+       import { useConnection } from '@taskwire/client/react';
+       const Page = () => createElement('p', {}, useConnection().state);
+       createRoot(document.body).render(createElement(Page));`,
+    );
+    expect(page.warnings).to.deep.equal([]);
+    expect(page.code).to.contain('TaskwireProvider');
+  });
 });

@@ -107,7 +107,12 @@ for (const version of [18, 19] as const) {
       server.down = false;
       await pass(60_000);
       expect(page.text()).to.equal('live:completed,running');
-      expect(server.asked.at(-1)).to.deep.equal({ room: 'job:1', since: 3, epoch: 'alice-1' });
+      expect(server.asked.at(-1)).to.deep.equal({
+        room: 'job:1',
+        since: 3,
+        epoch: 'alice-1',
+        snapshot: { parts: true },
+      });
 
       await page.leave();
       await pass(5_000);
@@ -237,7 +242,7 @@ for (const version of [18, 19] as const) {
       unmount.push(() => act(async () => root!.unmount()));
       await pass(1_000);
       expect(container.textContent).to.equal('live:running,pending');
-      expect(server.asked).to.deep.equal([{ room: 'job:1', since: 2, epoch: 'alice-1' }]);
+      expect(server.asked).to.deep.equal([{ room: 'job:1', since: 2, epoch: 'alice-1', snapshot: { parts: true } }]);
       expect(errors).to.deep.equal([]);
     });
 

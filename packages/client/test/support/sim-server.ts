@@ -1,5 +1,15 @@
 import { BLANK_TASK } from '../../../../dist/test/support/rows.js';
-import type { Answer, Link, LinkEvents, Position, SubscribeRequest, TaskEvent, TaskRow, Transport } from './types.js';
+import type {
+  Answer,
+  Incoming,
+  Link,
+  LinkEvents,
+  Position,
+  SubscribeRequest,
+  TaskEvent,
+  TaskRow,
+  Transport,
+} from './types.js';
 import type { VirtualTime } from './virtual-time.js';
 
 interface Stream {
@@ -15,6 +25,16 @@ interface Place {
   readonly from: number;
 }
 
+/** A room on its way in. */
+interface Joining extends Place {
+  readonly recovered: boolean;
+  replayed: number;
+  /** The client has the room up to here. */
+  after: number;
+  /** Tasks with lower ids are in the parts to come. */
+  below: number;
+}
+
 /** How the server and the network behave, in milliseconds and chances from 0 to 1. */
 export interface Weather {
   latencyMs: number;
@@ -28,6 +48,8 @@ export interface Weather {
   refusals: number;
   /** Chance that the rooms of one SUBSCRIBE are joined one after the other, as when it came in several messages. */
   split: number;
+  /** Tasks of a snapshot, and of each part of one. */
+  tasks: number;
 }
 
 /**
@@ -38,6 +60,8 @@ export interface Weather {
 export class SimServer {
   readonly streams = new Map<string, Stream>();
   readonly owners = new Map<string, string>();
+  /** The job of each task, also of those that are gone. */
+  readonly jobs = new Map<number, string>();
   readonly connections = new Set<SimConnection>();
   /** Rooms that are refused for good. */
   readonly forbidden = new Set<string>();
@@ -45,7 +69,7 @@ export class SimServer {
   /** Links that the network has silently lost: nothing goes through, nobody is told. */
   blackHole = false;
   refusedForGood: string | undefined;
-  weather: Weather = { latencyMs: 5, lookupMs: 20, outage: 0, copies: 0, refusals: 0, split: 0 };
+  weather: Weather = { latencyMs: 5, lookupMs: 20, outage: 0, copies: 0, refusals: 0, split: 0, tasks: 100 };
   opened = 0;
   readonly asked: SubscribeRequest[] = [];
   private tasks = 0;
@@ -69,11 +93,12 @@ export class SimServer {
     return stream;
   }
 
-  create(jobId: string): number {
+  /** @param id of a task that was deleted, to make it again */
+  create(jobId: string, id?: number): number {
     const user_id = this.owners.get(`job:${jobId}`)!;
-    this.tasks += 1;
-    const task_id = this.tasks;
+    const task_id = id ?? ++this.tasks;
     this.owners.set(`task:${task_id}`, user_id);
+    this.jobs.set(task_id, jobId);
     const ids = { task_id, job_id: jobId, user_id };
     this.commit('TASK_CREATED', ids, { ...BLANK_TASK, task_definition_id: 1, is_imua: false, created_at: 'then' });
     return task_id;
@@ -96,6 +121,12 @@ export class SimServer {
     } else {
       this.commit('TASK_UPDATED', ids, { [field]: value });
     }
+  }
+
+  delete(taskId: number): void {
+    const { task_id, job_id, user_id, task_status, task_opx_cost } = this.rows(`task:${taskId}`)[0]!;
+    const said = { old_status: task_status, old_fee: task_opx_cost };
+    this.commit('TASK_DELETED', { task_id, job_id, user_id }, said);
   }
 
   /** The log forgets all but the newest events. */
@@ -125,6 +156,10 @@ export class SimServer {
           unknown
         >;
         void [old_status, new_status, old_fee, new_fee];
+        if (event.type === 'TASK_DELETED') {
+          rows.delete(event.data.task_id);
+          continue;
+        }
         rows.set(event.data.task_id, { ...(rows.get(event.data.task_id) ?? BLANK_TASK), ...fields });
       }
     }
@@ -162,6 +197,8 @@ const SNAPSHOTS: Readonly<Record<string, string>> = {
 /** One connection: frames arrive in order, or not at all. */
 export class SimConnection implements Link {
   private places = new Map<string, Place>();
+  /** Users whose rooms wait while others of them catch up: what happens is sent from there. */
+  private held = new Set<string>();
   /** What a catch-up has still to send, in order of its beginning. */
   private chain: Promise<void> = Promise.resolve();
   private arrivesAt = 0;
@@ -212,6 +249,9 @@ export class SimConnection implements Link {
   /** An event that was committed just now. */
   live(event: TaskEvent): void {
     const { user_id } = event.data;
+    if (this.held.has(user_id)) {
+      return;
+    }
     if ([...this.places.keys()].some((room) => belongs(event, room)) && event.seq > this.position(user_id)) {
       this.deliver(event);
     }
@@ -275,9 +315,11 @@ export class SimConnection implements Link {
           if (this.gone) {
             return;
           }
-          outcomes.push(...this.join(part));
+          outcomes.push(...(await this.join(part)));
         }
-        this.answer(answered, { data: { rooms: outcomes } });
+        if (!this.gone) {
+          this.answer(answered, { data: { rooms: outcomes } });
+        }
       });
     }
   }
@@ -292,69 +334,132 @@ export class SimConnection implements Link {
     return { room, seq: this.position(userId), epoch: this.server.stream(userId).epoch };
   }
 
-  private join(requests: readonly SubscribeRequest[]): unknown[] {
+  private async join(requests: readonly SubscribeRequest[]): Promise<unknown[]> {
     const { server } = this;
-    const refused = (code: string) => ({ code, message: code });
+    const refused = (room: string, code: string) => ({ room, error: { code, message: code } });
     if (server.time.random() < server.weather.outage) {
-      return requests.map(({ room }) => ({ room, error: refused('DATABASE_UNAVAILABLE') }));
+      return requests.map(({ room }) => refused(room, 'DATABASE_UNAVAILABLE'));
     }
     const asked = new Set(requests.map(({ room }) => room));
-    const entries = requests.map((request) => {
-      const { room, since, epoch } = request;
-      const userId = server.owners.get(room);
-      if (userId === undefined || server.forbidden.has(room)) {
-        return { room, error: refused('ACCESS_DENIED') };
+    const allowed = requests.filter(({ room }) => server.owners.has(room) && !server.forbidden.has(room));
+    const joined = new Map<string, Joining>();
+    for (const userId of new Set(allowed.map(({ room }) => server.owners.get(room)!))) {
+      const own = allowed.filter(({ room }) => server.owners.get(room) === userId);
+      for (const entry of await this.catchUp(userId, own, asked)) {
+        joined.set(entry.room, entry);
       }
-      const stream = server.stream(userId);
-      const head = stream.log.length;
-      const resumes =
-        since !== undefined &&
-        (epoch === undefined || epoch === stream.epoch) &&
-        since >= stream.floor &&
-        since <= head;
-      if (!resumes && (request.snapshot ?? (room.startsWith('job:') || since !== undefined))) {
-        const [kind, id] = [room.slice(0, room.indexOf(':')), room.slice(room.indexOf(':') + 1)];
-        const ids = kind === 'job' ? { job_id: id } : kind === 'task' ? { task_id: Number(id) } : {};
-        const tasks = server.rows(room);
-        const message = {
-          type: SNAPSHOTS[kind]!,
-          seq: head,
-          epoch: stream.epoch,
-          data: { ...ids, user_id: userId, tasks },
-          timestamp: 'now',
-        };
-        this.travel(() => this.events.message(message));
-        return { room, userId, after: head, from: head, recovered: false, replayed: 0 };
-      }
-      const after = resumes ? since : this.position(userId);
-      return { room, userId, after, from: after, recovered: resumes, replayed: 0 };
+    }
+    return requests.map(({ room }) => {
+      const entry = joined.get(room);
+      return entry === undefined
+        ? refused(room, 'ACCESS_DENIED')
+        : { ...this.stand(room), seq: entry.after, recovered: entry.recovered, replayed: entry.replayed };
     });
-    for (const [userId, stream] of server.streams) {
-      const joining = entries.flatMap((entry) => ('userId' in entry && entry.userId === userId ? [entry] : []));
-      if (joining.length === 0) {
-        continue;
-      }
-      const before = this.position(userId);
-      for (const event of stream.log) {
+  }
+
+  /** Brings some rooms of one user up to date. Their parts take time, in which things happen. */
+  private async catchUp(
+    userId: string,
+    requests: readonly SubscribeRequest[],
+    asked: ReadonlySet<string>,
+  ): Promise<Joining[]> {
+    const { server } = this;
+    const stream = server.stream(userId);
+    this.held.add(userId);
+    const heldAt = this.position(userId);
+    const placed: Joining[] = [];
+    const others = (event: TaskEvent): Place[] =>
+      [...this.places.values()].filter(({ room }) => !asked.has(room) && belongs(event, room));
+
+    const bringTo = (goal: number): void => {
+      const reached = this.position(userId);
+      for (const event of stream.log.slice(0, goal)) {
+        const { seq } = event;
         // What the connection has had for another room is not sent again.
-        const had = [...this.places.values()].some(
-          ({ room, from }) => !asked.has(room) && belongs(event, room) && event.seq > from && event.seq <= before,
-        );
-        const wanting = had ? [] : joining.filter(({ room, after }) => event.seq > after && belongs(event, room));
-        for (const entry of wanting) {
-          entry.replayed += 1;
+        if (others(event).some(({ from }) => seq > from && seq <= heldAt)) {
+          continue;
         }
-        if (wanting.length > 0) {
+        let wanted = seq > reached && others(event).length > 0;
+        for (const entry of placed) {
+          if (seq > entry.after && belongs(event, entry.room) && event.data.task_id >= entry.below) {
+            wanted = true;
+            entry.replayed += 1;
+          }
+        }
+        if (wanted) {
           this.deliver(event);
         }
       }
-      this.served.set(userId, stream.log.length);
-      for (const { room, from } of joining) {
-        this.places.set(room, { room, from });
+      this.served.set(userId, Math.max(reached, goal));
+      for (const entry of placed) {
+        entry.after = Math.max(entry.after, goal);
       }
+    };
+
+    for (const request of requests) {
+      const { room, since, epoch, snapshot } = request;
+      const head = stream.log.length;
+      const reaches = since !== undefined && (since >= stream.floor || this.logHasAll(room, since));
+      const resumes = reaches && (epoch === undefined || epoch === stream.epoch) && since <= head;
+      if (resumes || !(snapshot ?? (room.startsWith('job:') || since !== undefined))) {
+        const from = resumes ? since : heldAt;
+        placed.push({ room, from, after: from, below: 0, recovered: resumes, replayed: 0 });
+        continue;
+      }
+      const entry: Joining = { room, from: head, after: head, below: 0, recovered: false, replayed: 0 };
+      placed.push(entry);
+      const inParts = typeof snapshot === 'object' && snapshot.parts !== false;
+      for (let first = true; first || (inParts && entry.below > 0); first = false) {
+        if (!first) {
+          await this.look();
+          if (this.gone) {
+            return [];
+          }
+        }
+        const position = stream.log.length;
+        if (!first) {
+          bringTo(position);
+        }
+        entry.below = this.sendTasks(room, first, entry.below, inParts);
+      }
+      entry.below = 0;
     }
-    return entries.map((entry) =>
-      'userId' in entry ? { ...this.stand(entry.room), recovered: entry.recovered, replayed: entry.replayed } : entry,
-    );
+    bringTo(stream.log.length);
+    for (const { room, from } of placed) {
+      this.places.set(room, { room, from });
+    }
+    this.held.delete(userId);
+    return placed;
+  }
+
+  /** Whether the log has the creation of a task, before which nothing happened to it. */
+  private logHasAll(room: string, since: number): boolean {
+    const { log, floor } = this.server.stream(this.server.owners.get(room)!);
+    const first = log.find((event) => event.seq > Math.max(since, floor) && belongs(event, room));
+    return room.startsWith('task:') && first?.type === 'TASK_CREATED';
+  }
+
+  /** Sends the newest tasks of a room, or the newest of those below an id. @returns the lowest id, when there are more; else 0 */
+  private sendTasks(room: string, first: boolean, below: number, inParts: boolean): number {
+    const { server } = this;
+    const userId = server.owners.get(room)!;
+    const { epoch, log } = server.stream(userId);
+    const all = server.rows(room).filter(({ task_id }) => first || task_id < below);
+    const tasks = all.slice(-server.weather.tasks);
+    const more = tasks.length < all.length;
+    const [kind, id] = [room.slice(0, room.indexOf(':')), room.slice(room.indexOf(':') + 1)];
+    const data = {
+      ...(first ? {} : { room }),
+      ...(kind === 'job' ? { job_id: id } : kind === 'task' ? { task_id: Number(id) } : {}),
+      user_id: userId,
+      tasks,
+      ...(more ? { ...(first ? { truncated: true } : {}), before: tasks[0]!.task_id } : {}),
+      ...(more && inParts ? { parts: true } : {}),
+      ...(first || more ? {} : { complete: true }),
+    };
+    const type = first ? SNAPSHOTS[kind]! : 'SNAPSHOT_PART';
+    const message = { type, seq: log.length, epoch, data, timestamp: 'now' } as Incoming;
+    this.travel(() => this.events.message(message));
+    return more ? tasks[0]!.task_id : 0;
   }
 }

@@ -70,7 +70,7 @@ export class VirtualTime implements Surroundings {
 
 /** What promises have still to do is done. */
 async function rest(): Promise<void> {
-  for (let turn = 0; turn < 12; turn += 1) {
+  for (let turn = 0; turn < 30; turn += 1) {
     await Promise.resolve();
   }
 }

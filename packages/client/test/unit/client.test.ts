@@ -142,6 +142,149 @@ describe('the client', () => {
     await items.return();
   });
 
+  it('has a room whole that comes in parts, with what happens meanwhile', async () => {
+    for (let count = 0; count < 9; count += 1) {
+      server.create('1');
+    }
+    server.weather.tasks = 2;
+    server.weather.lookupMs = 40;
+    const job = tw.job('1');
+    job.subscribe(() => {});
+    const alice = tw.user('alice');
+    alice.subscribe(() => {});
+    for (let turn = 1; job.getSnapshot().status !== 'live'; turn += 1) {
+      server.write(1 + (turn % 10), 'task_opx_cost', turn);
+      if (turn === 3) {
+        server.delete(10);
+        server.delete(2);
+        server.create('1', 2);
+      }
+      server.rows('task:10').length > 0 || server.create('1', 10);
+      await time.pass(7);
+    }
+    await time.pass(100);
+    expect(job.getSnapshot()).to.deep.include({ truncated: false, tasks: server.rows('job:1') });
+    expect(alice.getSnapshot()).to.deep.include({ truncated: false, tasks: server.rows('user:alice') });
+    expect(server.asked.map(({ room }) => room)).to.deep.equal(['job:1', 'user:alice']);
+  });
+
+  it('begins a room anew when a part of it did not arrive', async () => {
+    server.create('1');
+    server.create('1');
+    server.weather.tasks = 1;
+    let lost = 0;
+    lose = ({ type, data }) =>
+      type === 'SNAPSHOT_PART' && (data as { complete?: true }).complete === true && lost++ === 0;
+    const job = tw.job('1');
+    job.subscribe(() => {});
+    await time.pass(10_000);
+    expect(lost).to.equal(2);
+    expect(job.getSnapshot()).to.deep.include({ status: 'live', truncated: false, tasks: server.rows('job:1') });
+  });
+
+  describe('waits for a state', () => {
+    const is = (status: string) => (task: { task_status: string }) => task.task_status === status;
+    /** What became of a promise by now. */
+    const outcome = (promise: Promise<{ task_status: string }>): { status?: string } => {
+      const seen: { status?: string } = {};
+      promise.then(
+        ({ task_status }) => Object.assign(seen, { status: task_status }),
+        ({ code }: { code: string }) => Object.assign(seen, { status: code }),
+      );
+      return seen;
+    };
+
+    it('that the task has had before, or gets between the call and the answer of the room', async () => {
+      server.write(1, 'task_status', 'completed');
+      server.write(1, 'task_status', 'archived');
+      const done = outcome(tw.task(1).until(is('completed')));
+      const now = outcome(tw.task(1).until(is('archived')));
+      const short = outcome(tw.task(1).until(is('short')));
+      server.write(1, 'task_status', 'short');
+      server.write(1, 'task_status', 'long');
+      await time.pass(1_000);
+      expect([done, now, short]).to.deep.equal([{ status: 'completed' }, { status: 'archived' }, { status: 'short' }]);
+    });
+
+    it('that passes while other rooms of the connection have had its events', async () => {
+      tw.job('1').subscribe(() => {});
+      await time.pass(1_000);
+      server.write(1, 'task_status', 'completed');
+      server.write(1, 'task_status', 'archived');
+      await time.pass(1_000);
+      const done = outcome(tw.task(1).until(is('completed')));
+      await time.pass(1_000);
+      expect(done).to.deep.equal({ status: 'completed' });
+    });
+
+    it('after a position, the state at which counts', async () => {
+      server.write(1, 'task_status', 'completed');
+      server.write(1, 'task_status', 'pending');
+      server.create('1');
+      const since = { seq: 4, epoch: 'alice-1' };
+      const again = outcome(tw.task(1).until(is('completed'), { since }));
+      const same = outcome(tw.task(1).until(is('pending'), { since }));
+      const before = outcome(tw.task(1).until(is('completed'), { since: { ...since, seq: 2 } }));
+      await time.pass(1_000);
+      expect([again, same, before]).to.deep.equal([{}, { status: 'pending' }, { status: 'completed' }]);
+      server.write(1, 'task_status', 'completed');
+      await time.pass(1_000);
+      expect(again).to.deep.equal({ status: 'completed' });
+    });
+
+    it('from the creation of the task, where the log no longer has all of the user, and else from now', async () => {
+      server.write(1, 'task_status', 'early');
+      const task = server.create('1');
+      server.write(task, 'task_status', 'early');
+      server.write(task, 'task_status', 'late');
+      server.write(1, 'task_status', 'late');
+      server.trim('alice', 4);
+      const [old, young] = [outcome(tw.task(1).until(is('early'))), outcome(tw.task(task).until(is('early')))];
+      const late = outcome(tw.task(1).until(is('late')));
+      await time.pass(1_000);
+      expect([old, young, late]).to.deep.equal([{}, { status: 'early' }, { status: 'late' }]);
+    });
+
+    it('of a job after rows that were read', async () => {
+      const initialData = { tasks: server.rows('job:1'), position: { seq: 1, epoch: 'alice-1' } };
+      server.write(1, 'task_opx_cost', 1);
+      server.write(1, 'task_opx_cost', 2);
+      const costs: unknown[] = [];
+      const done = tw.job('1', { initialData }).until(([row]) => {
+        costs.push(row!.task_opx_cost);
+        return row!.task_opx_cost === 2;
+      });
+      await time.pass(1_000);
+      expect((await done)[0]).to.include({ task_opx_cost: 2 });
+      expect(costs.filter((cost, index) => index === 0 || cost !== costs[index - 1])).to.deep.equal([null, 1, 2]);
+    });
+
+    it('for many tasks over one connection, which ends after the last', async () => {
+      const tasks = [1, 2, 3, 4, 5].map((_, index) => (index === 0 ? 1 : server.create('1')));
+      const waits = tasks.map((task) => outcome(tw.task(task).until(is('completed'))));
+      await time.pass(1_000);
+      expect(server.opened).to.equal(1);
+      for (const task of tasks) {
+        server.write(task, 'task_status', 'completed');
+      }
+      await time.pass(100);
+      expect(waits).to.deep.equal(tasks.map(() => ({ status: 'completed' })));
+      await time.pass(5_000);
+      expect(server.connections.size).to.equal(0);
+    });
+
+    it('until the room is refused, or the client closed', async () => {
+      server.forbidden.add('task:1');
+      const refused = outcome(tw.task(1).until(() => true));
+      const task = server.create('1');
+      const closed = outcome(tw.task(task).until(is('never')));
+      await time.pass(1_000);
+      tw.close();
+      await time.pass(0);
+      expect([refused, closed]).to.deep.equal([{ status: 'ACCESS_DENIED' }, { status: 'CLOSED' }]);
+    });
+  });
+
   it('keeps rows over a reload, and asks for what came after them', async () => {
     const kept = new Map<string, string>();
     const storage = {
@@ -161,7 +304,12 @@ describe('the client', () => {
     expect(job.getSnapshot()).to.include({ status: 'stale' });
     expect(job.getSnapshot().tasks).to.have.length(1);
     await time.pass(1_000);
-    expect(server.asked.at(-1)).to.deep.equal({ room: 'job:1', since: 1, epoch: 'alice-1' });
+    expect(server.asked.at(-1)).to.deep.equal({
+      room: 'job:1',
+      since: 1,
+      epoch: 'alice-1',
+      snapshot: { parts: true },
+    });
     expect(job.getSnapshot()).to.deep.include({ status: 'live', tasks: server.rows('job:1') });
     after.close();
 
@@ -177,19 +325,21 @@ describe('the client', () => {
     const odd = client({
       token: () => {
         given += 1;
-        return given < 3 ? Promise.reject(new Error('no network')) : Promise.resolve('a token');
+        // A server of one's own that fails may answer, with whatever it says then.
+        return given === 1 ? Promise.reject(new Error('no network')) : (['', '<h1>503</h1>'][given - 2] ?? 'a.to.ken');
       },
     });
     odd.job('1').subscribe(() => {});
-    await time.pass(0);
-    expect(odd.connection.reason?.code).to.equal('TOKEN_UNAVAILABLE');
-    await time.pass(10_000);
+    const reasons: unknown[] = [];
+    odd.connection.subscribe(() => odd.connection.state === 'waiting' && reasons.push(odd.connection.reason?.code));
+    await time.pass(20_000);
+    expect(reasons).to.deep.equal(Array(3).fill('TOKEN_UNAVAILABLE'));
     expect(odd.job('1').getSnapshot().status).to.equal('live');
     link.ended({ later: true, code: 'RATE_LIMIT_EXCEEDED', message: 'slowly', retryAfterMs: 20_000 });
     await time.pass(19_000);
     expect(odd.connection.state).to.equal('waiting');
     expect(odd.connection.nextTryAt! - Date.now()).to.be.above(900);
-    await time.pass(10_000);
+    await time.pass(60_000);
     expect(odd.connection.state).to.equal('open');
     odd.close();
     expect(odd.job('1').getSnapshot().error?.code).to.equal('CLOSED');

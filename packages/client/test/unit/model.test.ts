@@ -11,6 +11,8 @@ const ROOMS = ['job:1', 'job:2', 'job:3', 'user:alice', 'user:bob', 'task:1', 't
 type Step =
   | { do: 'create'; job: keyof typeof JOBS }
   | { do: 'write'; task: number; field: 'task_status' | 'task_error' | 'tx_url' | 'task_opx_cost'; value: number }
+  | { do: 'delete'; task: number }
+  | { do: 'parts'; tasks: number }
   | { do: 'watch' | 'unwatch'; room: (typeof ROOMS)[number]; rendered?: number }
   | { do: 'cut' | 'freeze' | 'sleep' | 'wake' | 'check' }
   | { do: 'down'; down: boolean }
@@ -44,6 +46,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       value: fc.nat(),
     }),
   },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('delete' as const), task: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('parts' as const), tasks: fc.constantFrom(1, 2, 100) }) },
   {
     weight: 6,
     arbitrary: fc.record({
@@ -107,8 +111,8 @@ class Page {
     this.tw.wake();
     await this.time.pass(300_000);
     for (const [room, { handle }] of this.watched) {
-      const { status, tasks } = handle.getSnapshot();
-      expect({ room, status }).to.deep.equal({ room, status: 'live' });
+      const { status, tasks, truncated } = handle.getSnapshot();
+      expect({ room, status, truncated }).to.deep.equal({ room, status: 'live', truncated: false });
       expect(tasks, room).to.deep.equal(this.server.rows(room));
     }
     expect(this.faults).to.deep.equal([]);
@@ -131,6 +135,16 @@ class Page {
         if (server.owners.has(`task:${one.task}`) && server.rows(`task:${one.task}`).length > 0) {
           server.write(one.task, one.field, one.value);
         }
+        break;
+      case 'delete':
+        if (server.jobs.has(one.task)) {
+          // What was deleted may come again, under its id.
+          const gone = server.rows(`task:${one.task}`).length === 0;
+          gone ? server.create(server.jobs.get(one.task)!, one.task) : server.delete(one.task);
+        }
+        break;
+      case 'parts':
+        server.weather.tasks = one.tasks;
         break;
       case 'watch':
         this.watch(one.room, one.rendered ?? -1);
