@@ -29,6 +29,7 @@ import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
+import { answerAfterRequests } from './http/answer-after-request.js';
 import { createApp } from './http/app.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
@@ -233,8 +234,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   // Express before Socket.IO, which takes the requests of its own path away from it.
   const http = createHttpServer(HTTP_LIMITS, app);
   const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
+  const servers = [http, rest].filter((server) => server !== undefined);
   const requests = new RequestsInFlight(
-    [http, rest].filter((server) => server !== undefined),
+    servers,
     [listens ? http : undefined, rest].filter((server) => server !== undefined),
   );
   releasers.push('HTTP', () => requests.stop());
@@ -259,6 +261,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   });
 
   ignoreOtherUpgrades(http);
+  for (const server of servers) {
+    answerAfterRequests(server);
+  }
   releasers.push('Engine.IO', () => io.engine.close());
   releasers.push('plain WebSockets', () => websockets.stop());
   releasers.push('connections that wait', () => waitingRoom.stop());
@@ -339,7 +344,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     },
     async drain(seconds) {
       readiness = 'draining';
-      requests.end();
+      await requests.end();
       await connections.drain(seconds);
       await requests.drained(REQUEST_PATIENCE_MS);
     },

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
-import { type AddressInfo, createServer, isIPv6, type Server } from 'node:net';
+import { type AddressInfo, createServer, isIPv6, Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 
 /** Connections that wait to be accepted; the system may allow fewer. */
 export const BACKLOG = 4_096;
@@ -29,6 +30,32 @@ export async function listen(server: Server, { host, port, variable }: PortAddre
           ? 'may not be used by this user'
           : `cannot be used (${code})`;
     throw new Error(`${host}:${port} ${reason}; choose another address with HOST and ${variable}`);
+  }
+}
+
+/** How long a port that is never left in peace stays open, in milliseconds. */
+const PEACE_MS = 1_000;
+
+/**
+ * Closes the port of a server; its connections live on. Node.js accepts one connection in each turn of its event loop. Whoever stands in the
+ * system's queue when a port is closed is cut off, though it may have sent its request already. So the port is closed in a turn in which nobody came.
+ */
+export async function closePort(server: Server): Promise<void> {
+  let came = true;
+  const note = (): void => {
+    came = true;
+  };
+  server.on('connection', note);
+  for (const end = performance.now() + PEACE_MS; came && performance.now() < end; ) {
+    // The first wait may end in the turn that has just begun, the second one sees a whole one.
+    await setImmediate();
+    came = false;
+    await setImmediate();
+  }
+  server.off('connection', note);
+  if (server.listening) {
+    // An HTTP server that closes as one ends idle connections at once, with the requests that are on their way to it.
+    Server.prototype.close.call(server);
   }
 }
 

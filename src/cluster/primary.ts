@@ -82,14 +82,21 @@ export async function runPrimary({
     process.exit(code);
   }
 
+  async function drain(): Promise<void> {
+    // Whoever has come in before the port was closed is served.
+    front?.port.set(false);
+    await front?.port.settled();
+    await pool.drain();
+    await exit(0);
+  }
+
   let draining = false;
   onEndSignals({
     logger,
     drainSeconds: config.DRAIN_SECONDS,
     drain: () => {
       draining = true;
-      front?.port.set(false);
-      void pool.drain().then(() => exit(0));
+      void drain();
     },
     kill: () => pool.kill(),
   });

@@ -1,6 +1,6 @@
 import type { Server } from 'node:net';
 import type { Logger } from '../base/logger.js';
-import { listen, type PortAddress } from '../base/port.js';
+import { closePort, listen, type PortAddress } from '../base/port.js';
 
 /**
  * The public port of the primary. It is open while a worker can serve, and closed otherwise: a proxy whose connection is refused knows
@@ -43,8 +43,7 @@ export class PublicPort {
       this.address = { ...address, port: (server.address() as { port: number }).port };
       this.logger.info('port opened', { port: this.address.port });
     } else if (!this.wanted && server.listening) {
-      // Accepted connections go on.
-      server.close();
+      await closePort(server);
       this.logger.info('port closed', { port: this.address.port });
     }
   }

@@ -142,6 +142,11 @@ export class HandOver {
     }
   }
 
+  /** Whether connections are on their way to the worker that it does not have yet. */
+  get busy(): boolean {
+    return this.waiting.length > 0 || this.sending !== undefined;
+  }
+
   /** The worker says that so many connections have ended. */
   closed(connections: number): void {
     this.connections = Math.max(0, this.connections - connections);

@@ -45,6 +45,8 @@ interface Member {
 
 /** A worker that lived so long has started well, in milliseconds. */
 const STABLE_MS = 5_000;
+/** How long a worker is not told to drain while connections are on their way to it, in milliseconds. */
+const HAND_OVER_MS = 1_000;
 const BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 10_000;
 /** Failed starts in a row, while no worker serves, after which the pool gives up. */
@@ -273,6 +275,7 @@ export class WorkerPool {
     member.state = 'draining';
     member.handOver?.take('sessions');
     this.share();
+    await handedOver(member);
     try {
       member.channel.send({ type: 'taskwire:drain' });
     } catch {
@@ -290,5 +293,13 @@ export class WorkerPool {
     );
     await member.ended;
     patience.abort();
+  }
+}
+
+/** Resolves when a worker has all connections that were meant for it: one that has nothing to do would end before they come. */
+async function handedOver({ handOver, worker }: Member): Promise<void> {
+  const end = performance.now() + HAND_OVER_MS;
+  while (handOver?.busy === true && worker.isConnected() && performance.now() < end) {
+    await sleep(1);
   }
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { Server as NetServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { closePort } from '../base/port.js';
 import { ENGINE_PATH } from '../protocol/paths.js';
 
 const POLL_MS = 20;
@@ -8,8 +8,8 @@ const POLL_MS = 20;
 const CLOSE_MS = 500;
 
 /**
- * The requests that have not been answered yet, and the connections that clients keep for their next ones. Long polls of
- * Engine.IO do not count: they end with their connection.
+ * The requests that have not been answered yet, and the connections that may bring one: those that clients keep for their next one, and those whose
+ * first one is still on its way. Long polls of Engine.IO do not count: they end with their connection.
  */
 export class RequestsInFlight {
   private readonly responses = new Set<ServerResponse>();
@@ -18,7 +18,7 @@ export class RequestsInFlight {
 
   /**
    * @param servers all that take requests
-   * @param listening those of them that listen, and so keep connections; the others are given connections for one request each
+   * @param listening those of them that listen; the others are given connections for one request each
    */
   constructor(
     private readonly servers: readonly Server[],
@@ -30,8 +30,6 @@ export class RequestsInFlight {
           this.note(response);
         }
       });
-    }
-    for (const server of listening) {
       server.on('connection', (socket) => {
         this.kept += 1;
         socket.once('close', () => {
@@ -41,16 +39,13 @@ export class RequestsInFlight {
     }
   }
 
-  /** Stops listening. From now on every answer closes its connection, also those under way. */
-  end(): void {
+  /** Lets nobody connect any more; from now on every answer ends its connection, those that are under way too. */
+  async end(): Promise<void> {
     this.ending = true;
     for (const response of this.responses) {
       dismiss(response);
     }
-    for (const server of this.listening) {
-      // `close` of an HTTP server would cut idle connections, with requests that are on their way to it.
-      NetServer.prototype.close.call(server);
-    }
+    await Promise.all(this.listening.map((server) => closePort(server)));
   }
 
   /** Ends all connections and listeners at once. */
@@ -64,12 +59,12 @@ export class RequestsInFlight {
   }
 
   /**
-   * Resolves when all requests are answered and all kept connections have gone, which they do when they have been idle for the
+   * Resolves when all requests are answered and all connections have gone, which they do when they have been idle for the
    * time that their clients have been told; or when `patienceMs` have passed.
    */
   async drained(patienceMs: number): Promise<void> {
     const start = performance.now();
-    const idleMs = Math.max(0, ...this.listening.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
+    const idleMs = Math.max(0, ...this.servers.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
     for (let waited = 0; waited < patienceMs; waited = performance.now() - start) {
       if (this.responses.size === 0 && (this.kept === 0 || waited > idleMs)) {
         return;

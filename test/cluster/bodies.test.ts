@@ -66,4 +66,53 @@ describeWith(POSTGRES_PROGRAMS, 'request bodies through the primary', function (
     await once(socket, 'close');
     expect(answer).to.match(/^HTTP\/1\.1 201 /);
   });
+
+  /** Sends a request in two halves. @returns what had come before the second half, and everything */
+  async function inHalves(head: readonly string[], body: string, whole: () => Promise<unknown>) {
+    const socket = connect(instance.port, '127.0.0.1');
+    await once(socket, 'connect');
+    let answer = '';
+    socket.setEncoding('latin1').on('data', (text) => {
+      answer += text;
+    });
+    const lines = [...head, 'Host: a', 'Content-Type: application/json', `Content-Length: ${body.length}`, '\r\n'];
+    const half = Math.floor(body.length / 2);
+    socket.write(lines.join('\r\n') + body.slice(0, half));
+    // The same, in one piece, is answered meanwhile.
+    for (let count = 0; count < 5; count += 1) {
+      await whole();
+    }
+    const early = answer;
+    socket.write(body.slice(half));
+    await once(socket, 'close');
+    return { early, answer };
+  }
+
+  for (const [what, line, key, size, status] of [
+    ['a wrong key', 'POST /api/tasks HTTP/1.1', 'tw_wrong', 100, 401],
+    ['a body that is too large', 'POST /api/tasks HTTP/1.1', 'service', 3_000_000, 413],
+    ['a body of another type', 'POST /api/tasks HTTP/1.1\r\nContent-Encoding: x', 'service', 100, 415],
+    ['a path that is not there', 'PUT /api/nothing HTTP/1.1', 'service', 100, 404],
+    ['a method that is not there', 'DELETE /api/jobs HTTP/1.1', 'service', 100, 405],
+    [
+      'a session of polling that is not there',
+      `POST /socket.io/?EIO=4&transport=polling&sid=${'a'.repeat(20)} HTTP/1.1`,
+      '',
+      100,
+      400,
+    ],
+    ['an answer that needs no body', 'GET /api/ws/health HTTP/1.1', '', 100, 200],
+  ] as const) {
+    it(`are read before they are answered: ${what}`, async () => {
+      const body = bodyOf(scene.jobs[0]!.jobId, size);
+      const head = [line, `X-Api-Key: ${key === 'service' ? scene.serviceKey : key}`];
+      const { early, answer } = await inHalves(head, body, async () => {
+        const other = connect(instance.port, '127.0.0.1');
+        other.write([...head, 'Host: a', 'Content-Length: 0', '\r\n'].join('\r\n'));
+        expect((await other.setEncoding('latin1').toArray()).join('')).to.match(/^HTTP\/1\.1 \d/);
+      });
+      expect(early).to.equal('');
+      expect(answer).to.match(new RegExp(`^HTTP/1\\.1 ${status} `));
+    });
+  }
 });

@@ -151,6 +151,21 @@ describe('connections and workers', function () {
     }
   });
 
+  for (const workers of [2, 1]) {
+    it(`whoever stands in the system's queue when an instance of ${workers} is told to end is answered`, async () => {
+      instance = await Instance.start({ workers });
+      // What comes while it is stopped is accepted by the system, in its name.
+      process.kill(instance.pid, 'SIGSTOP');
+      const answers = Array.from({ length: 50 }, () => ask(instance.port, sockets));
+      await eventually(() => expect(sockets.filter(({ connecting }) => connecting)).to.deep.equal([]));
+      instance.signal('SIGTERM');
+      process.kill(instance.pid, 'SIGCONT');
+      expect(await instance.end()).to.equal(0);
+      await eventually(() => expect(answers.filter(({ ended }) => !ended)).to.deep.equal([]));
+      expect(answers.filter(({ text }) => !/^HTTP\/1\.1 (?:200|503) /.test(text))).to.deep.equal([]);
+    });
+  }
+
   it('the port is closed until a worker can serve, and while none can', async () => {
     const port = await freePort();
     instance = await Instance.launch({ port, workers: 2 });

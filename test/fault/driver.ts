@@ -239,7 +239,7 @@ class FaultRun {
     // A stream over HTTP is one room.
     const wanted = [...rooms].slice(wire === 'sse' ? -1 : 0);
     const url = this.instances[index % this.instances.length]!.url;
-    return new Subscriber(wire, url, this.scene.keys.get(user)!, wanted, this.contents);
+    return new Subscriber(wire, url, this.scene.keys.get(user)!, wanted, { contents: this.contents });
   }
 
   private get faultsDone(): number {

@@ -8,6 +8,12 @@ export interface EventStreamOptions {
   readonly headers?: Readonly<Record<string, string>>;
   /** Comes back by itself when the answer ends, as a browser's EventSource does. */
   readonly reconnects?: boolean;
+  /** An address of this machine from which it connects. */
+  readonly localAddress?: string;
+  /** Told that an answer has begun. @param resumes whether it was asked for from the last id on */
+  readonly onOpen?: (resumes: boolean) => void;
+  /** Takes the messages, which are not kept then. */
+  readonly onMessage?: (message: Any) => void;
 }
 
 /**
@@ -27,6 +33,8 @@ export class EventStream {
   refusal: Any;
   /** Answers that have begun. */
   connections = 0;
+  /** An answer is under way. */
+  open = false;
   /** The answer has ended, and it does not come back. */
   closed = false;
   private request: ClientRequest | undefined;
@@ -49,6 +57,11 @@ export class EventStream {
 
   resume(): void {
     this.response!.resume();
+  }
+
+  /** Ends the connection, as a network does. */
+  drop(): void {
+    this.request?.destroy();
   }
 
   close(): void {
@@ -92,12 +105,15 @@ export class EventStream {
       ...(this.lastEventId === '' ? {} : { 'last-event-id': this.lastEventId }),
       ...this.options.headers,
     };
-    this.request = request(this.url, { headers, agent: false }, (response) => this.hear(response));
+    const { localAddress } = this.options;
+    const options = { headers, agent: false, ...(localAddress === undefined ? {} : { localAddress }) };
+    const resumes = this.lastEventId !== '';
+    this.request = request(this.url, options, (response) => this.hear(response, resumes));
     this.request.on('error', () => this.lost());
     this.request.end();
   }
 
-  private hear(response: IncomingMessage): void {
+  private hear(response: IncomingMessage, resumes: boolean): void {
     this.response = response;
     this.status = response.statusCode;
     this.headers = response.headers;
@@ -117,11 +133,14 @@ export class EventStream {
       return;
     }
     this.connections += 1;
+    this.open = true;
+    this.options.onOpen?.(resumes);
     response.on('data', (chunk: string) => this.take(chunk));
     response.on('close', () => this.lost());
   }
 
   private lost(): void {
+    this.open = false;
     if (this.options.reconnects !== true) {
       this.closed = true;
     }
@@ -145,8 +164,12 @@ export class EventStream {
       if (this.data.length > 0) {
         const text = this.data.join('\n');
         this.data = [];
-        this.texts.push(text);
-        this.messages.push(JSON.parse(text));
+        if (this.options.onMessage === undefined) {
+          this.texts.push(text);
+          this.messages.push(JSON.parse(text));
+        } else {
+          this.options.onMessage(JSON.parse(text));
+        }
       }
       return;
     }

@@ -1,7 +1,9 @@
+import { Agent } from 'node:http';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 
+/** A message as the plain wire has it. */
 export interface Message {
   type: string;
   seq?: number;
@@ -9,19 +11,36 @@ export interface Message {
   request_id?: string;
 }
 
-/** A wire that stays connected by itself; the subscriber above it knows rooms and positions. */
+export type RoomAnswer = SubscribeResult | { room: string; error: { code: string } };
+
+/** Where a link leads, and as whom. */
+export interface LinkTarget {
+  readonly url: string;
+  readonly key: string;
+  readonly rooms: readonly string[];
+  /** An address of this machine from which it connects. */
+  readonly localAddress?: string;
+  /** How long it waits before it comes back, in milliseconds: 50. */
+  readonly reconnectMs?: number;
+}
+
+/** A wire that stays connected by itself; who listens knows rooms and positions. */
 export interface Link {
+  readonly connected: boolean;
   subscribe(rooms: unknown[]): void;
   drop(): void;
   close(): void;
 }
 
 export interface LinkEvents {
-  open(): void;
+  /** @param resumes whether this connection says where the one before stopped (true) */
+  open(resumes?: boolean): void;
   message(message: Message): void;
-  subscribed(results: Array<SubscribeResult | { room: string; error: { code: string } }>): void;
+  subscribed(results: RoomAnswer[]): void;
   refused(code: string): void;
 }
+
+export type LinkOpener = (target: LinkTarget, events: LinkEvents) => Link;
 
 export const RECONNECT_MS = 50;
 
@@ -31,11 +50,14 @@ export class PlainLink implements Link {
   private requests = 0;
 
   constructor(
-    private readonly url: string,
-    private readonly key: string,
+    private readonly target: LinkTarget,
     private readonly events: LinkEvents,
   ) {
     this.connect();
+  }
+
+  get connected(): boolean {
+    return this.socket?.readyState === WebSocket.OPEN;
   }
 
   subscribe(rooms: unknown[]): void {
@@ -53,8 +75,12 @@ export class PlainLink implements Link {
   }
 
   private connect(): void {
-    const address = `${this.url.replace(/^http/, 'ws')}/api/ws/tasks`;
-    const socket = new WebSocket(address, { headers: { 'x-api-key': this.key }, handshakeTimeout: 10_000 });
+    const { url, key, localAddress } = this.target;
+    const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/api/ws/tasks`, {
+      headers: { 'x-api-key': key },
+      handshakeTimeout: 10_000,
+      ...(localAddress === undefined ? {} : { localAddress }),
+    });
     this.socket = socket;
     socket.on('error', () => {});
     socket.once('open', () => this.events.open());
@@ -72,7 +98,7 @@ export class PlainLink implements Link {
     });
     socket.once('close', () => {
       if (!this.closed) {
-        setTimeout(() => !this.closed && this.connect(), RECONNECT_MS);
+        setTimeout(() => !this.closed && this.connect(), this.target.reconnectMs ?? RECONNECT_MS);
       }
     });
   }
@@ -82,17 +108,17 @@ export class SocketioLink implements Link {
   private readonly socket: Socket;
 
   constructor(
-    url: string,
-    key: string,
+    { url, key, localAddress, reconnectMs = RECONNECT_MS }: LinkTarget,
     private readonly events: LinkEvents,
   ) {
     this.socket = io(`${url}/api/ws/tasks`, {
       auth: { api_key: key },
       transports: ['websocket'],
       forceNew: true,
-      reconnectionDelay: RECONNECT_MS,
-      reconnectionDelayMax: 4 * RECONNECT_MS,
+      reconnectionDelay: reconnectMs,
+      reconnectionDelayMax: 4 * reconnectMs,
       timeout: 10_000,
+      ...(localAddress === undefined ? {} : { agent: new Agent({ localAddress }) as never }),
     });
     this.socket.on('connect', () => events.open());
     this.socket.onAny((_type, message: Message) => events.message(message));
@@ -101,9 +127,13 @@ export class SocketioLink implements Link {
       if (code !== undefined) {
         events.refused(code);
         // A refusal by the application ends socket.io-client's own attempts.
-        setTimeout(() => this.socket.connect(), RECONNECT_MS);
+        setTimeout(() => this.socket.connect(), reconnectMs);
       }
     });
+  }
+
+  get connected(): boolean {
+    return this.socket.connected;
   }
 
   subscribe(rooms: unknown[]): void {

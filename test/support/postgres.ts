@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import pg from 'pg';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { migrate } from '../../src/repository/migrate.js';
@@ -154,33 +155,26 @@ export class PostgresServer {
    */
   async startStandby(): Promise<PostgresServer> {
     const { dir, identity } = newFolder();
-    const copied = spawnSync(
-      findProgram('pg_basebackup')!,
-      [
-        '-D',
-        join(dir, 'data'),
-        '-h',
-        '127.0.0.1',
-        '-p',
-        String(this.port),
-        '-U',
-        'postgres',
-        '-R',
-        '-X',
-        'stream',
-        '-c',
-        'fast',
-      ],
-      { encoding: 'utf8', cwd: dir, ...identity },
-    );
-    if (copied.status !== 0) {
-      rmSync(dir, { recursive: true, force: true });
-      throw new Error(`pg_basebackup failed: ${copied.error?.message ?? copied.stderr}`);
-    }
     const standby = new PostgresServer(await freePort(), dir, identity, this.settings);
     servers.add(standby);
-    await standby.start();
+    try {
+      await standby.follow(this);
+    } catch (error) {
+      await standby.stop();
+      throw error;
+    }
     return standby;
+  }
+
+  /** Makes this server, whatever it was, a streaming replica of another one, at its own port. */
+  async follow(primary: PostgresServer): Promise<void> {
+    await this.halt('immediate');
+    const data = join(this.dir, 'data');
+    rmSync(data, { recursive: true, force: true });
+    const source = ['-h', '127.0.0.1', '-p', String(primary.port), '-U', 'postgres'];
+    const options = ['-D', data, ...source, '-R', '-X', 'stream', '-c', 'fast'];
+    await promisify(execFile)(findProgram('pg_basebackup')!, options, { cwd: this.dir, ...this.identity });
+    await this.start();
   }
 
   /** Makes a standby a primary, and waits until it is one. */

@@ -56,12 +56,34 @@ export function describeWith(programs: readonly string[], title: string, body: (
   }
 }
 
-/** A port of 127.0.0.1 that nobody listens on at this moment. */
-export function freePort(): Promise<number> {
+/** Where ports begin that the system gives to outgoing connections, on Linux and elsewhere. */
+const FIRST_OUTGOING_PORT = 32_768;
+const FIRST_LASTING_PORT = 20_000;
+
+/**
+ * A free port of 127.0.0.1 that no outgoing connection takes: for who listens, ends and listens there again while many
+ * connections come and go.
+ */
+export async function lastingPort(): Promise<number> {
+  for (;;) {
+    const port = FIRST_LASTING_PORT + Math.floor(Math.random() * (FIRST_OUTGOING_PORT - FIRST_LASTING_PORT));
+    try {
+      return await freePort(port);
+    } catch {
+      // Somebody listens there.
+    }
+  }
+}
+
+/**
+ * A port of 127.0.0.1 that nobody listens on at this moment.
+ * @param wanted that one; otherwise any
+ */
+export function freePort(wanted = 0): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
+    server.listen(wanted, '127.0.0.1', () => {
       const address = server.address();
       server.close(() => {
         if (address === null || typeof address === 'string') {

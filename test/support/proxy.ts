@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { eventually } from './eventually.js';
 import { findProgram, freePort } from './programs.js';
@@ -16,6 +17,8 @@ export interface ProxyOptions {
   readonly instances: ReadonlyArray<number | string>;
   /** Port of a DNS server on 127.0.0.1 that knows their names. */
   readonly nameServer?: number;
+  /** Its own port of 127.0.0.1; a free one when absent. */
+  readonly port?: number;
 }
 
 /** A proxy as deploy/ configures it, on a free port of 127.0.0.1. */
@@ -32,6 +35,8 @@ export interface ProxyKind {
   readonly program: string;
   /** Whether this version of it looks names up again. */
   readonly resolves: boolean;
+  /** Whether it gives a write to the other instance when one could not be reached. */
+  readonly passesWrites: boolean;
   start(options: ProxyOptions): Promise<ReverseProxy>;
 }
 
@@ -44,10 +49,10 @@ function instancesIn(config: string, { instances }: ProxyOptions): string {
     .replaceAll(/(?<!\w)taskwire-2:9002/g, addressOf(instances[1]!));
 }
 
-async function stopped(child: ChildProcess, dir: string): Promise<void> {
+async function stopped(child: ChildProcess, dir: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) {
     const ended = once(child, 'exit');
-    child.kill('SIGKILL');
+    child.kill(signal);
     await ended;
   }
   rmSync(dir, { recursive: true, force: true });
@@ -62,9 +67,10 @@ function nginxResolves(): boolean {
 export const NGINX: ProxyKind = {
   program: 'nginx',
   resolves: nginxResolves(),
+  passesWrites: true,
   async start(options) {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
-    const port = await freePort();
+    const port = options.port ?? (await freePort());
     let site = instancesIn(readFileSync(join(DEPLOY, 'nginx/taskwire.conf'), 'utf8'), options)
       .replace('listen 80;', `listen 127.0.0.1:${port};`)
       .replace('/var/log/nginx/access.log', join(dir, 'access.log'))
@@ -97,13 +103,8 @@ export const NGINX: ProxyKind = {
         child.kill('SIGHUP');
         await eventually(() => expect(workers()).not.to.equal(before));
       },
-      async stop() {
-        const ended = once(child, 'exit');
-        // In order, so that its worker ends as well.
-        child.kill('SIGTERM');
-        await ended;
-        await stopped(child, dir);
-      },
+      // In order, so that its worker ends as well.
+      stop: () => stopped(child, dir, 'SIGTERM'),
     };
   },
 };
@@ -111,9 +112,10 @@ export const NGINX: ProxyKind = {
 export const HAPROXY: ProxyKind = {
   program: 'haproxy',
   resolves: true,
+  passesWrites: true,
   async start(options) {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-haproxy-'));
-    const port = await freePort();
+    const port = options.port ?? (await freePort());
     const config = join(dir, 'haproxy.cfg');
     const text = instancesIn(readFileSync(join(DEPLOY, 'haproxy/haproxy.cfg'), 'utf8'), options)
       .replace('bind :80', `bind 127.0.0.1:${port}`)
@@ -143,20 +145,54 @@ export const HAPROXY: ProxyKind = {
         child.kill('SIGUSR2');
         await eventually(() => expect(loaded).to.equal(before + 1));
       },
-      async stop() {
-        const ended = once(child, 'exit');
-        child.kill('SIGTERM');
-        await ended;
-        await stopped(child, dir);
-      },
+      stop: () => stopped(child, dir, 'SIGTERM'),
     };
   },
 };
 
-export const PROXIES: readonly ProxyKind[] = [NGINX, HAPROXY];
+export const CADDY: ProxyKind = {
+  program: 'caddy',
+  resolves: true,
+  passesWrites: false,
+  async start(options) {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-caddy-'));
+    const port = options.port ?? (await freePort());
+    const config = join(dir, 'Caddyfile');
+    const resolvers = options.nameServer === undefined ? '' : `resolvers udp/127.0.0.1:${options.nameServer}\n`;
+    const text = instancesIn(readFileSync(join(DEPLOY, 'caddy/Caddyfile'), 'utf8'), options)
+      .replaceAll('transport http {\n', `transport http {\n${resolvers}`)
+      .replace('\n:80 {', `\nhttp://:${port} {\nbind 127.0.0.1`);
+    const admin = `unix/${join(dir, 'admin')}`;
+    writeFileSync(config, `{\nadmin ${admin}\n}\n${text}`);
+    const program = findProgram('caddy')!;
+    const env = { PATH: process.env['PATH'], HOME: dir };
+    const child = spawn(program, ['run', '--config', config, '--adapter', 'caddyfile'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env,
+    });
+    const log = join(dir, 'log');
+    writeFileSync(log, '');
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (said: Buffer) => appendFileSync(log, said));
+    }
+    await listens(port, () => expect(child.exitCode, readFileSync(log, 'utf8')).to.equal(null));
+    return {
+      url: `http://127.0.0.1:${port}`,
+      log: () => readFileSync(log, 'utf8'),
+      async reload() {
+        const order = ['reload', '--force', '--config', config, '--adapter', 'caddyfile', '--address', admin];
+        await promisify(execFile)(program, order, { env });
+      },
+      stop: () => stopped(child, dir),
+    };
+  },
+};
 
-async function listens(port: number): Promise<void> {
+export const PROXIES: readonly ProxyKind[] = [NGINX, HAPROXY, CADDY];
+
+async function listens(port: number, runs = (): void => {}): Promise<void> {
   await eventually(async () => {
+    runs();
     const socket = connect(port, '127.0.0.1');
     await once(socket, 'connect');
     socket.destroy();

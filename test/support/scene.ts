@@ -41,7 +41,7 @@ export class Scene {
   }
 }
 
-interface Call {
+export interface Call {
   readonly method: string;
   readonly path: string;
   readonly body: unknown;
@@ -53,7 +53,7 @@ export class RestWrites implements Writes {
 
   constructor(
     private readonly urls: () => readonly string[],
-    private readonly key: string,
+    protected readonly key: string,
   ) {}
 
   createTaskData(body: unknown): Promise<TaskWrite> {
@@ -85,10 +85,8 @@ export class RestWrites implements Writes {
     });
   }
 
-  private async call<Answer>({ method, path, body }: Call): Promise<Answer> {
-    const urls = this.urls();
-    this.turn += 1;
-    const response = await fetch(`${urls[this.turn % urls.length]}${path}`, {
+  protected async call<Answer>({ method, path, body }: Call): Promise<Answer> {
+    const response = await fetch(`${this.nextUrl()}${path}`, {
       method,
       headers: { 'x-api-key': this.key, 'content-type': 'application/json' },
       body: JSON.stringify(body),
@@ -98,5 +96,11 @@ export class RestWrites implements Writes {
       throw new Error(`${method} ${path}: ${response.status} ${JSON.stringify(answer)}`);
     }
     return answer;
+  }
+
+  protected nextUrl(): string {
+    const urls = this.urls();
+    this.turn += 1;
+    return urls[this.turn % urls.length]!;
   }
 }

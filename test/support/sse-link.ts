@@ -1,6 +1,6 @@
 import { type ClientRequest, request } from 'node:http';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
-import { type Link, type LinkEvents, type Message, RECONNECT_MS } from './links.js';
+import { type Link, type LinkEvents, type LinkTarget, type Message, RECONNECT_MS } from './links.js';
 
 interface Asked {
   readonly room: string;
@@ -12,13 +12,13 @@ const PLACES: Readonly<Record<string, string>> = { job: 'jobs', task: 'tasks', u
 
 /** One room over Server-Sent Events: an answer that does not end, and another one when it has. */
 export class SseLink implements Link {
+  connected = false;
   private request: ClientRequest | undefined;
   private closed = false;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
-    private readonly url: string,
-    private readonly key: string,
+    private readonly target: LinkTarget,
     private readonly events: LinkEvents,
   ) {
     this.timer = setTimeout(() => events.open());
@@ -28,9 +28,11 @@ export class SseLink implements Link {
     const [{ room, since, epoch }] = rooms as [Asked];
     const [kind = '', id = ''] = room.split(':');
     const from = since === undefined ? '' : `?since=${since}&epoch=${epoch}`;
-    const call = request(`${this.url}/api/${PLACES[kind]}/${id}/events${from}`, {
+    const { url, key, localAddress } = this.target;
+    const call = request(`${url}/api/${PLACES[kind]}/${id}/events${from}`, {
       agent: false,
-      headers: { accept: 'text/event-stream', 'x-api-key': this.key },
+      headers: { accept: 'text/event-stream', 'x-api-key': key },
+      ...(localAddress === undefined ? {} : { localAddress }),
     });
     this.request = call;
     call.on('error', () => this.comeBack(call));
@@ -42,6 +44,7 @@ export class SseLink implements Link {
         response.resume();
         return;
       }
+      this.connected = true;
       let rest = '';
       response.setEncoding('utf8').on('data', (text: string) => {
         const parts = (rest + text).split('\n\n');
@@ -80,7 +83,8 @@ export class SseLink implements Link {
   private comeBack(call: ClientRequest): void {
     if (this.request === call && !this.closed) {
       this.request = undefined;
-      this.timer = setTimeout(() => this.events.open(), RECONNECT_MS);
+      this.connected = false;
+      this.timer = setTimeout(() => this.events.open(), this.target.reconnectMs ?? RECONNECT_MS);
     }
   }
 }

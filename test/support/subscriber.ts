@@ -2,10 +2,31 @@ import type { EventEnvelope } from '../../src/protocol/events.js';
 import { EVENT_TYPES } from '../../src/protocol/events.js';
 import type { SubscribeResult } from '../../src/protocol/messages.js';
 import type { Contents } from './contents.js';
-import { type Link, type LinkEvents, type Message, PlainLink, RECONNECT_MS, SocketioLink } from './links.js';
+import {
+  type Link,
+  type LinkEvents,
+  type LinkOpener,
+  type LinkTarget,
+  type Message,
+  PlainLink,
+  RECONNECT_MS,
+  SocketioLink,
+} from './links.js';
 import { SseLink } from './sse-link.js';
 
 export type Wire = 'socket.io' | 'websocket' | 'sse';
+
+/** Links of clients that do all that they can. */
+const LINKS: Readonly<Record<Wire, LinkOpener>> = {
+  websocket: (target, events) => new PlainLink(target, events),
+  'socket.io': (target, events) => new SocketioLink(target, events),
+  sse: (target, events) => new SseLink(target, events),
+};
+
+export interface SubscriberOptions extends Pick<LinkTarget, 'localAddress' | 'reconnectMs'> {
+  /** Where it is kept what events say; by default nowhere. */
+  readonly contents?: Contents | undefined;
+}
 
 interface Snapshot {
   seq: number;
@@ -54,35 +75,37 @@ export class Subscriber {
   /** Events, whether replayed or live. */
   received = 0;
   private readonly link: Link;
+  private readonly contents: Contents | undefined;
   private seenHere = new Set<string>();
 
   /**
+   * @param wire one of ours, or whatever keeps a connection in its own way
    * @param rooms of one user; over Server-Sent Events one
-   * @param contents where it is kept what events say; by default nowhere
    */
   constructor(
-    wire: Wire,
+    wire: Wire | LinkOpener,
     url: string,
     key: string,
     rooms: readonly string[],
-    private readonly contents?: Contents,
+    { contents, ...from }: SubscriberOptions = {},
   ) {
+    this.contents = contents;
     for (const room of rooms) {
       this.rooms.set(room, new RoomHistory());
     }
     const events: LinkEvents = {
-      open: () => this.onOpen(),
+      open: (resumes = true) => this.onOpen(resumes),
       message: (message) => this.onMessage(message),
       subscribed: (results) => this.onSubscribed(results),
       refused: (code) => this.refusals.push(code),
     };
-    const Wired = { websocket: PlainLink, 'socket.io': SocketioLink, sse: SseLink }[wire];
-    this.link = new Wired(url, key, events);
+    const open = typeof wire === 'string' ? LINKS[wire] : wire;
+    this.link = open({ url, key, rooms, ...from }, events);
   }
 
-  /** Whether every room has been acknowledged on the connection of now. */
+  /** Whether there is a connection, and every room has been acknowledged on it. */
   get live(): boolean {
-    return [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
+    return this.link.connected && [...this.rooms.values()].every(({ acknowledged }) => acknowledged);
   }
 
   /** Ends the connection; it comes back by itself. */
@@ -94,7 +117,7 @@ export class Subscriber {
     this.link.close();
   }
 
-  private onOpen(): void {
+  private onOpen(resumes: boolean): void {
     this.connections += 1;
     this.seenHere = new Set();
     const requests = [...this.rooms].map(([room, history]) => {
@@ -103,7 +126,7 @@ export class Subscriber {
         // Without the answer the rest is missing.
         history.base = history.partsBelow = undefined;
       }
-      history.resumes = history.base !== undefined;
+      history.resumes = resumes && history.base !== undefined;
       return history.base === undefined ? { room } : { room, since: history.position, epoch: history.epoch };
     });
     this.link.subscribe(requests);
