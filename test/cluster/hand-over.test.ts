@@ -35,6 +35,70 @@ function ask(port: number, sockets: Socket[]): Answer {
 
 const isAnswered = ({ text }: Answer): boolean => text.startsWith('HTTP/1.1 200 ');
 
+/** What the log says, of the lines that begin with a text. */
+const linesOf = (instance: Instance, message: string) =>
+  instance.log.filter((line) => line.message.startsWith(message));
+
+/** One of two workers hangs: what is to become of it, and of those who come meanwhile. */
+async function hang(signal: NodeJS.Signals): Promise<void> {
+  const instance = await Instance.start({ workers: 2, preload: LOOPING });
+  const sockets: Socket[] = [];
+  const said = (message: string) => linesOf(instance, message).map(({ worker }) => worker);
+  try {
+    const [hung] = [...instance.workers] as [number];
+    process.kill(hung, signal);
+    const first = Array.from({ length: 40 }, () => ask(instance.port, sockets));
+    // All but the one that was on its way already.
+    await eventually(() => expect(first.filter(isAnswered)).to.have.length.at.least(39), { timeoutMs: 30_000 });
+    expect(said('worker does not answer: it gets no new connections')).to.deep.equal([hung]);
+    expect(said('worker does not answer: it is killed')).to.deep.equal([]);
+    const second = Array.from({ length: 40 }, () => ask(instance.port, sockets));
+    await eventually(() => expect(second.filter(isAnswered)).to.have.length(40));
+    await eventually(
+      () => {
+        expect(said('worker does not answer: it is killed')).to.deep.equal([hung]);
+        expect([...instance.workers])
+          .to.have.length(2)
+          .and.not.include(hung);
+      },
+      { timeoutMs: REPLACED_MS },
+    );
+    // Nobody waits for what will never come.
+    await eventually(() => expect(first.filter(({ ended }) => !ended)).to.deep.equal([]));
+  } finally {
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    await instance.kill();
+  }
+}
+
+const HANGS = [
+  ['is stopped', 'SIGSTOP'],
+  ['runs in an endless loop', 'SIGUSR2'],
+] as const;
+
+describe('a worker that hangs', function () {
+  this.timeout(180_000);
+  const work = new Map<string, Promise<void>>();
+
+  // It takes twenty seconds until it is killed: both wait for that beside each other.
+  before(() => {
+    for (const [, signal] of HANGS) {
+      const hanging = hang(signal);
+      hanging.catch(() => {});
+      work.set(signal, hanging);
+    }
+  });
+
+  after(() => Promise.allSettled(work.values()));
+
+  for (const [how, signal] of HANGS) {
+    it(`as it ${how}, gets no new connections, loses those that wait for it to another, and is replaced`, () =>
+      work.get(signal));
+  }
+});
+
 describe('connections and workers', function () {
   this.timeout(180_000);
   let instance: Instance;
@@ -51,38 +115,7 @@ describe('connections and workers', function () {
     await instance?.kill();
   });
 
-  const said = (message: string) => instance.log.filter((line) => line.message.startsWith(message));
-
-  for (const [how, signal] of [
-    ['is stopped', 'SIGSTOP'],
-    ['runs in an endless loop', 'SIGUSR2'],
-  ] as const) {
-    it(`a worker that ${how} gets no new connections, loses those that wait for it to another, and is replaced`, async () => {
-      instance = await Instance.start({ workers: 2, preload: LOOPING });
-      const [hung] = [...instance.workers] as [number];
-      process.kill(hung, signal);
-      const first = Array.from({ length: 40 }, () => ask(instance.port, sockets));
-      // All but the one that was on its way already.
-      await eventually(() => expect(first.filter(isAnswered)).to.have.length.at.least(39), { timeoutMs: 30_000 });
-      expect(said('worker does not answer: it gets no new connections').map(({ worker }) => worker)).to.deep.equal([
-        hung,
-      ]);
-      expect(said('worker does not answer: it is killed')).to.deep.equal([]);
-      const second = Array.from({ length: 40 }, () => ask(instance.port, sockets));
-      await eventually(() => expect(second.filter(isAnswered)).to.have.length(40));
-      await eventually(
-        () => {
-          expect(said('worker does not answer: it is killed').map(({ worker }) => worker)).to.deep.equal([hung]);
-          expect([...instance.workers])
-            .to.have.length(2)
-            .and.not.include(hung);
-        },
-        { timeoutMs: REPLACED_MS },
-      );
-      // Nobody waits for what will never come.
-      await eventually(() => expect(first.filter(({ ended }) => !ended)).to.deep.equal([]));
-    });
-  }
+  const said = (message: string) => linesOf(instance, message);
 
   it('requests to REST_PORT never wait for a worker that hangs', async () => {
     const restPort = await freePort();

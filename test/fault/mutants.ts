@@ -332,20 +332,34 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'updates of other programs are not captured',
     file: 'src/repository/capture-schema.ts',
     edits: [
-      ["trigger(UPDATED, 'UPDATE', `(${UNLOGGED} OR (${UNLOGGED_AGAIN}))`)", "trigger(UPDATED, 'UPDATE', 'false')"],
+      ["trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)", "trigger(UPDATED, 'UPDATE', 'false')"],
     ],
     killedBy: capture('makes the very events that the repository makes'),
   },
   {
     name: 'writes of the repository are captured too',
     file: 'src/repository/capture-schema.ts',
-    edits: [['const UNLOGGED = `NEW.write_mark >> 20 <> txid_current()`;', 'const UNLOGGED = `true`;']],
+    edits: [["const UNLOGGED = 'NEW.write_mark >> 20 <> txid_current()';", "const UNLOGGED = 'true';"]],
     killedBy: capture('makes the very events that the repository makes'),
+  },
+  {
+    name: 'a write that met a later transaction is captured too',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      [
+        "'NEW.write_mark <= OLD.write_mark AND OLD.write_mark >> 20 = txid_current()'",
+        "'NEW.write_mark <= OLD.write_mark'",
+      ],
+    ],
+    killedBy: {
+      file: 'test/integration/repository-postgres.test.ts',
+      title: 'tells once of a write by a transaction that began before the one whose row it found',
+    },
   },
   {
     name: 'a second change by another program in one transaction is not captured',
     file: 'src/repository/capture-schema.ts',
-    edits: [['(${UNLOGGED} OR (${UNLOGGED_AGAIN}))', '(${UNLOGGED})']],
+    edits: [['${UNLOGGED} OR (${UNLOGGED_AGAIN})', '${UNLOGGED}']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
 
@@ -502,5 +516,40 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/gateways/meter.ts',
     edits: [['key?.spend(1);\n', '\n']],
     killedBy: { file: 'test/unit/meter.test.ts', title: 'gives all connections of a key one allowance' },
+  },
+
+  // Neighbours: who is slow is slow for himself.
+  {
+    name: 'streams that stay locked take every connection',
+    file: 'src/http/stream-queue.ts',
+    edits: [['      this.locked.set(owner, true);\n', '']],
+    killedBy: {
+      file: 'test/unit/stream-queue.test.ts',
+      title: 'of which many are locked keep one connection together, and the others go on',
+    },
+  },
+  {
+    name: 'answers that nobody reads are kept',
+    file: 'src/http/stalled-answers.ts',
+    edits: [['if (idleLooks >= LOOKS) {', 'if (idleLooks < 0) {']],
+    killedBy: { file: 'test/unit/slow-requests.test.ts', title: 'is not read are ended' },
+  },
+  {
+    name: 'a key may have any number of answers under way',
+    file: 'src/http/endpoint.ts',
+    edits: [['        await taken(response);\n', '']],
+    killedBy: {
+      file: 'test/unit/slow-requests.test.ts',
+      title: 'keep eight answers that are not read, and nothing of other keys',
+    },
+  },
+  {
+    name: 'addresses do not take turns',
+    file: 'src/base/turns.ts',
+    edits: [['    this.lanes.delete(key);\n', '']],
+    killedBy: {
+      file: 'test/unit/sticky-corrections.test.ts',
+      title: '4: who waits for a worker waits by address, and addresses take turns',
+    },
   },
 ];
