@@ -21,6 +21,7 @@ import { RateLimiter } from './door/rate-limit.js';
 import { RefusalLog } from './door/refusal-log.js';
 import { createRenew } from './door/renewal.js';
 import { RoomAccess } from './door/room-access.js';
+import { SilentConnections } from './door/silent-connections.js';
 import { tokenIssuerOf } from './door/token-issuer.js';
 import { WaitingRoom } from './door/waiting-room.js';
 import { Connections } from './gateways/connections.js';
@@ -81,6 +82,8 @@ export interface TaskServer {
 
 /** How long a request may take to arrive, in milliseconds, and how often that is looked at. */
 const HTTP_LIMITS = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 5_000 };
+/** The same for the first head of a connection, where Node.js has not answered that it was too slow. */
+const SILENCE_MS = 20_000;
 /** How long requests in flight may take when the worker ends, in milliseconds. */
 const REQUEST_PATIENCE_MS = 10_000;
 
@@ -227,6 +230,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     announceChanged: (keyId) => keys.announce('key-changed', keyId),
     defaultRateLimit: config.DEFAULT_RATE_LIMIT,
     maxBodyBytes: config.MAX_BODY_BYTES,
+    stallMs: config.SLOW_CONSUMER_MS,
     documents,
     logger,
   });
@@ -260,6 +264,13 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     limits: config,
   });
 
+  const silent = new SilentConnections(SILENCE_MS);
+  releasers.push('silent connections', () => silent.stop());
+  for (const server of [http, rest]) {
+    if (server !== undefined) {
+      silent.watch(server);
+    }
+  }
   ignoreOtherUpgrades(http);
   for (const server of servers) {
     answerAfterRequests(server);

@@ -111,8 +111,15 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
   const { jobs } = world;
   const own = (writer: number): number => jobs[writer]!.taskIds[0]!;
   const one = (writer: number): number => jobs[0]!.taskIds[writer]!;
-  const uncaptured = connectDatabase({ url: withoutCapture(world.databaseUrl), pool: MOST_WRITERS });
-  const bare: Write = (writer, count) => bareUpdate(uncaptured, own(writer), count);
+  const deaf = connectDatabase({
+    url: withOption(world.databaseUrl, 'session_replication_role=replica'),
+    pool: MOST_WRITERS,
+  });
+  const uncaptured = connectDatabase({
+    url: withOption(world.databaseUrl, 'taskwire.capture=off'),
+    pool: MOST_WRITERS,
+  });
+  const bare: Write = (writer, count) => bareUpdate(deaf, own(writer), count);
   const captured: Write = (writer, count) => bareUpdate(db, own(writer), count);
   const bareCreate: Write = (writer, count) => bareInsert(uncaptured, jobs[writer]!.jobId, count);
   const capturedCreate: Write = (writer, count) => bareInsert(db, jobs[writer]!.jobId, count);
@@ -173,7 +180,7 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
     return outcomes;
   } finally {
     await broker.stop();
-    await Promise.all([db.destroy(), uncaptured.destroy()]);
+    await Promise.all([db, deaf, uncaptured].map((each) => each.destroy()));
   }
 }
 
@@ -200,11 +207,11 @@ function bareInsert(db: Knex, jobId: string, count: number): Promise<unknown> {
   );
 }
 
-/** The same database for writers that no subscriber hears. */
-function withoutCapture(url: string): string {
-  const silent = new URL(url);
-  silent.searchParams.set('options', '-c taskwire.capture=off');
-  return silent.href;
+/** The same database for sessions with a setting: without triggers, or without those of capture. */
+function withOption(url: string, setting: string): string {
+  const changed = new URL(url);
+  changed.searchParams.set('options', `-c ${setting}`);
+  return changed.href;
 }
 
 /** Writes through REST: by the port of the WebSockets, and by the one that does not pass through the primary. */

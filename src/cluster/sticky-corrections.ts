@@ -26,6 +26,8 @@ import type { Worker } from 'node:cluster';
 import type { EventEmitter } from 'node:events';
 import type { IncomingMessage, Server } from 'node:http';
 import { Socket } from 'node:net';
+import { Turns } from '../base/turns.js';
+import { peerGroup } from '../door/client-address.js';
 
 const END_OF_HEAD = '\r\n\r\n';
 /** An id of Engine.IO in the target of a request. */
@@ -88,7 +90,8 @@ export type Taking = 'all' | 'sessions' | 'nothing';
 export class HandOver {
   private takes: Taking = 'sessions';
   private connections = 0;
-  private waiting: Waiting[] = [];
+  /** By the address of the other side: one that opens thousands at once does not keep others out. */
+  private readonly waiting = new Turns<Waiting>();
   private sending: Waiting | undefined;
   /** The system's side of the one that is being sent: its socket has none from then on. */
   private sent: SystemHandle | null = null;
@@ -144,7 +147,7 @@ export class HandOver {
 
   /** Whether connections are on their way to the worker that it does not have yet. */
   get busy(): boolean {
-    return this.waiting.length > 0 || this.sending !== undefined;
+    return !this.waiting.empty || this.sending !== undefined;
   }
 
   /** The worker says that so many connections have ended. */
@@ -152,9 +155,10 @@ export class HandOver {
     this.connections = Math.max(0, this.connections - connections);
   }
 
-  private takeBack(): void {
-    const { waiting, sending } = this;
-    this.waiting = [];
+  /** @param unsent one that could not be sent */
+  private takeBack(unsent?: Waiting): void {
+    const { sending } = this;
+    const waiting = [...(unsent === undefined ? [] : [unsent]), ...this.waiting.clear()];
     if (sending !== undefined && handleOf(sending.socket) !== null) {
       // Node.js keeps it in a queue of its own. When its turn comes there, it is sent without its socket, and the worker
       // reports it as closed: until then it counts.
@@ -173,7 +177,7 @@ export class HandOver {
 
   private add(one: Waiting): void {
     this.connections += 1;
-    this.waiting.push(one);
+    this.waiting.push(peerGroup(one.socket), one);
     if (this.takes === 'nothing') {
       this.takeBack();
     } else {
@@ -199,8 +203,8 @@ export class HandOver {
             this.sent = null;
             if (error !== null && handleOf(one.socket) !== null) {
               // The channel has ended before the socket was sent: another worker can get it.
-              this.waiting.unshift(one);
-              this.take('nothing');
+              this.takes = 'nothing';
+              this.takeBack(one);
               return;
             }
             this.lastSent = handle;

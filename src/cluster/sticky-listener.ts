@@ -2,6 +2,7 @@ import type { Worker } from 'node:cluster';
 import type { Server as HttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import { setupMaster } from '@socket.io/sticky';
+import { SilentConnections } from '../door/silent-connections.js';
 import { HandOver, readHere, sessionOf, stopReading, withOpening } from './sticky-corrections.js';
 import { createTurnAway } from './turn-away.js';
 
@@ -42,9 +43,10 @@ export function createStickyListener(): StickyListener {
     }
   }
 
+  const silent = new SilentConnections(PATIENCE_MS);
   const server = createServer((socket) => {
     socket.on('error', () => socket.destroy());
-    readLine(socket, (bytes, line) => route(socket, bytes, sessionOf(line)));
+    readLine(socket, silent, (bytes, line) => route(socket, bytes, sessionOf(line)));
   });
 
   return {
@@ -60,18 +62,17 @@ export function createStickyListener(): StickyListener {
 }
 
 /** Calls back once, with all bytes read so far and the request line. */
-function readLine(socket: Socket, done: (bytes: Buffer, line: string) => void): void {
-  const timer = setTimeout(() => socket.destroy(), PATIENCE_MS).unref();
+function readLine(socket: Socket, silent: SilentConnections, done: (bytes: Buffer, line: string) => void): void {
+  const leave = silent.enter(socket);
   let bytes: Buffer | undefined;
   const onData = (chunk: Buffer): void => {
     bytes = bytes === undefined ? chunk : Buffer.concat([bytes, chunk]);
     const end = bytes.indexOf('\r\n');
     if (end !== -1 || bytes.length > MAX_LINE_BYTES) {
-      clearTimeout(timer);
+      leave();
       socket.off('data', onData);
       done(bytes, bytes.toString('latin1', 0, end === -1 ? bytes.length : end));
     }
   };
   socket.on('data', onData);
-  socket.once('close', () => clearTimeout(timer));
 }

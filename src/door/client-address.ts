@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { isIP, isIPv4, SocketAddress } from 'node:net';
+import { isIP, isIPv4, type Socket, SocketAddress } from 'node:net';
 import proxyaddr from 'proxy-addr';
 
 /** Says where a request comes from. */
@@ -48,6 +48,10 @@ export function addressGroup(address: string): string {
   const words = [...left, ...Array<string>(zeros).fill('0'), ...right];
   return `${words.slice(0, 4).join(':')}::/64`;
 }
+
+/** What connections are counted by of which nothing but the other side's address is known: maybe that of a proxy. */
+export const peerGroup = ({ remoteAddress }: Socket): string =>
+  addressGroup(normalAddress(remoteAddress ?? '') ?? NO_ADDRESS);
 
 /** One form for each address: IPv4 also when it was mapped into IPv6, no zone, no port; undefined for anything else. */
 function normalAddress(text: string): string | undefined {

@@ -10,6 +10,8 @@ export interface WaitingRoomOptions {
   readonly inAll: number;
   /** How long one may wait, in milliseconds. */
   readonly patienceMs: number;
+  /** Whoever has waited for less than so many milliseconds does not go (0): they came with many others, and are not through yet. */
+  readonly graceMs?: number;
   /** Milliseconds since any fixed moment. */
   readonly now?: () => number;
 }
@@ -74,10 +76,10 @@ export class WaitingRoom {
 
   /** Closes the one of some connections that has waited longest. */
   private sendAway(guests: Set<Guest>): void {
-    for (const guest of guests) {
-      this.forget(guest);
-      guest.end();
-      break;
+    const [first] = guests;
+    if (first !== undefined && this.now() - first.since >= (this.options.graceMs ?? 0)) {
+      this.forget(first);
+      first.end();
     }
   }
 

@@ -23,6 +23,8 @@ export interface EngineConnection {
   on(event: 'close' | 'upgrade' | 'packet', listener: () => void): void;
   /** A packet is about to join the queue. */
   on(event: 'packetCreate', listener: (packet: { data?: unknown }) => void): void;
+  /** All packets of the queue were handed to the transport. */
+  once(event: 'drain', listener: () => void): void;
 }
 
 type EngineSocket = MeteredSocket & { readonly _socket: Writable | null };

@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import type { Socket } from 'socket.io';
+import { CONFIRM, unsentBytes } from '../base/unsent.js';
 import type { Admission } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/reply.js';
@@ -12,7 +13,6 @@ import { socketioFrame, socketioPacket } from './frame.js';
 import { MessageConnection, type MessageConnectionOptions } from './message-connection.js';
 import { tooMuch } from './meter.js';
 import { CLOSE_MS, SLOW_CLOSE_MS } from './metered-socket.js';
-import { CONFIRM, unsentBytes } from './unsent.js';
 
 export interface SocketioConnectionOptions extends MessageConnectionOptions {
   readonly connections: Connections;
@@ -140,6 +140,9 @@ export class SocketioConnection extends MessageConnection implements GatewayConn
       if (ws !== undefined && (code === 'SLOW_CONSUMER' || this.engine.writeBuffer.length === 0)) {
         // Engine.IO would give no reason, and would wait for its queue, which is stuck for a slow reader.
         ws.close(close, code);
+      } else if (ws !== undefined) {
+        // What waits goes out first.
+        this.engine.once('drain', () => ws.close(close, code));
       } else {
         this.engine.close();
       }

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket } from 'ws';
+import { CONFIRM, unsentBytes } from '../base/unsent.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/reply.js';
 import { binaryMessage, type ClientMessage, readClientMessage } from '../protocol/client-message.js';
@@ -12,7 +13,6 @@ import { plainFrame } from './frame.js';
 import { MessageConnection, type MessageConnectionOptions } from './message-connection.js';
 import { tooMuch } from './meter.js';
 import { CLOSE_MS, type MeteredSocket } from './metered-socket.js';
-import { CONFIRM, unsentBytes } from './unsent.js';
 
 /** A plain WebSocket that has been let in. */
 export class PlainConnection extends MessageConnection implements GatewayConnection {

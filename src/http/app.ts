@@ -14,6 +14,7 @@ import { type KeyRoutePorts, keyRoutes } from './keys-routes.js';
 import { noSuchPath } from './no-such-path.js';
 import type { RestQueues } from './queues.js';
 import { routesOf } from './resource.js';
+import { endStalledAnswers } from './stalled-answers.js';
 import { type SystemRoutePorts, systemRoutes } from './system-routes.js';
 import { type TaskRoutePorts, taskRoutes } from './tasks-routes.js';
 import { type TokenRoutePorts, tokenRoutes } from './tokens-routes.js';
@@ -32,18 +33,21 @@ export interface AppOptions
   readonly checkOrigin: CheckOrigin;
   /** Most bytes of a body. */
   readonly maxBodyBytes: number;
+  /** How long a client may take nothing of its answer, in milliseconds. */
+  readonly stallMs: number;
   readonly logger: Logger;
 }
 
 /** The REST interface. It only translates: repositories write, and publish what they have committed. */
 export function createApp(options: AppOptions): Express {
-  const { checkOrigin, maxBodyBytes, logger } = options;
+  const { checkOrigin, maxBodyBytes, stallMs, logger } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   app.set('query parser', 'simple');
 
   app.use(accessLog(logger));
+  app.use(endStalledAnswers(stallMs));
   app.use((_request, response, next) => {
     response.set({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' });
     next();
@@ -55,7 +59,7 @@ export function createApp(options: AppOptions): Express {
     authenticate,
     countMore: createCountMore(options),
     readJson: jsonReader(maxBodyBytes),
-    reads: options.queues.reads,
+    queues: options.queues,
   });
   systemRoutes(app, { ...options, authenticate });
   jobRoutes(app, endpoint, options);

@@ -28,9 +28,10 @@ export function documentRoutes(router: Router, { documents }: DocumentRoutePorts
 }
 
 function serve(type: string, make: () => string): RequestHandler {
-  let text: string | undefined;
+  // One for all: what somebody does not read costs no memory of its own.
+  let bytes: Buffer | undefined;
   return (_request, response) => {
-    text ??= make();
-    response.type(type).send(text);
+    bytes ??= Buffer.from(make());
+    response.type(type).send(bytes);
   };
 }

@@ -1,5 +1,5 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import type { RequestHandler } from 'express';
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
+import type { Request, RequestHandler, Response } from 'express';
 import { queryOf } from '../door/credentials.js';
 import type { Position } from '../protocol/messages.js';
 import type { Identity, Scope } from '../protocol/tasks.js';
@@ -47,15 +47,19 @@ export interface EndpointPorts {
   readonly authenticate: Authenticate;
   readonly countMore: CountMore;
   readonly readJson: ReadJson;
-  readonly reads: RestQueues['reads'];
+  readonly queues: Pick<RestQueues, 'reads' | 'answers' | 'bodies'>;
 }
 
 /** The steps of every request with a key: authenticate, count, read the body, handle, answer. A body is read only after its sender is known. */
-export function createEndpoint({ authenticate, countMore, readJson, reads }: EndpointPorts): Endpoint {
+export function createEndpoint({ authenticate, countMore, readJson, queues }: EndpointPorts): Endpoint {
+  const { reads, answers, bodies } = queues;
   return (handle, scope) => async (request, response) => {
     const identity = await authenticate(request, response);
-    assertMayDo(identity, scope ?? (request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write'));
-    const body = await readJson(request, response);
+    const isRead = request.method === 'GET' || request.method === 'HEAD';
+    assertMayDo(identity, scope ?? (isRead ? 'read' : 'write'));
+    const { keyId } = identity;
+    const read = (): Promise<unknown> => readJson(request, response);
+    const body = await (hasBody(request) ? bodies.run(keyId, read) : read());
     const params = request.params as Record<string, string>;
     const idempotencyKey = idempotencyKeyOf(request.headers);
     const call: Call = {
@@ -66,21 +70,44 @@ export function createEndpoint({ authenticate, countMore, readJson, reads }: End
       idempotencyKey,
       countMore: (requests) => countMore(identity, response, requests),
     };
-    const answer = await (request.method === 'GET' || request.method === 'HEAD'
-      ? reads.run(identity.keyId, () => handle(call))
-      : handle(call));
-    const { status = 200, position } = answer;
-    if (position !== undefined) {
-      response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });
+    if (!isRead) {
+      send(response, await handle(call));
+      return;
     }
-    response.status(status);
-    if (typeof answer.body === 'string') {
-      response.type('json').send(answer.body);
-    } else {
-      response.json(answer.body);
-    }
+    await answers.run(keyId, async () => {
+      if (!response.destroyed) {
+        send(response, await reads.run(keyId, () => handle(call)));
+        await taken(response);
+      }
+    });
   };
 }
+
+function send(response: Response, { status = 200, position, body }: Answer): void {
+  if (position !== undefined) {
+    response.set({ [POSITION_HEADERS.seq]: String(position.seq), [POSITION_HEADERS.epoch]: position.epoch });
+  }
+  response.status(status);
+  if (typeof body === 'string') {
+    response.type('json').send(body);
+  } else {
+    response.json(body);
+  }
+}
+
+/** Resolves when the system has all of an answer, or its client has gone. */
+function taken(response: ServerResponse): Promise<void> | undefined {
+  if (response.writableFinished || response.destroyed) {
+    return undefined;
+  }
+  return new Promise((resolve) => {
+    response.once('finish', resolve);
+    response.once('close', resolve);
+  });
+}
+
+const hasBody = ({ headers }: Request): boolean =>
+  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 
 /** @throws TaskwireError INVALID_REQUEST */
 function idempotencyKeyOf(headers: IncomingHttpHeaders): string | undefined {

@@ -34,7 +34,7 @@ export function createTasks(
     idOf: (item) => parseInput(jobIdInput, item['job_id'], 'job_id'),
     ownersOf: (ids) => reader.ownersOfJobs(ids),
     write: (owner, items) =>
-      queues.writes.run(owner, () => tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[])),
+      queues.writes.run(owner, () => unlocked(tasks.createManyTaskData(owner, items as unknown as CreateTaskInput[]))),
   });
 }
 
@@ -55,7 +55,7 @@ export function updateTasks(
     idOf: (item) => String(parseInput(taskIdInput, item['task_id'], 'task_id')),
     ownersOf: (ids) => reader.ownersOfTasks(ids),
     write: (owner, items) =>
-      queues.writes.run(owner, () => tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[])),
+      queues.writes.run(owner, () => unlocked(tasks.updateManyTaskData(owner, items as unknown as TaskUpdate[]))),
   });
 }
 
@@ -122,6 +122,16 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
     }
   }
   return answer(outcomes, status);
+}
+
+/** @throws TaskwireError STREAM_BUSY when the statement found its stream locked: nothing was written */
+async function unlocked(writing: Promise<BatchOutcome[]>): Promise<BatchOutcome[]> {
+  const outcomes = await writing;
+  const locked = outcomes.find((outcome) => outcome instanceof TaskwireError && outcome.code === 'STREAM_BUSY');
+  if (locked !== undefined) {
+    throw locked;
+  }
+  return outcomes;
 }
 
 function answer(outcomes: readonly BatchOutcome[], status: number): Answer {

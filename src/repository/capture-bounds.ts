@@ -1,4 +1,3 @@
-import { MAKE_STREAM, SETTLE, tell, WANTED } from './capture-schema.js';
 import { NEW_EPOCH } from './users.js';
 
 /*
@@ -10,7 +9,14 @@ import { NEW_EPOCH } from './users.js';
 /** Bytes that an event may say. All that REST takes for one task is less. */
 const MAX_EVENT_BYTES = 1_000_000;
 
-const CHECK_EVENTS = `
+/** Functions that fail a transaction whose events nobody could take, and an id that no event can tell of: why, or null. */
+export const CHECKS = [
+  `CREATE FUNCTION taskwire_unheard(task_id bigint, job_id numeric) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN task_id NOT BETWEEN 1 AND 9007199254740991 THEN 'task ' || task_id
+    WHEN job_id = 'NaN' THEN 'job ' || job_id END
+$$`,
+  `CREATE FUNCTION taskwire_check_told(largest bigint[], unheard text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
   IF largest[1] > coalesce(nullif(current_setting('taskwire.max_event_bytes', true), '')::bigint, ${MAX_EVENT_BYTES}) THEN
     RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded',
       MESSAGE = format('taskwire: the event of task %s would have %s bytes', largest[2], largest[1]),
@@ -21,13 +27,18 @@ const CHECK_EVENTS = `
       MESSAGE = format('taskwire: nobody can hear of %s', unheard),
       HINT = 'Job ids are unsigned integers, task ids are integers from 1 to 9007199254740991.';
   END IF;
-`;
+END $$`,
+] as const;
 
-/** The characters of protocol/rooms.ts: a user of another name has no room. (knex would take a question mark for a binding.) */
-const MAKE_STREAM_OF_VALID_USER = `CREATE OR REPLACE FUNCTION taskwire_make_stream() RETURNS trigger LANGUAGE plpgsql
+/*
+ * A user that appears by SQL has a stream. The characters are those of protocol/rooms.ts: a user of another name has no room.
+ * Without a backslash, which some sessions read in another way, and with the question mark by its number, as knex would take
+ * it for a binding.
+ */
+export const MAKE_STREAM = `CREATE FUNCTION taskwire_make_stream() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER AS $$
 BEGIN
-  IF NEW.user_id !~ '^[!#-;=\\u003F-[\\]-~]{1,128}$' THEN
+  IF NEW.user_id !~ ('^[]!#-;=' || chr(63) || '@-[^-~]{1,128}$') THEN
     RAISE EXCEPTION USING ERRCODE = 'check_violation',
       MESSAGE = format('taskwire: %L is no user id', NEW.user_id),
       HINT = 'It wants 1 to 128 printable ASCII characters without space, double quotes, backslash, < and >.';
@@ -40,9 +51,9 @@ END $$`;
  * TRUNCATE tells of no rows. Instead every stream gets a new epoch: whatever position somebody has is answered with a
  * snapshot, and connected clients begin anew at once.
  */
-const TELL_TRUNCATION = `CREATE FUNCTION taskwire_tell_truncation() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+export const TELL_TRUNCATION = `CREATE FUNCTION taskwire_tell_truncation() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  IF ${WANTED} THEN
+  IF current_setting('taskwire.capture', true) IS DISTINCT FROM 'off' THEN
     PERFORM 1 FROM event_streams ORDER BY user_id FOR NO KEY UPDATE;
     UPDATE event_streams SET epoch = ${NEW_EPOCH};
     IF current_setting('taskwire.notify', true) IS DISTINCT FROM 'off' THEN
@@ -51,37 +62,3 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$`;
-
-const SETTLE_TRUNCATION = `DO $$
-BEGIN
-  EXECUTE format('ALTER FUNCTION taskwire_tell_truncation() SET search_path = pg_catalog, %I, pg_temp', current_schema());
-END $$`;
-
-/** A step of the schema. Functions are made anew, which waits for nobody; the trigger waits for those who write tasks. */
-export const BOUNDS_STEP = {
-  up: [
-    TELL_TRUNCATION,
-    SETTLE_TRUNCATION,
-    `CREATE TRIGGER taskwire_truncated AFTER TRUNCATE ON tasks FOR EACH STATEMENT
-     EXECUTE FUNCTION taskwire_tell_truncation()`,
-    tell({
-      create: 'CREATE OR REPLACE FUNCTION',
-      declared: '\n  largest bigint[];\n  unheard text;',
-      returned: `, ARRAY[octet_length(changes::text), task_id] AS size,
-      CASE WHEN task_id NOT BETWEEN 1 AND 9007199254740991 THEN format('task %s', task_id)
-        WHEN job_id = 'NaN' THEN format('job %s', job_id) END AS wrong`,
-      read: ', max(size), max(wrong)',
-      into: ', largest, unheard',
-      checked: CHECK_EVENTS,
-    }),
-    MAKE_STREAM_OF_VALID_USER,
-    SETTLE,
-  ],
-  down: [
-    'DROP TRIGGER taskwire_truncated ON tasks',
-    'DROP FUNCTION taskwire_tell_truncation()',
-    tell({ create: 'CREATE OR REPLACE FUNCTION' }),
-    MAKE_STREAM.replace('CREATE FUNCTION', 'CREATE OR REPLACE FUNCTION'),
-    SETTLE,
-  ],
-} as const;

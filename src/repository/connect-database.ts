@@ -7,7 +7,6 @@ import { type RawConnection, watchConnection } from './watched-connection.js';
 /** How long a query waits for a free connection, and a connection for the server, in milliseconds. */
 const ACQUIRE_MS = 3_000;
 const STATEMENT_MS = 10_000;
-/** How long a statement waits for a lock that another transaction holds, in milliseconds. */
 const LOCK_MS = 3_000;
 /** The client gives a statement up so much later than the server cancels it: only when the server is silent. */
 const SILENCE_MS = 1_000;
@@ -61,6 +60,8 @@ export interface DatabaseOptions {
   readonly applicationName?: string;
   /** Milliseconds after which the server cancels a statement (10,000). */
   readonly statementMs?: number;
+  /** Milliseconds that a statement waits for a lock that another transaction holds (3,000). */
+  readonly lockMs?: number;
   /** Which server is wanted when the URL does not say it (`target_session_attrs`): `read-write`. */
   readonly session?: SessionKind;
   /** Gets told how the queries went. */
@@ -77,7 +78,7 @@ export interface DatabaseOptions {
  * @throws Error when the URL cannot be read
  */
 export function connectDatabase(options: DatabaseOptions): Knex {
-  const { statementMs = STATEMENT_MS } = options;
+  const { statementMs = STATEMENT_MS, lockMs = LOCK_MS } = options;
   const warn = (message: unknown): void => options.onWarning?.(String(message));
   const finder = new ServerFinder(options.url, options.session ?? 'read-write', ACQUIRE_MS);
   const settings = {
@@ -87,7 +88,7 @@ export function connectDatabase(options: DatabaseOptions): Knex {
     ...(finder.prepare
       ? {
           statement_timeout: statementMs,
-          lock_timeout: LOCK_MS,
+          lock_timeout: lockMs,
           idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS,
           options: startupOptions(finder.options),
         }

@@ -31,6 +31,9 @@ export interface DatabasePools {
   destroy(): Promise<void>;
 }
 
+/** How long a write waits for a lock, in milliseconds: then its connection is for others, and it is tried again. */
+const WRITE_LOCK_MS = 200;
+
 /** Half of the connections are for writes, a fifth for quick questions, the rest for reads. */
 export function connectPools({ connections, url, readUrl, onWarning, watch }: DatabasePoolsOptions): DatabasePools {
   const lookups = Math.max(1, Math.floor(connections / 5));
@@ -46,7 +49,7 @@ export function connectPools({ connections, url, readUrl, onWarning, watch }: Da
       ...more,
     });
   const pools = {
-    writes: pool('writes', writes),
+    writes: pool('writes', writes, { lockMs: WRITE_LOCK_MS }),
     reads: pool('reads', reads),
     lookups: pool('lookups', lookups),
     replica: readUrl === undefined ? undefined : pool('replica', reads, { url: readUrl, session: 'any' }),

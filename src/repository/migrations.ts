@@ -1,5 +1,4 @@
 import type { Knex } from 'knex';
-import { BOUNDS_STEP } from './capture-bounds.js';
 import { CAPTURE_STEP } from './capture-schema.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
@@ -187,7 +186,6 @@ const STEPS: readonly Step[] = [
     ],
     down: ['DROP TABLE write_keys'],
   },
-  { name: '0009_bounds_of_capture', ...BOUNDS_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {

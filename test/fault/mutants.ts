@@ -30,6 +30,10 @@ export const SUITES: Readonly<Record<string, { readonly file: string; readonly t
     file: 'test/contract/repository.test.ts',
     title: 'capture over the embedded database',
   },
+  'test/contract/bounds.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'bounds of capture over the embedded database',
+  },
   'test/contract/once.suite.ts': {
     file: 'test/contract/repository.test.ts',
     title: 'writes under keys over the embedded database',
@@ -44,6 +48,11 @@ const door = (title: string): NamedTest => ({ file: 'test/unit/door.test.ts', ti
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
 const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
+const bounds = (title: string): NamedTest => ({ file: 'test/contract/bounds.suite.ts', title });
+const moved: NamedTest = {
+  file: 'test/integration/moved-tasks.test.ts',
+  title: 'is deleted for the one and created for the other',
+};
 
 export const MUTANTS: readonly Mutant[] = [
   // The stream: order, gaps, the log.
@@ -323,23 +332,99 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'updates of other programs are not captured',
     file: 'src/repository/capture-schema.ts',
     edits: [
-      ["trigger(UPDATED, 'UPDATE', `(${UNLOGGED} OR (${UNLOGGED_AGAIN}))`)", "trigger(UPDATED, 'UPDATE', 'false')"],
+      ["trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)", "trigger(UPDATED, 'UPDATE', 'false')"],
     ],
     killedBy: capture('makes the very events that the repository makes'),
   },
   {
     name: 'writes of the repository are captured too',
     file: 'src/repository/capture-schema.ts',
-    edits: [['const UNLOGGED = `NEW.write_mark >> 20 <> txid_current()`;', 'const UNLOGGED = `true`;']],
+    edits: [["const UNLOGGED = 'NEW.write_mark >> 20 <> txid_current()';", "const UNLOGGED = 'true';"]],
     killedBy: capture('makes the very events that the repository makes'),
+  },
+  {
+    name: 'a write that met a later transaction is captured too',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      [
+        "'NEW.write_mark <= OLD.write_mark AND OLD.write_mark >> 20 = txid_current()'",
+        "'NEW.write_mark <= OLD.write_mark'",
+      ],
+    ],
+    killedBy: {
+      file: 'test/integration/repository-postgres.test.ts',
+      title: 'tells once of a write by a transaction that began before the one whose row it found',
+    },
   },
   {
     name: 'a second change by another program in one transaction is not captured',
     file: 'src/repository/capture-schema.ts',
-    edits: [['(${UNLOGGED} OR (${UNLOGGED_AGAIN}))', '(${UNLOGGED})']],
+    edits: [['${UNLOGGED} OR (${UNLOGGED_AGAIN})', '${UNLOGGED}']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
 
+  {
+    name: 'an event of another program may be of any size',
+    file: 'src/repository/capture-bounds.ts',
+    edits: [['IF largest[1] > coalesce(', 'IF false AND largest[1] > coalesce(']],
+    killedBy: bounds('refuse a transaction with an event that is too large, as a whole'),
+  },
+  {
+    name: 'TRUNCATE tells nobody',
+    file: 'src/repository/capture-bounds.ts',
+    edits: [['UPDATE event_streams SET epoch = ${NEW_EPOCH};', '']],
+    killedBy: bounds('tell a TRUNCATE by a new epoch of every stream'),
+  },
+  {
+    name: 'the name of a user breaks an envelope',
+    file: 'src/protocol/events.ts',
+    edits: [['`"user_id":${JSON.stringify(event.userId)},"changes":', '`"user_id":"${event.userId}","changes":']],
+    killedBy: bounds('do not let a text break an envelope'),
+  },
+  {
+    name: 'a task is read by whoever had it a moment ago',
+    file: 'src/http/task-pages.ts',
+    edits: [['if (!maySee(identity, room.name, owner)) {', 'if (Date.now() < 0) {']],
+    killedBy: moved,
+  },
+  {
+    name: 'a room that has moved resets the stream that it was in',
+    file: 'src/hub/catch-up.ts',
+    edits: [['if (snapshot.userId !== membership.stream.userId) {', 'if (Date.now() < 0) {']],
+    killedBy: moved,
+  },
+  {
+    name: 'owners are remembered for good',
+    file: 'src/door/room-access.ts',
+    edits: [['ttl: rememberMs', 'ttl: 0 * rememberMs']],
+    killedBy: {
+      file: 'test/unit/room-access.test.ts',
+      title: 'forgets an owner after a moment: a task may go to another user',
+    },
+  },
+  {
+    name: 'a write under a key is refused when its task is gone since',
+    file: 'src/http/tasks-routes.ts',
+    edits: [['if (key === undefined ||', 'if (Date.now() > 0 ||']],
+    killedBy: {
+      file: 'test/integration/http.test.ts',
+      title: 'a write under a key is answered again when its task is gone since',
+    },
+  },
+  {
+    name: 'an event tells what the last change of a transaction replaced, not the first',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      [
+        'VALUES (this_tx, OLD.task_id, OLD.job_id, OLD.user_id, taskwire_row(OLD), is_first) ON CONFLICT DO NOTHING;',
+        'VALUES (this_tx, OLD.task_id, OLD.job_id, OLD.user_id, taskwire_row(OLD), is_first) ON CONFLICT (tx, task_id) DO UPDATE SET old = excluded.old;',
+      ],
+    ],
+    killedBy: {
+      file: 'test/fault/faults.test.ts',
+      title: 'leave one account of writers of all kinds, on all doors',
+    },
+  },
   {
     name: 'a write under a key is made again',
     file: 'src/repository/write-runner.ts',
@@ -447,5 +532,40 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/base/port.ts',
     edits: [['let came = true;', 'let came = false;']],
     killedBy: { file: 'test/unit/port.test.ts', title: 'is closed when everybody is in who stood before it' },
+  },
+
+  // Neighbours: who is slow is slow for himself.
+  {
+    name: 'streams that stay locked take every connection',
+    file: 'src/http/stream-queue.ts',
+    edits: [['      this.locked.set(owner, true);\n', '']],
+    killedBy: {
+      file: 'test/unit/stream-queue.test.ts',
+      title: 'of which many are locked keep one connection together, and the others go on',
+    },
+  },
+  {
+    name: 'answers that nobody reads are kept',
+    file: 'src/http/stalled-answers.ts',
+    edits: [['if (idleLooks >= LOOKS) {', 'if (idleLooks < 0) {']],
+    killedBy: { file: 'test/unit/slow-requests.test.ts', title: 'is not read are ended' },
+  },
+  {
+    name: 'a key may have any number of answers under way',
+    file: 'src/http/endpoint.ts',
+    edits: [['        await taken(response);\n', '']],
+    killedBy: {
+      file: 'test/unit/slow-requests.test.ts',
+      title: 'keep eight answers that are not read, and nothing of other keys',
+    },
+  },
+  {
+    name: 'addresses do not take turns',
+    file: 'src/base/turns.ts',
+    edits: [['    this.lanes.delete(key);\n', '']],
+    killedBy: {
+      file: 'test/unit/sticky-corrections.test.ts',
+      title: '4: who waits for a worker waits by address, and addresses take turns',
+    },
   },
 ];

@@ -210,11 +210,20 @@ describe('who may what', function () {
   const pathOf = (path: string, { user, job, task }: Ids): string =>
     path.replace(':job_id', job).replace(':user_id', user).replace(':id', String(task)).replace(':key_id', 'nosuchkey');
 
-  async function ask(asker: Asker | undefined, method: string, path: string, need: Need, ids: Ids) {
+  /** @param headers beside those of the asker */
+  async function ask(
+    asker: Asker | undefined,
+    method: string,
+    path: string,
+    need: Need,
+    ids: Ids,
+    headers: Readonly<Record<string, string>> = {},
+  ) {
     statements = [];
+    const type = need.body === undefined ? {} : { 'content-type': 'application/json' };
     const response = await fetch(`${server.url}${pathOf(path, ids)}${need.query?.(ids) ?? ''}`, {
       method,
-      headers: { ...asker?.headers, ...(need.body === undefined ? {} : { 'content-type': 'application/json' }) },
+      headers: { ...asker?.headers, ...type, ...headers },
       ...(need.body === undefined ? {} : { body: JSON.stringify(need.body(ids)) }),
     });
     const text = await response.text();
@@ -281,11 +290,34 @@ describe('who may what', function () {
             }
           }
         }
-        if (!asker.seesAll && need.refusalsOnly !== true) {
+        if (!asker.seesAll && (need.refusalsOnly !== true || need.room !== undefined)) {
           const { foreign, missing } = answers;
           expect(foreign.error, asker.name).to.deep.equal(missing.error);
           expect(foreign.looks, `${asker.name}: look-ups of a foreign and of a missing thing`).to.equal(missing.looks);
         }
+      }
+    });
+  }
+
+  for (const [route, need] of Object.entries(NEEDS)) {
+    const [method, path] = route.split(' ') as [string, string];
+    if (need.scope !== 'write' || need.room === undefined || method === 'DELETE') {
+      continue;
+    }
+    it(`${route} under an idempotency key that was used for one's own`, async () => {
+      for (const asker of askers.filter(({ scopes, seesAll }) => scopes.includes('write') && !seesAll)) {
+        const headers = { 'idempotency-key': `${route} ${asker.name}`.replaceAll(/\W/g, '-') };
+        const own = await ask(asker, method, path, need, things.own, headers);
+        expect(own.code, asker.name).to.equal(undefined);
+        expect((await ask(asker, method, path, need, things.own, headers)).code, asker.name).to.equal(undefined);
+        const foreign = await ask(asker, method, path, need, things.foreign, headers);
+        const missing = await ask(asker, method, path, need, things.missing, headers);
+        // That the key was used is the asker's own; the answer tells nothing of the thing.
+        expect(foreign.code, asker.name).to.equal('IDEMPOTENCY_MISMATCH');
+        expect(foreign.error, asker.name).to.deep.equal(missing.error);
+        const unused = await ask(asker, method, path, need, things.foreign, { 'idempotency-key': 'unused' });
+        expect(unused.code, asker.name).to.equal('ACCESS_DENIED');
+        expect(foreign.looks, `${asker.name}: look-ups of a foreign and of a missing thing`).to.equal(missing.looks);
       }
     });
   }

@@ -10,6 +10,9 @@ import { POSTGRES_PROGRAMS, type PostgresServer, STANDBY_PROGRAMS, startPostgres
 import { describeWith } from '../support/programs.js';
 import { InProcessServer } from '../support/task-server.js';
 
+/** Many more than a worker has connections for writes. */
+const LOCKED_USERS = 30;
+
 interface World {
   readonly service: InProcessServer;
   readonly databaseUrl: string;
@@ -120,6 +123,43 @@ describeWith(POSTGRES_PROGRAMS, 'connections to the database', function () {
     await stranger.end();
     const statuses = (await Promise.all(waiting)).map(({ status }) => status);
     expect(new Set(statuses)).to.deep.equal(new Set([200, 503]));
+  });
+
+  it('are left for others while the rows of many users stay locked', async () => {
+    const db = connectDatabase({ url: world.databaseUrl, pool: 2 });
+    const stranger = new pg.Client({ connectionString: world.databaseUrl });
+    try {
+      const { key } = await new ApiKeyRepository(db).create({ owner: 'op', role: 'service', rate_limit: 1_000_000 });
+      const users = Array.from({ length: LOCKED_USERS }, (_, n) => `locked_${n}`);
+      const ids: number[] = [];
+      for (const [n, user_id] of users.entries()) {
+        await new JobRepository(db).create({ job_id: String(1_000 + n), user_id });
+        const task = { job_id: String(1_000 + n), task_definition_id: 1 };
+        ids.push((await new TaskRepository(db).createTaskData(task)).task_id);
+      }
+      await stranger.connect();
+      await stranger.query('BEGIN');
+      await stranger.query('SELECT FROM event_streams WHERE user_id = ANY ($1) FOR UPDATE', [users]);
+      const waiting = [...ids, ...ids, ...ids].map((id) =>
+        fetch(`${world.service.url}/api/tasks/${id}/fee`, {
+          method: 'PUT',
+          headers: { 'x-api-key': key, 'content-type': 'application/json' },
+          body: '{"fee":1}',
+        }),
+      );
+      // None of them can be written before the end, and there are more than connections.
+      const { taskId: own } = world.users.alice;
+      for (let fee = 1; fee <= 20; fee += 1) {
+        expect((await call(world, 'alice', 'PUT', `/api/tasks/${own}/fee`, { fee })).status).to.equal(200);
+      }
+      await stranger.query('ROLLBACK');
+      const statuses = new Set((await Promise.all(waiting)).map(({ status }) => status));
+      expect([...statuses].filter((status) => status !== 200 && status !== 503)).to.deep.equal([]);
+      expect((await call(world, 'alice', 'PUT', `/api/tasks/${own}/fee`, { fee: 0 })).status).to.equal(200);
+    } finally {
+      await stranger.end();
+      await db.destroy();
+    }
   });
 });
 

@@ -297,6 +297,19 @@ describeWith(POSTGRES_PROGRAMS, 'repositories on a Postgres of their own', () =>
     expect(await update).to.equal('ok');
   });
 
+  it('tells once of a write by a transaction that began before the one whose row it found', async () => {
+    const db = connect(await server.createDatabase());
+    const tasks = new TaskRepository(db, { publish() {} });
+    await new JobRepository(db).create({ job_id: 1, user_id: 'someone' });
+    const { task_id } = await tasks.createTaskData({ job_id: 1, task_definition_id: 1 });
+    await db.transaction(async (trx) => {
+      await trx.raw('SELECT txid_current()');
+      await tasks.updateTaskFee(task_id, 5);
+      await tasks.within(trx).updateTaskFee(task_id, 6);
+    });
+    expect(await new EventLog(db).state('someone')).to.include({ seq: 3 });
+  });
+
   it('closes and drops parts of the log while writers go on, and no stream has a hole', async function () {
     this.timeout(60_000);
     const db = connect(await server.createDatabase(), 8);

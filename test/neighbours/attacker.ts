@@ -12,7 +12,10 @@ const report = (): void => {
 };
 const timer = setInterval(report, 200);
 const attack = await loadAttack(name);
-await attack.run(JSON.parse(target) as Target, outcome, stop.signal);
+const given = JSON.parse(target) as Target;
+await attack.prepare?.(given);
+process.send?.('ready');
+await attack.run(given, outcome, stop.signal);
 clearInterval(timer);
 report();
 process.disconnect();

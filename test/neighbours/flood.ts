@@ -1,4 +1,5 @@
-import type { Socket } from 'node:net';
+import { setMaxListeners } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
 import { NAMESPACE } from '../../src/protocol/paths.js';
@@ -12,6 +13,10 @@ type Opened = WebSocket & { readonly _socket: Socket };
 /** Opens a plain connection. */
 export const openPlain = ({ port, key, address }: Target): WebSocket =>
   new WebSocket(`ws://127.0.0.1:${port}${NAMESPACE}?api_key=${key}`, { localAddress: address });
+
+/** Opens a plain connection that is to say later whose it is. */
+export const openStranger = ({ port, address }: Target): WebSocket =>
+  new WebSocket(`ws://127.0.0.1:${port}${NAMESPACE}`, { localAddress: address });
 
 /** Opens an Engine.IO connection that has not said whose it is. */
 export const openEngine = ({ port, address }: Target): WebSocket =>
@@ -39,6 +44,12 @@ export function ready(ws: WebSocket, outcome: Outcome, first: RegExp | undefined
       resolve();
     };
     ws.on('error', () => {});
+    ws.on('message', (bytes) => {
+      const code = /"code":"([A-Z_]+)"/.exec(String(bytes))?.[1];
+      if (code !== undefined) {
+        count(outcome.codes, code);
+      }
+    });
     ws.on('close', (code) => {
       count(outcome.closes, code);
       reject(new Error(`closed with ${code}`));
@@ -114,4 +125,35 @@ async function writeAll(socket: Socket, block: Buffer, outcome: Outcome, stop: A
 
 function heard(socket: Socket, event: 'drain' | 'close'): Promise<void> {
   return new Promise((resolve) => socket.once(event, () => resolve()));
+}
+
+/** A socket that writes one thing and never reads. Who reads nothing learns of the end by writing: it goes on with `more`. */
+export function silentSocket(target: Target, outcome: Outcome, begin: string, more: string): Promise<void> {
+  const socket = connect({ host: '127.0.0.1', port: target.port, localAddress: target.address });
+  socket.on('error', () => {});
+  socket.once('connect', () => {
+    outcome.opened += 1;
+    socket.write(begin);
+  });
+  const timer = setInterval(() => socket.write(more), 500);
+  return new Promise((resolve) => {
+    socket.once('close', () => {
+      clearInterval(timer);
+      count(outcome.closes, 'cut');
+      resolve();
+    });
+  });
+}
+
+/** Does something again and again, so many at a time, until it is told to stop; what fails is done again after a while. */
+export async function again(stop: AbortSignal, atOnce: number, work: (n: number) => Promise<unknown>): Promise<void> {
+  const one = async (n: number): Promise<void> => {
+    while (!stop.aborted) {
+      await work(n).catch(() => {});
+      await sleep(20);
+    }
+  };
+  setMaxListeners(0, stop);
+  const stopped = new Promise((resolve) => stop.addEventListener('abort', resolve));
+  await Promise.race([Promise.all(Array.from({ length: atOnce }, (_, n) => one(n))), stopped]);
 }

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
@@ -10,13 +11,13 @@ export interface VictimTarget {
   readonly job: string;
 }
 
-export const KINDS = ['ping', 'subscribe', 'read', 'write'] as const;
-export type Kind = (typeof KINDS)[number];
+export const ASKED = ['ping', 'subscribe', 'connect', 'read', 'write'] as const;
+export type Asked = (typeof ASKED)[number];
 
 /** What a victim has seen since the last report. */
 export interface VictimReport {
   /** How long good answers took, in milliseconds. */
-  readonly times: Record<Kind, number[]>;
+  readonly times: Record<Asked, number[]>;
   /** What was not answered well. */
   readonly failures: string[];
   /** Connections that were closed. */
@@ -28,7 +29,7 @@ const PATIENCE_MS = 30_000;
 const PAUSE_MS = 40;
 
 const newReport = (): VictimReport => ({
-  times: { ping: [], subscribe: [], read: [], write: [] },
+  times: { ping: [], subscribe: [], connect: [], read: [], write: [] },
   failures: [],
   closed: [],
 });
@@ -47,11 +48,11 @@ async function live(target: VictimTarget): Promise<void> {
     process.send?.(report);
     report = newReport();
   });
-  const wires: Ask[] = [
+  const wires = [
     await plain(target, (text) => report.closed.push(text)),
     await socketio(target, (text) => report.closed.push(text)),
   ];
-  const timed = async (kind: Kind, work: () => Promise<unknown>): Promise<void> => {
+  const timed = async (kind: Asked, work: () => Promise<unknown>): Promise<void> => {
     const start = performance.now();
     try {
       await work();
@@ -76,8 +77,8 @@ async function live(target: VictimTarget): Promise<void> {
   // One task: a job that grew would make the snapshots that it asks for ever dearer, and its own allowance would end.
   const made = await rest('POST', '/api/tasks', { job_id: target.job, task_definition_id: 1 });
   const { task_id } = JSON.parse(made) as { task_id: number };
-  process.send?.('ready');
-  const asks = wires.map(async (ask) => {
+  process.send?.(wires.map(({ port }) => port));
+  const asks = wires.map(async ({ ask }) => {
     for (;;) {
       await timed('ping', () => ask('PING'));
       await timed('subscribe', () => ask('SUBSCRIBE', { room: `job:${target.job}` }));
@@ -89,7 +90,26 @@ async function live(target: VictimTarget): Promise<void> {
       await timed('write', () => rest('PUT', `/api/tasks/${task_id}/fee`, { fee: 1 }));
     }
   })();
-  await Promise.all([...asks, requests]);
+  const connects = (async () => {
+    for (;;) {
+      await timed('connect', () => within(comeAndGo(target)));
+    }
+  })();
+  await Promise.all([...asks, requests, connects]);
+}
+
+/** A connection that is made, asks for something and goes. */
+function comeAndGo({ port, key }: VictimTarget): Promise<void> {
+  const ws = new WebSocket(`ws://127.0.0.1:${port}${NAMESPACE}?api_key=${key}`);
+  return new Promise((resolve, reject) => {
+    ws.on('error', reject);
+    ws.on('close', (code, reason) => reject(new Error(`${code} ${String(reason)}`)));
+    ws.once('open', () => ws.send('{"type":"PING"}'));
+    ws.once('message', () => {
+      resolve();
+      ws.close();
+    });
+  });
 }
 
 function within<T>(promise: Promise<T>): Promise<T> {
@@ -106,7 +126,17 @@ function assertGood(answer: { readonly error?: unknown }): { readonly error?: un
   return answer;
 }
 
-async function plain({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Ask> {
+/** A connection that stays. */
+interface Wire {
+  /** Of this end. */
+  readonly port: number | undefined;
+  readonly ask: Ask;
+}
+
+/** What Node.js' WebSockets have below them. */
+type Lower = { readonly _socket?: Socket };
+
+async function plain({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Wire> {
   const ws = new WebSocket(`ws://127.0.0.1:${port}${NAMESPACE}?api_key=${key}`);
   const waiting = new Map<string, (answer: { error?: unknown }) => void>();
   let last = 0;
@@ -117,19 +147,24 @@ async function plain({ port, key }: VictimTarget, closed: (text: string) => void
     waiting.get(String(id))?.(type === 'ERROR' ? { error: data } : {});
   });
   await new Promise((resolve) => ws.once('open', resolve));
-  return async (type, data) => {
+  const ask: Ask = async (type, data) => {
     last += 1;
     const id = String(last);
     const answer = new Promise<{ error?: unknown }>((resolve) => waiting.set(id, resolve));
     ws.send(JSON.stringify({ type, data, request_id: id }));
     return assertGood(await within(answer));
   };
+  return { port: (ws as Lower)._socket?.localPort, ask };
 }
 
-async function socketio({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Ask> {
+async function socketio({ port, key }: VictimTarget, closed: (text: string) => void): Promise<Wire> {
   const socket = io(`http://127.0.0.1:${port}${NAMESPACE}`, { auth: { api_key: key }, transports: ['websocket'] });
   socket.on('disconnect', (reason) => closed(`socket.io: ${reason}`));
   await new Promise((resolve) => socket.once('connect', () => resolve(undefined)));
-  return async (type, data) =>
-    assertGood(await within(new Promise((resolve) => socket.emit(type, data ?? {}, resolve))));
+  const { ws } = socket.io.engine.transport as unknown as { readonly ws: Lower };
+  return {
+    port: ws._socket?.localPort,
+    ask: async (type, data) =>
+      assertGood(await within(new Promise((resolve) => socket.emit(type, data ?? {}, resolve)))),
+  };
 }

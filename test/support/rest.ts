@@ -113,6 +113,7 @@ export class RestServer {
       },
       defaultRateLimit: 120,
       maxBodyBytes: 200_000,
+      stallMs: 10_000,
       documents,
       logger,
     });

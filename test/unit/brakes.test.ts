@@ -173,6 +173,18 @@ describe('waiting room', () => {
     expect(room.size).to.equal(4);
   });
 
+  it('ends nobody who has just come', () => {
+    room.stop();
+    room = new WaitingRoom({ perAddress: 2, inAll: 4, patienceMs: 5_000, graceMs: 1_000, now: () => now });
+    for (const name of ['a1', 'a2', 'a3']) {
+      enter('a', name);
+    }
+    expect(ended).to.deep.equal([]);
+    now += 1_000;
+    enter('a', 'a4');
+    expect(ended).to.deep.equal(['a1']);
+  });
+
   it('forgets who was let in', () => {
     for (let n = 0; n < 10; n += 1) {
       const leave = enter('a', String(n));

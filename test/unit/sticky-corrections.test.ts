@@ -70,8 +70,8 @@ describe('corrections around sticky', () => {
     return fake;
   }
 
-  async function say(text: string): Promise<Socket> {
-    const client = connect(port, '127.0.0.1');
+  async function say(text: string, localAddress = '127.0.0.1'): Promise<Socket> {
+    const client = connect({ port, host: '127.0.0.1', localAddress });
     clients.push(client);
     client.on('error', () => {});
     await once(client, 'connect');
@@ -161,6 +161,32 @@ describe('corrections around sticky', () => {
     await Promise.all(Array.from({ length: 10 }, () => say('GET / HTTP/1.1\r\n\r\n')));
     await eventually(() => expect(second.sent).to.have.length(10));
     expect(first.sent).to.have.length(0);
+  });
+
+  it('4: who waits for a worker waits by address, and addresses take turns', async function () {
+    // Other systems have one address for this machine.
+    if (process.platform !== 'linux') {
+      this.skip();
+    }
+    const only = worker(1);
+    only.prompt = false;
+    for (let n = 0; n < 4; n += 1) {
+      await say(`GET /greedy/${n} HTTP/1.1\r\n\r\n`);
+      await eventually(() => expect(only.handOver!.count).to.equal(n + 1));
+    }
+    await say('GET /other HTTP/1.1\r\n\r\n', '127.0.0.2');
+    await eventually(() => expect(only.handOver!.count).to.equal(5));
+    for (let n = 0; n < 5; n += 1) {
+      await eventually(() => expect(only.sent).to.have.length(n + 1));
+      only.sent[n]!.done(null);
+    }
+    expect(only.requests.map((text) => text.split(' ')[1])).to.deep.equal([
+      '/greedy/0',
+      '/greedy/1',
+      '/other',
+      '/greedy/2',
+      '/greedy/3',
+    ]);
   });
 
   it('4: what waits for a worker that hangs goes to another one', async () => {

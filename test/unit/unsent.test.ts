@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { expect } from 'chai';
-import { unsentBytes } from '../../src/gateways/unsent.js';
+import { unsentBytes } from '../../src/base/unsent.js';
 import { eventually } from '../support/eventually.js';
 
 describe('unsent bytes', () => {

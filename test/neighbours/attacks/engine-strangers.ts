@@ -7,6 +7,7 @@ import { flood, openEngine } from '../flood.js';
 const BYTES_PER_SOCKET = 12_000_000;
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'Engine.IO: 20 sockets without a key flood packets',
   run: (target, outcome, stop) =>
     flood(target, outcome, stop, {

@@ -8,6 +8,7 @@ const ROOMS = 256;
 const EVERY_MS = 20;
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'plain: 9 connections, 50 messages/s each, 256 of their own rooms a message',
   async run(target, outcome, stop) {
     const rooms = target.jobs.slice(0, ROOMS).map((job) => `job:${job}`);

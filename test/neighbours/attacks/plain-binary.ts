@@ -4,6 +4,7 @@ import type { Attack } from '../attack.js';
 import { flood, openPlain } from '../flood.js';
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'plain: binary frames',
   run: (target, outcome, stop) =>
     flood(target, outcome, stop, { open: openPlain, frame: clientFrame('x', 'binary'), connections: 2 }),

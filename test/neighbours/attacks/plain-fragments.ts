@@ -7,6 +7,7 @@ const BEGIN = Buffer.of(1, 0x80, 0, 0, 0, 0);
 const PIECE = Buffer.of(0, 0x80, 0, 0, 0, 0);
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'plain: a message in endless empty pieces',
   run: (target, outcome, stop) =>
     flood(target, outcome, stop, { open: openPlain, begin: BEGIN, frame: PIECE, connections: 2 }),

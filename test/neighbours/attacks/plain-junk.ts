@@ -4,6 +4,7 @@ import type { Attack } from '../attack.js';
 import { flood, openPlain } from '../flood.js';
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'plain: text that is no JSON',
   run: (target, outcome, stop) =>
     flood(target, outcome, stop, { open: openPlain, frame: clientFrame('x'), connections: 2 }),

@@ -5,6 +5,7 @@ import type { Attack } from '../attack.js';
 import { flood, openSocketio } from '../flood.js';
 
 const attack: Attack = {
+  kind: 'messages',
   title: 'Socket.IO: PING with an acknowledgement',
   run: (target, outcome, stop) =>
     flood(target, outcome, stop, {

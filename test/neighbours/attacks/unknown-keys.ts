@@ -11,6 +11,7 @@ const AT_ONCE = 50;
 const ALLOWED = 2 * 30;
 
 const attack: Attack = {
+  kind: 'door',
   title: 'random well-formed keys from one address, 50 at a time',
   async run({ port, address }, outcome, stop) {
     const one = async (): Promise<void> => {

@@ -1,0 +1,3 @@
+import { hang } from '../hang.js';
+
+export default hang('is stopped (SIGSTOP)', 'SIGSTOP');
