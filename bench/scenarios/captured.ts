@@ -107,7 +107,7 @@ async function run(context: Context, { variant }: Subject): Promise<Outcome[]> {
   ] as const) {
     const server = await context.server(variant, { ...world, databaseUrl: url });
     try {
-      outcomes.push({ scenario, figures: await measured(context, world, server, context.size(2_000, 10)) });
+      outcomes.push({ scenario, figures: await measured(context, world, server, context.size(1_000, 10)) });
     } finally {
       await server.stop();
     }

@@ -50,6 +50,12 @@ export class HubClient implements LineEnd {
       return;
     }
     const membership = this.membershipOf(owner);
+    for (const other of this.memberships) {
+      // The room was another user's when it was joined, and nothing comes there any more.
+      if (other !== membership && other.leave(subscription.room)) {
+        this.drop(other);
+      }
+    }
     membership.ask(subscription);
     void catchUp(membership, this.ports).then(() => this.drop(membership));
   }

@@ -33,7 +33,7 @@ const MAX_EARLY = 1_000;
 /** How long a gap may close by itself, in milliseconds: messages of two publishers may arrive in the wrong order. */
 const GAP_PATIENCE_MS = 10;
 /** How long a message may come later than its event is in the log, in milliseconds. Then it counts as lost. */
-const LOG_PATIENCE_MS = 50;
+const LOG_PATIENCE_MS = 200;
 
 /**
  * The events of one user, in order, on their way to the members of its rooms on this worker.

@@ -12,8 +12,19 @@ const RETRY_MS = 100;
 const BOOKS = 'taskwire_migrations';
 const OLD_BOOKS = 'schema_migrations';
 const PATIENCE_MS = 60_000;
-/** How long a step waits for a lock on a table. Writers that come later wait behind it, so it is short. */
-const LOCK_TIMEOUT = '1s';
+/** The tables that steps change. Statements that write meet `tasks` first. */
+const TABLES = [
+  'tasks',
+  'jobs',
+  'users',
+  'event_streams',
+  'task_events',
+  'task_changes',
+  'api_keys',
+  'leases',
+  'event_tables',
+  'write_keys',
+] as const;
 
 export interface MigrateOptions {
   /**
@@ -27,8 +38,8 @@ export interface MigrateOptions {
  * Brings the schema up to date. Any number of processes may call it at once: one works, the others wait for it.
  *
  * All steps and knex's own bookkeeping are one transaction under an advisory lock of that transaction, so a process that
- * dies half-way leaves nothing behind, no lock either. It may run while others write: where a table is held by them, it
- * gives up and begins again, for up to a minute.
+ * dies half-way leaves nothing behind, no lock either. It may run while others write: where they hold a table for longer than
+ * a moment, it gives up and begins again, for up to a minute.
  *
  * @returns names of the steps that were applied, none when the schema was up to date
  * @throws TaskwireError DATABASE_UNAVAILABLE
@@ -68,17 +79,49 @@ async function attempt(transaction: Knex.Transaction, { capture }: MigrateOption
   if (lock.rows[0]?.mine !== true) {
     return undefined;
   }
-  await transaction.raw(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT}'`);
+  const wait = await lockWait(transaction);
+  await limitWait(transaction, wait / 2);
   await adoptBooks(transaction);
-  const [, names]: [number, string[]] = await transaction.migrate.latest({
-    migrationSource,
-    tableName: BOOKS,
-    disableTransactions: true,
-  });
+  const books = { migrationSource, tableName: BOOKS };
+  const [, pending]: [unknown[], unknown[]] = await transaction.migrate.list(books);
+  let names: string[] = [];
+  if (pending.length > 0) {
+    await lockTables(transaction, wait);
+    [, names] = await transaction.migrate.latest({ ...books, disableTransactions: true });
+  }
   if (capture !== undefined) {
     await setCapture(transaction, capture === 'on');
   }
   return names;
+}
+
+/** After so many milliseconds somebody who waits for a lock looks whether others wait for him, and ends his own transaction. */
+async function lockWait(transaction: Knex.Transaction): Promise<number> {
+  const { rows }: { rows: Array<{ ms: number }> } = await transaction.raw(
+    `SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'`,
+  );
+  return rows[0]?.ms ?? 1_000;
+}
+
+async function limitWait(transaction: Knex.Transaction, ms: number): Promise<void> {
+  await transaction.raw(`SET LOCAL lock_timeout = ${Math.max(1, Math.floor(ms))}`);
+}
+
+/**
+ * Takes all tables before any of them is changed. It may wait for the first one, as nobody waits for it yet; whoever writes
+ * queues behind it and has no other table. A transaction that has touched others before may hold one of them and wait for
+ * the first. So the rest is waited for only so long that all of it is over before anybody who waits looks for a deadlock:
+ * then it is this transaction that gives up, and no other one.
+ */
+async function lockTables(transaction: Knex.Transaction, wait: number): Promise<void> {
+  const { rows }: { rows: Array<{ name: string }> } = await transaction.raw(
+    'SELECT name FROM unnest(?::text[]) WITH ORDINALITY AS t (name, place) WHERE to_regclass(name) IS NOT NULL ORDER BY place',
+    [[...TABLES]],
+  );
+  for (const [place, { name }] of rows.entries()) {
+    await limitWait(transaction, place === 0 ? wait / 2 : wait / 4 / TABLES.length);
+    await transaction.raw(`LOCK TABLE ${name} IN ACCESS EXCLUSIVE MODE`);
+  }
 }
 
 /**

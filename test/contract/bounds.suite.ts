@@ -135,7 +135,11 @@ export function boundsSuite(open: () => Promise<SuiteDatabase>): void {
       .filter(isUserId)
       .join('');
     expect(all).to.have.length(90);
-    await sql('INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING', all);
+    await db.transaction(async (trx) => {
+      await trx.raw('SET LOCAL standard_conforming_strings = off');
+      await trx.raw(`SET LOCAL search_path = pg_catalog`);
+      await trx.raw('INSERT INTO public.users (user_id) VALUES (?) ON CONFLICT DO NOTHING', [all]);
+    });
     const insert = `INSERT INTO tasks (task_id, job_id, user_id, task_definition_id, is_imua, task_status, created_at)
       VALUES (?, ?::numeric, ?, 1, true, 'new', now())`;
     for (const id of ['0', '-1', '9007199254740992', '9223372036854775807']) {

@@ -35,8 +35,8 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
       users: 3,
       jobsPerUser: 2,
       load: 'mixed',
-      writes: 800,
-      faults: ['kill a worker', 'kill and restart Redis', 'restart Postgres', 'cut Postgres'],
+      writes: 600,
+      faults: ['kill a worker', 'kill and restart Redis', 'restart Postgres'],
     });
     const { lost, duplicated, outOfOrder, unrecovered, crashed, load } = report;
     expect({ lost, duplicated, outOfOrder, unrecovered, crashed }, JSON.stringify(report, undefined, 1)).to.deep.equal({
@@ -46,9 +46,9 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'faults', function () {
       unrecovered: 0,
       crashed: 0,
     });
-    expect(load['captured']).to.be.greaterThan(500);
-    expect(load['keyed']).to.be.greaterThan(100);
-    expect(load['unseen']).to.be.greaterThan(10);
+    expect(load['captured']).to.be.greaterThan(200);
+    expect(load['keyed']).to.be.greaterThan(30);
+    expect(load['unseen']).to.be.greaterThan(5);
   });
 
   for (const [redis, kinds] of [

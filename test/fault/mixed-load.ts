@@ -130,7 +130,8 @@ export class MixedLoad implements Load {
         }
         this.failed += 1;
         if (!isOutage(error)) {
-          this.surprises.push(`${error} ${codesOf(error)}`);
+          const { detail, where } = error as { detail?: string; where?: string };
+          this.surprises.push(`${error} ${codesOf(error)} ${detail ?? ''} ${where ?? ''} ${round.name}`);
         }
         await sleep(RETRY_MS);
       }
@@ -253,27 +254,19 @@ export class MixedLoad implements Load {
   ): Promise<void> {
     const { tasks } = this;
     const { userId, jobId } = tasks.job();
-    const [id, other] = tasks.someOf(userId, 2);
-    await sql('SELECT 1 FROM tasks WHERE task_id = ANY(?) AND user_id = ? ORDER BY task_id FOR UPDATE', [
-      [id ?? 0, other ?? 0],
-      userId,
-    ]);
+    // What is there and this user's, in the order of its locks; nothing else is touched.
+    const found = (await sql(
+      'SELECT task_id FROM tasks WHERE task_id = ANY(?) AND user_id = ? ORDER BY task_id FOR UPDATE',
+      [tasks.someOf(userId, 2), userId],
+    )) as { rows: Array<{ task_id: string }> };
+    const [id, other] = found.rows.map(({ task_id }) => Number(task_id));
     const set = async (task: number | undefined, status: string): Promise<void> => {
-      await sql('UPDATE tasks SET task_status = ?, task_number = ? WHERE task_id = ? AND user_id = ?', [
-        status,
-        n,
-        task ?? 0,
-        userId,
-      ]);
+      await sql('UPDATE tasks SET task_status = ?, task_number = ? WHERE task_id = ?', [status, n, task ?? 0]);
     };
     await set(id, 'before');
     await set(other, 'before');
-    // It fails as a whole where the task has gone to another user meanwhile: that one's counter is not ours to take.
-    const { rows } = (await sql('SELECT task_id FROM tasks WHERE task_id = ? AND user_id = ?', [id ?? 0, userId])) as {
-      rows: unknown[];
-    };
-    if (rows.length > 0) {
-      await writes.updateTaskNumberAndStatus(id!, n, tasks.pick(['joined', 'entered']));
+    if (id !== undefined) {
+      await writes.updateTaskNumberAndStatus(id, n, tasks.pick(['joined', 'entered']));
     }
     await set(id, tasks.pick(['after', 'later']));
     const made = await writes.createTaskData({ job_id: jobId, task_definition_id: n });

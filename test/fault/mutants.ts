@@ -30,6 +30,10 @@ export const SUITES: Readonly<Record<string, { readonly file: string; readonly t
     file: 'test/contract/repository.test.ts',
     title: 'capture over the embedded database',
   },
+  'test/contract/bounds.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'bounds of capture over the embedded database',
+  },
   'test/contract/once.suite.ts': {
     file: 'test/contract/repository.test.ts',
     title: 'writes under keys over the embedded database',
@@ -46,6 +50,11 @@ const session = (title: string): NamedTest => ({ file: 'test/unit/session.test.t
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
 const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
+const bounds = (title: string): NamedTest => ({ file: 'test/contract/bounds.suite.ts', title });
+const moved: NamedTest = {
+  file: 'test/integration/moved-tasks.test.ts',
+  title: 'is deleted for the one and created for the other',
+};
 
 export const MUTANTS: readonly Mutant[] = [
   // The stream: order, gaps, the log.
@@ -356,6 +365,68 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
 
+  {
+    name: 'an event of another program may be of any size',
+    file: 'src/repository/capture-bounds.ts',
+    edits: [['IF largest[1] > coalesce(', 'IF false AND largest[1] > coalesce(']],
+    killedBy: bounds('refuse a transaction with an event that is too large, as a whole'),
+  },
+  {
+    name: 'TRUNCATE tells nobody',
+    file: 'src/repository/capture-bounds.ts',
+    edits: [['UPDATE event_streams SET epoch = ${NEW_EPOCH};', '']],
+    killedBy: bounds('tell a TRUNCATE by a new epoch of every stream'),
+  },
+  {
+    name: 'the name of a user breaks an envelope',
+    file: 'src/protocol/events.ts',
+    edits: [['`"user_id":${JSON.stringify(event.userId)},"changes":', '`"user_id":"${event.userId}","changes":']],
+    killedBy: bounds('do not let a text break an envelope'),
+  },
+  {
+    name: 'a task is read by whoever had it a moment ago',
+    file: 'src/http/task-pages.ts',
+    edits: [['if (!maySee(identity, room.name, owner)) {', 'if (Date.now() < 0) {']],
+    killedBy: moved,
+  },
+  {
+    name: 'a room that has moved resets the stream that it was in',
+    file: 'src/hub/catch-up.ts',
+    edits: [['if (snapshot.userId !== membership.stream.userId) {', 'if (Date.now() < 0) {']],
+    killedBy: moved,
+  },
+  {
+    name: 'owners are remembered for good',
+    file: 'src/door/room-access.ts',
+    edits: [['ttl: rememberMs', 'ttl: 0 * rememberMs']],
+    killedBy: {
+      file: 'test/unit/room-access.test.ts',
+      title: 'forgets an owner after a moment: a task may go to another user',
+    },
+  },
+  {
+    name: 'a write under a key is refused when its task is gone since',
+    file: 'src/http/tasks-routes.ts',
+    edits: [['if (key === undefined ||', 'if (Date.now() > 0 ||']],
+    killedBy: {
+      file: 'test/integration/http.test.ts',
+      title: 'a write under a key is answered again when its task is gone since',
+    },
+  },
+  {
+    name: 'an event tells what the last change of a transaction replaced, not the first',
+    file: 'src/repository/capture-schema.ts',
+    edits: [
+      [
+        'VALUES (this_tx, OLD.task_id, OLD.job_id, OLD.user_id, taskwire_row(OLD), is_first) ON CONFLICT DO NOTHING;',
+        'VALUES (this_tx, OLD.task_id, OLD.job_id, OLD.user_id, taskwire_row(OLD), is_first) ON CONFLICT (tx, task_id) DO UPDATE SET old = excluded.old;',
+      ],
+    ],
+    killedBy: {
+      file: 'test/fault/faults.test.ts',
+      title: 'leave one account of writers of all kinds, on all doors',
+    },
+  },
   {
     name: 'a write under a key is made again',
     file: 'src/repository/write-runner.ts',

@@ -115,6 +115,55 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'changes by other progra
     }
   });
 
+  it('hold up nobody while their transaction is open, and are numbered when it commits', async () => {
+    const tasks = new TaskRepository(scene.db);
+    const make = async () => (await tasks.createTaskData({ job_id: job(), task_definition_id: 1 })).task_id;
+    const [changed, other] = [await make(), await make()];
+    await stranger.query('BEGIN');
+    await stranger.query(`UPDATE tasks SET task_status = 'open' WHERE task_id = $1`, [changed]);
+    await stranger.query(
+      `INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at)
+       VALUES ($1, 'user_1', 1, false, 'open', now())`,
+      [job()],
+    );
+    await stranger.query('DELETE FROM tasks WHERE task_id = $1', [await make()]);
+    // Nobody has the counter, nor waits for it.
+    await scene.db.raw(`SELECT 1 FROM event_streams WHERE user_id = 'user_1' FOR UPDATE NOWAIT`);
+    const { seq } = await tasks.updateTaskFee(other, 1);
+    await stranger.query('COMMIT');
+    const { rows } = await stranger.query(
+      `SELECT type FROM task_events WHERE user_id = 'user_1' AND seq > $1 ORDER BY seq`,
+      [seq],
+    );
+    expect(rows.map(({ type }) => type).sort()).to.deep.equal(['TASK_CREATED', 'TASK_DELETED', 'TASK_STATUS_CHANGED']);
+  });
+
+  it('that meet a write of the repository in a deadlock do not keep it from being made', async function () {
+    this.timeout(30_000);
+    const tasks = new TaskRepository(scene.db);
+    const { task_id } = await tasks.createTaskData({ job_id: job(), task_definition_id: 1 });
+    await stranger.query('BEGIN');
+    // The other one is to look for it first, and to be ended.
+    await stranger.query(`SET LOCAL deadlock_timeout = '60s'`);
+    await stranger.query(`SELECT 1 FROM event_streams WHERE user_id = 'user_1' FOR UPDATE`);
+    const write = tasks.updateTaskFee(task_id, 7);
+    await eventually(async () => {
+      const { rows } = await scene.db.raw('SELECT count(*)::int AS waiting FROM pg_locks WHERE NOT granted');
+      expect(rows[0].waiting).to.equal(1);
+    });
+    await stranger.query(`UPDATE tasks SET task_status = 'met' WHERE task_id = $1`, [task_id]);
+    await stranger.query('COMMIT');
+    const { seq } = await write;
+    const { rows } = await stranger.query(`SELECT seq::int, type FROM task_events WHERE task_id = $1 ORDER BY seq`, [
+      task_id,
+    ]);
+    expect(rows).to.deep.equal([
+      { seq: seq! - 2, type: 'TASK_CREATED' },
+      { seq: seq! - 1, type: 'TASK_STATUS_CHANGED' },
+      { seq, type: 'TASK_FEE_UPDATED' },
+    ]);
+  });
+
   it('are heard of a role that has rights on tasks alone, in a schema beside other tables of the same names', async function () {
     this.timeout(60_000);
     await postgres.admin('CREATE DATABASE shared');

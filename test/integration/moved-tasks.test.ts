@@ -103,6 +103,22 @@ describeWith(POSTGRES_PROGRAMS, 'a task that another program gives to another us
     expect((await old.answer('1')).data.code).to.equal('ACCESS_DENIED');
     expect([from, to, all].map(({ closed }) => closed)).to.deep.equal([undefined, undefined, undefined]);
 
+    // Who has been in the room all the time asks again, and is in it once.
+    all.send({ type: 'SUBSCRIBE', data: { room: `task:${task_id}` }, request_id: 'again' });
+    expect((await all.answer('again')).type).to.equal('SUCCESS');
+    all.send({ type: 'PING', request_id: 'ping' });
+    const { positions } = (await all.answer('ping')).data;
+    const rooms = positions.map(({ room }: { room: string }) => room).sort();
+    expect(rooms).to.deep.equal([`job:${adas}`, `job:${bobs}`, `task:${task_id}`].sort());
+    all.send({ type: 'UNSUBSCRIBE', data: { rooms: [`task:${task_id}`, `job:${bobs}`] }, request_id: 'left' });
+    expect((await all.answer('left')).type).to.equal('SUCCESS');
+    const heard = told(all).length;
+    await tasks.updateTaskFee(task_id, 4);
+    await eventually(() => expect(told(to)).to.have.length(3));
+    all.send({ type: 'PING', request_id: 'pong' });
+    expect((await all.answer('pong')).data.positions).to.have.length(1);
+    expect(told(all)).to.have.length(heard);
+
     // To another job of the same user: both rooms are told, in one order.
     const both = await open(bob, `job:${bobsOther}`, `job:${bobs}`);
     await scene.db.raw('UPDATE tasks SET job_id = ? WHERE task_id = ?', [bobsOther, task_id]);

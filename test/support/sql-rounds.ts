@@ -21,7 +21,14 @@ export const STRANGERS_TABLES = [
 ];
 
 const COLUMNS = 'job_id, user_id, task_definition_id, is_imua, task_status, created_at';
-const lock = 'SELECT task_id FROM tasks WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE';
+
+/** Locks tasks in their order, as whoever writes several has to. @returns those that are there; only they may be written to */
+async function locked(client: pg.Client, ids: readonly number[]): Promise<number[]> {
+  const { rows } = await client.query('SELECT task_id FROM tasks WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE', [
+    ids,
+  ]);
+  return rows.map(({ task_id }) => Number(task_id));
+}
 
 /** Begins, and sometimes rolls back: then nothing of it may be seen. */
 async function transaction(
@@ -44,8 +51,7 @@ function addAll(tasks: SharedTasks, rows: ReadonlyArray<{ task_id: string; job_i
 
 const manyRows: SqlRound = (client, tasks, n) =>
   transaction(client, tasks, async (seen) => {
-    const ids = tasks.some();
-    await client.query(lock, [ids]);
+    const ids = await locked(client, tasks.some());
     await client.query('UPDATE tasks SET task_status = $1, task_opx_cost = $2 WHERE task_id = ANY($3)', [
       seen ? tasks.pick(['x', 'y', 'z']) : NEVER,
       n + 0.5,
@@ -75,8 +81,7 @@ const oneRow: SqlRound = async (client, tasks, n) => {
 
 const nothing: SqlRound = (client, tasks) =>
   transaction(client, tasks, async () => {
-    const ids = tasks.some(0.1);
-    await client.query(lock, [ids]);
+    const ids = await locked(client, tasks.some(0.1));
     await client.query('UPDATE tasks SET task_status = task_status WHERE task_id = ANY($1)', [ids]);
     await client.query('UPDATE tasks SET tx_url = $2, task_error = coalesce(task_error, $2) WHERE task_id = ANY($1)', [
       ids.slice(0, 1),
@@ -110,8 +115,7 @@ const upserts: SqlRound = async (client, tasks, n) => {
 
 const deletions: SqlRound = (client, tasks, n) =>
   transaction(client, tasks, async (seen) => {
-    const ids = tasks.some(0.05);
-    await client.query(lock, [ids]);
+    const ids = await locked(client, tasks.some(0.05));
     await client.query('UPDATE tasks SET task_error = $2 WHERE task_id = ANY($1)', [ids, seen ? `last ${n}` : NEVER]);
     await client.query('DELETE FROM tasks WHERE task_id = ANY($1)', [ids]);
     if (seen) {
@@ -124,8 +128,8 @@ const deletions: SqlRound = (client, tasks, n) =>
 /** Since Postgres 15. */
 const merge: SqlRound = (client, tasks, n) =>
   transaction(client, tasks, async (seen) => {
-    const [ids, { jobId, userId }] = [tasks.some(0.1), tasks.job()];
-    await client.query(lock, [ids]);
+    const { jobId, userId } = tasks.job();
+    const ids = await locked(client, tasks.some(0.1));
     await client.query(
       `MERGE INTO tasks t USING (SELECT * FROM unnest($1::bigint[]) id UNION ALL SELECT -1) wanted ON t.task_id = wanted.id
        WHEN MATCHED AND t.task_id % 17 = 0 THEN DELETE
@@ -148,8 +152,10 @@ const copies: SqlRound = async (client, tasks) => {
     return;
   }
   await transaction(client, tasks, async () => {
-    const ids = rows.map(({ task_id }) => task_id);
-    await client.query(lock, [ids]);
+    const ids = await locked(
+      client,
+      rows.map(({ task_id }) => Number(task_id)),
+    );
     await client.query('DELETE FROM tasks WHERE task_id = ANY($1)', [ids]);
   });
 };
@@ -178,7 +184,7 @@ const byTrigger: SqlRound = async (client, tasks, n) => {
 const moves: SqlRound = async (client, tasks, n) => {
   const [id, { jobId, userId }] = [tasks.one(), tasks.job()];
   await transaction(client, tasks, async (seen) => {
-    await client.query(lock, [[id]]);
+    await locked(client, [id]);
     await client.query('UPDATE tasks SET job_id = $1, user_id = $2, task_error = $3 WHERE task_id = $4', [
       jobId,
       userId,
@@ -190,13 +196,16 @@ const moves: SqlRound = async (client, tasks, n) => {
     }
   });
   if (tasks.next() < 0.3) {
-    const renamed = 1_000_000_000 + n;
+    // One that nobody else has locked by its old id: orders of locks would differ.
     const { rows } = await client.query(
-      'UPDATE tasks SET task_id = $1 WHERE task_id = $2 RETURNING task_id, job_id::text, user_id',
-      [renamed, id],
+      `INSERT INTO tasks (${COLUMNS}) VALUES ($1, $2, 8, true, 'to be renamed', now()) RETURNING task_id`,
+      [jobId, userId],
     );
-    tasks.gone(id);
-    addAll(tasks, rows);
+    const renamed = await client.query(
+      'UPDATE tasks SET task_id = $1 WHERE task_id = $2 RETURNING task_id, job_id::text, user_id',
+      [1_000_000_000 + n, rows[0].task_id],
+    );
+    addAll(tasks, renamed.rows);
   }
 };
 

@@ -14,7 +14,7 @@ async function pass(ms: number): Promise<void> {
 }
 
 /** Longer than a gap is given to close by itself, and than an event may be late. */
-const PATIENCE_MS = 100;
+const PATIENCE_MS = 300;
 
 describe('a stream on a worker', () => {
   let stage: HubStage;
