@@ -85,7 +85,7 @@ export const NGINX: ProxyKind = {
     const config = join(dir, 'nginx.conf');
     writeFileSync(
       config,
-      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents {}\nhttp {\n${paths.join('\n')}\n${site}}\n`,
+      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents { worker_connections 4096; }\nhttp {\n${paths.join('\n')}\n${site}}\n`,
     );
     const child = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], {
       stdio: 'inherit',
