@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import WebSocket from 'ws';
 import { eventually } from '../support/eventually.js';
@@ -9,6 +10,8 @@ import { freePort } from '../support/programs.js';
 const LOOPING = new URL('../support/looping-worker.js', import.meta.url).href;
 /** A worker that hangs is killed after 20 s. */
 const REPLACED_MS = 60_000;
+/** Longer than a worker may be silent. */
+const ASLEEP_MS = 6_000;
 
 interface Answer {
   /** All that came until the connection ended. */
@@ -35,9 +38,9 @@ function ask(port: number, sockets: Socket[]): Answer {
 
 const isAnswered = ({ text }: Answer): boolean => text.startsWith('HTTP/1.1 200 ');
 
-/** What the log says, of the lines that begin with a text. */
-const linesOf = (instance: Instance, message: string) =>
-  instance.log.filter((line) => line.message.startsWith(message));
+/** Lines of the log that begin with a text. @param after so many lines */
+const linesOf = (instance: Instance, message: string, after = 0) =>
+  instance.log.slice(after).filter((line) => line.message.startsWith(message));
 
 /** One of two workers hangs: what is to become of it, and of those who come meanwhile. */
 async function hang(signal: NodeJS.Signals): Promise<void> {
@@ -99,6 +102,76 @@ describe('a worker that hangs', function () {
   }
 });
 
+describe('workers that come back', function () {
+  this.timeout(180_000);
+  let instance: Instance;
+  let restPort: number;
+  let sockets: Socket[];
+  /** Lines of the log before the test. */
+  let linesBefore: number;
+
+  before(async () => {
+    restPort = await freePort();
+    instance = await Instance.start({ workers: 2, env: { REST_PORT: String(restPort) } });
+  });
+
+  beforeEach(() => {
+    sockets = [];
+    linesBefore = instance.log.length;
+  });
+
+  afterEach(() => {
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    expect(instance.crashes).to.deep.equal([]);
+  });
+
+  after(() => instance?.kill());
+
+  const said = (message: string) => linesOf(instance, message, linesBefore);
+
+  it('hold up no requests to REST_PORT meanwhile', async () => {
+    const [held] = [...instance.workers] as [number];
+    process.kill(held, 'SIGSTOP');
+    const answers = Array.from({ length: 20 }, () => ask(restPort, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
+    expect(said('worker does not answer: it is killed')).to.deep.equal([]);
+    process.kill(held, 'SIGCONT');
+    await eventually(() => expect(said('worker does not answer')).to.have.length(said('worker answers again').length));
+  });
+
+  it('get connections again', async () => {
+    const [held, other] = [...instance.workers] as [number, number];
+    process.kill(held, 'SIGSTOP');
+    await eventually(() => expect(said('worker does not answer')).to.have.length(1), { timeoutMs: 30_000 });
+    process.kill(held, 'SIGCONT');
+    await eventually(() => expect(said('worker answers again').map(({ worker }) => worker)).to.deep.equal([held]));
+    process.kill(other, 'SIGSTOP');
+    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length.at.least(19), { timeoutMs: 30_000 });
+    process.kill(other, 'SIGCONT');
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20), { timeoutMs: 30_000 });
+    await eventually(() => expect(said('worker answers again')).to.have.length(2));
+  });
+
+  it('are not killed when the instance was asleep as a whole', async () => {
+    const pids = [instance.pid, ...instance.workers];
+    const workers = new Set(instance.workers);
+    for (const pid of pids) {
+      process.kill(pid, 'SIGSTOP');
+    }
+    await sleep(ASLEEP_MS);
+    for (const pid of pids) {
+      process.kill(pid, 'SIGCONT');
+    }
+    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
+    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
+    expect(said('worker does not answer')).to.deep.equal([]);
+    expect(instance.workers).to.deep.equal(workers);
+  });
+});
+
 describe('connections and workers', function () {
   this.timeout(180_000);
   let instance: Instance;
@@ -116,52 +189,6 @@ describe('connections and workers', function () {
   });
 
   const said = (message: string) => linesOf(instance, message);
-
-  it('requests to REST_PORT never wait for a worker that hangs', async () => {
-    const restPort = await freePort();
-    instance = await Instance.start({ workers: 2, env: { REST_PORT: String(restPort) } });
-    process.kill([...instance.workers][0]!, 'SIGSTOP');
-    const answers = Array.from({ length: 20 }, () => ask(restPort, sockets));
-    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
-    expect(said('worker does not answer: it is killed')).to.deep.equal([]);
-  });
-
-  it('a worker that is held up for a while gets connections again afterwards', async () => {
-    instance = await Instance.start({ workers: 2 });
-    const [held, other] = [...instance.workers] as [number, number];
-    process.kill(held, 'SIGSTOP');
-    await eventually(() => expect(said('worker does not answer')).to.have.length(1), { timeoutMs: 30_000 });
-    process.kill(held, 'SIGCONT');
-    await eventually(() => expect(said('worker answers again').map(({ worker }) => worker)).to.deep.equal([held]));
-    process.kill(other, 'SIGSTOP');
-    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
-    await eventually(() => expect(answers.filter(isAnswered)).to.have.length.at.least(19), { timeoutMs: 30_000 });
-    process.kill(other, 'SIGCONT');
-    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20), { timeoutMs: 30_000 });
-    expect(instance.crashes).to.deep.equal([]);
-  });
-
-  it('an instance that was asleep as a whole kills nobody when it wakes up', async () => {
-    instance = await Instance.start({ workers: 2 });
-    const pids = [instance.pid, ...instance.workers];
-    const before = new Set(instance.workers);
-    for (const pid of pids) {
-      process.kill(pid, 'SIGSTOP');
-    }
-    await eventually(
-      () => {
-        throw new Error('asleep');
-      },
-      { timeoutMs: 6_000, intervalMs: 1_000 },
-    ).catch(() => {});
-    for (const pid of pids) {
-      process.kill(pid, 'SIGCONT');
-    }
-    const answers = Array.from({ length: 20 }, () => ask(instance.port, sockets));
-    await eventually(() => expect(answers.filter(isAnswered)).to.have.length(20));
-    expect(said('worker does not answer')).to.deep.equal([]);
-    expect(instance.workers).to.deep.equal(before);
-  });
 
   it('1,000 connects at once are spread evenly over three workers', async () => {
     instance = await Instance.start({ workers: 3, env: { LOG_LEVEL: 'debug' } });

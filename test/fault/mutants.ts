@@ -45,6 +45,8 @@ const stream = (title: string): NamedTest => ({ file: 'test/unit/hub-stream.test
 const catchUp = (title: string): NamedTest => ({ file: 'test/unit/catch-up.test.ts', title });
 const connections = (title: string): NamedTest => ({ file: 'test/unit/connections.test.ts', title });
 const door = (title: string): NamedTest => ({ file: 'test/unit/door.test.ts', title });
+const renewal = (title: string): NamedTest => ({ file: 'test/unit/renewal.test.ts', title });
+const session = (title: string): NamedTest => ({ file: 'test/unit/session.test.ts', title });
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
 const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
@@ -446,6 +448,24 @@ export const MUTANTS: readonly Mutant[] = [
 
   // The door and the connections.
   {
+    name: 'an AUTH takes a key that may not read',
+    file: 'src/door/renewal.ts',
+    edits: [['      assertMayRead(identity);\n', '']],
+    killedBy: renewal('of a key that may not read are none'),
+  },
+  {
+    name: 'an AUTH takes a key that was disabled while it was checked',
+    file: 'src/hub/credential-life.ts',
+    edits: [['    await confirm();\n', '']],
+    killedBy: session('keeps the credentials that it has when the new ones end while they are checked'),
+  },
+  {
+    name: 'any number of messages waits for an AUTH',
+    file: 'src/hub/session.ts',
+    edits: [['this.waiting.length < MAX_WAITING', 'this.waiting.length >= 0']],
+    killedBy: session('lets no more than some messages wait for it, and answers the others'),
+  },
+  {
     name: 'a drain closes nothing',
     file: 'src/gateways/connections.ts',
     edits: [["connection.close('SERVER_DRAINING');", '']],
@@ -516,6 +536,22 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/gateways/meter.ts',
     edits: [['key?.spend(1);\n', '\n']],
     killedBy: { file: 'test/unit/meter.test.ts', title: 'gives all connections of a key one allowance' },
+  },
+  // Requests: read to their end, and answered by whoever took them.
+  {
+    name: 'a refusal does not wait for the body',
+    file: 'src/http/answer-after-request.ts',
+    edits: [['if (hasBody(request)) {', 'if (hasBody(request) && request.complete) {']],
+    killedBy: {
+      file: 'test/unit/answer-after-request.test.ts',
+      title: 'waits for the end of its request, with a body of a length and one in pieces',
+    },
+  },
+  {
+    name: 'a port is closed while somebody stands before it',
+    file: 'src/base/port.ts',
+    edits: [['let came = true;', 'let came = false;']],
+    killedBy: { file: 'test/unit/port.test.ts', title: 'is closed when everybody is in who stood before it' },
   },
 
   // Neighbours: who is slow is slow for himself.

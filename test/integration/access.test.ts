@@ -312,8 +312,11 @@ describe('who may what', function () {
         expect((await ask(asker, method, path, need, things.own, headers)).code, asker.name).to.equal(undefined);
         const foreign = await ask(asker, method, path, need, things.foreign, headers);
         const missing = await ask(asker, method, path, need, things.missing, headers);
-        expect(foreign.code, asker.name).to.equal('ACCESS_DENIED');
+        // That the key was used is the asker's own; the answer tells nothing of the thing.
+        expect(foreign.code, asker.name).to.equal('IDEMPOTENCY_MISMATCH');
         expect(foreign.error, asker.name).to.deep.equal(missing.error);
+        const unused = await ask(asker, method, path, need, things.foreign, { 'idempotency-key': 'unused' });
+        expect(unused.code, asker.name).to.equal('ACCESS_DENIED');
         expect(foreign.looks, `${asker.name}: look-ups of a foreign and of a missing thing`).to.equal(missing.looks);
       }
     });

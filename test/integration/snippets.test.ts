@@ -41,11 +41,15 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'README.md: npm ci && npm start': '.ci/run, which does just that; test/integration/embedded-database.test.ts',
   'README.md: // or the client that does the rest': 'packages/client/test/react/hooks.test.ts',
   'README.md: npm run build': 'test/fault/faults.test.ts, the same program in small',
-  'docs/client.md: ': 'packages/client/test/docs/recipes.test.ts',
+  'docs/client.md: npm install': 'packages/client/test/package/tarball.test.ts',
+  'docs/client.md: npm run build': 'packages/client/test/browser/newcomer.test.ts, each fault once',
+  'docs/client.md: import': 'packages/client/test/docs/recipes.test.ts',
+  'docs/client.md: export async function tokenFor': 'packages/client/test/docs/recipes.test.ts',
   'docs/quickstart.md: ': 'test/cluster/quickstart.test.ts',
   'docs/guarantees.md: npm run build': 'test/fault/faults.test.ts, the same program in small',
   'docs/guarantees.md: npm run build && npm run build:client-tests':
     'packages/client/test/browser/newcomer.test.ts, each fault once',
+  'docs/guarantees.md: npm run scenario': 'test/scenario, by hand: it takes minutes',
   'docs/operations.md: DATABASE_URL=': 'test/integration/postgres-failover.test.ts',
   'docs/operations.md: scrape_configs': 'test/integration/metrics.test.ts reads what is scraped',
   'docs/performance.md: npm': 'bench/test, the same programs in small',
@@ -290,6 +294,37 @@ describeWith(['bash', 'curl'], 'the snippets of README and docs', function () {
     await eventually(() => expect(said[0]).to.equal('forced close'));
   });
 
+  it('that come back by themselves', async () => {
+    const token = await tokenFor(['job:123']);
+    const heard: Any[] = [];
+    const made: Browser[] = [];
+    class Noted extends Browser {
+      constructor(url: string, protocols?: string[]) {
+        super(url, protocols);
+        made.push(this);
+      }
+    }
+    let over = false;
+    await javascript(snippet('docs/protocol.md', 'function watch('), {
+      WebSocket: Noted,
+      token,
+      console: { log: (message: unknown) => heard.push(message) },
+      setTimeout: (work: (...given: unknown[]) => void, _ms: number, ...given: unknown[]) =>
+        setImmediate(() => over || work(...given)),
+    });
+    const answers = (): Any[] => heard.filter(({ type }) => type === 'SUCCESS').map(({ data }) => data.data);
+    await eventually(() => expect(answers()).to.have.length(1));
+    made[0]!.terminate();
+    await tasks.updateTaskFee(1, 321);
+    await eventually(() => expect(answers()).to.have.length(2));
+    expect(answers()[1]).to.include({ recovered: true });
+    await eventually(() => {
+      const fees = heard.filter(({ type }) => type === 'TASK_FEE_UPDATED').map(({ data }) => data.changes.new_fee);
+      expect(fees).to.deep.equal([321]);
+    });
+    over = true;
+  });
+
   it('that keep positions', () => {
     const rows = new Map<number, Any>();
     const code = snippet('docs/protocol.md', 'const position = new Map');
@@ -302,7 +337,7 @@ describeWith(['bash', 'curl'], 'the snippets of README and docs', function () {
     onEvent(event(5, { task_status: 'new' }));
     onEvent(event(5, { task_status: 'copy' }));
     expect([...rows]).to.deep.equal([[7, { task_status: 'new' }]]);
-    expect([position.get('job:1').seq, known.get(7), position.has('user:alice')]).to.deep.equal([5, 5, false]);
+    expect([position.get('job:1').seq, known.get('alice 7'), position.has('user:alice')]).to.deep.equal([5, 5, false]);
   });
 
   it('that are messages or answers: they are JSON, and whole messages are as the document of the messages says', () => {

@@ -55,6 +55,8 @@ export const LOADING: RoomSnapshot = { status: 'loading', tasks: [], truncated: 
 
 export interface RoomPorts {
   readonly engine: Engine;
+  /** No other room of the engine shares an event with this one: nothing of it passes by unseen, whenever it is asked for. */
+  readonly alone?: boolean;
   /** How long a room that nobody watches is kept, in milliseconds. */
   readonly lingerMs: number;
   readonly later: (work: () => void, ms: number) => unknown;
@@ -84,7 +86,7 @@ export interface RoomStore {
 }
 
 export function createRoomStore(name: string, ports: RoomPorts): RoomStore {
-  const { engine, lingerMs, later, never, left, load, save } = ports;
+  const { engine, alone, lingerMs, later, never, left, load, save } = ports;
   const listeners = new Set<Listener>();
   let room: Room | undefined;
   let timer: unknown;
@@ -133,6 +135,9 @@ export function createRoomStore(name: string, ports: RoomPorts): RoomStore {
     initial ??= load(name);
     if (initial !== undefined) {
       entered.start(initial.position, initial.tasks, initial.truncated);
+    }
+    if (alone) {
+      entered.opened();
     }
     room = entered;
     engine.add(entered);

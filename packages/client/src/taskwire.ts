@@ -273,7 +273,7 @@ export function createTaskwire(options: TaskwireOptions): Taskwire {
       names.delete(name);
       setTimeout(() => names.size > 0 || engine.go('unwanted'), lingerMs);
     };
-    const store = createRoomStore(name, { ...portsOf(engine, left), lingerMs: 0, save: () => {} });
+    const store = createRoomStore(name, { ...portsOf(engine, left), alone: true, lingerMs: 0, save: () => {} });
     store.seed(begin);
     return store;
   };

@@ -150,6 +150,29 @@ for (const [wire, transport] of Object.entries(WIRES)) {
       stop();
     });
 
+    it('shows a job of two megabytes whole, while others write to it', async () => {
+      const { rows } = await scene.db.raw<{ rows: Array<{ task_id: string }> }>(
+        `INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at, proof_of_task)
+         SELECT 2001, 'user_2', n, false, 'pending', now(), repeat('x', 2000) FROM generate_series(1, 900) n RETURNING task_id`,
+      );
+      const ids = rows.map(({ task_id }) => Number(task_id));
+      const tw = client({ apiKey: scene.serviceKey });
+      const job = tw.job('2001');
+      const sizes = new Set<number>();
+      job.subscribe(() => sizes.add(job.getSnapshot().tasks.length));
+      // The newest tasks come first, the oldest last.
+      for (let turn = 0; job.getSnapshot().status !== 'live'; turn += 1) {
+        await writes.updateTaskFee(ids.at(turn % 2 === 0 ? -1 : 0)!, turn);
+      }
+      await tw.caughtUp(positionOf(await writes.updateTaskFee(ids[0]!, 0.5)));
+      expect(job.getSnapshot()).to.deep.include({
+        truncated: false,
+        tasks: await rowsOf(server.url, scene.serviceKey, '2001'),
+      });
+      // Nothing is shown before it is whole.
+      expect([...sizes].filter((size) => size !== 0)).to.deep.equal([900]);
+    });
+
     it('begins with rows that the page was rendered with', async () => {
       const { task_id } = await writes.createTaskData({ job_id: '1003', task_definition_id: 2, is_imua: false });
       const position = positionOf(await writes.updateTaskFee(task_id, 1));

@@ -1,25 +1,11 @@
 import { createTaskwire, type Taskwire, websocket } from '@taskwire/client';
-import { type Locks, tabs } from '@taskwire/client/tabs';
+import { tabs } from '@taskwire/client/tabs';
 import { expect } from 'chai';
 import WebSocket from 'ws';
 import { eventually } from '../../../../dist/test/support/eventually.js';
 import { RestWrites, Scene } from '../../../../dist/test/support/scene.js';
 import { embeddedForTest, InProcessServer } from '../../../../dist/test/support/task-server.js';
-
-/** Web Locks, as far as tabs use them: one holder of a name at a time, in the order in which they asked. */
-class FakeLocks implements Locks {
-  private readonly last = new Map<string, Promise<unknown>>();
-
-  request(name: string, { signal }: { signal?: AbortSignal }, work: () => Promise<unknown>): Promise<unknown> {
-    const before = this.last.get(name) ?? Promise.resolve();
-    const mine = before.then(() => (signal?.aborted === true ? undefined : work()));
-    this.last.set(
-      name,
-      mine.catch(() => {}),
-    );
-    return mine;
-  }
-}
+import { FakeLocks } from '../support/locks.js';
 
 const TABS = 6;
 

@@ -28,11 +28,16 @@ export function namelessSnippets(): string[] {
   );
 }
 
-/** Runs a snippet. @returns what it exports */
-export async function load<Exports>(name: string): Promise<Exports> {
+/** Runs a snippet. @param here replaces what it names (an address, a key) by what there is here. @returns what it exports */
+export async function load<Exports>(name: string, here: Readonly<Record<string, string>> = {}): Promise<Exports> {
   const outfile = join(SNIPPETS, name.replace(/\.tsx?$/, '.cjs'));
+  const text = Object.entries(here).reduce(
+    (code, [from, to]) => code.replaceAll(from, to),
+    readFileSync(join(SNIPPETS, name), 'utf8'),
+  );
   await build({
-    entryPoints: [join(SNIPPETS, name)],
+    stdin: { contents: text, resolveDir: SNIPPETS, sourcefile: name, loader: name.endsWith('x') ? 'tsx' : 'ts' },
+    jsx: 'automatic',
     bundle: true,
     platform: 'node',
     format: 'cjs',

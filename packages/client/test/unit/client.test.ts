@@ -168,6 +168,28 @@ describe('the client', () => {
     expect(server.asked.map(({ room }) => room)).to.deep.equal(['job:1', 'user:alice']);
   });
 
+  it('takes no change for a gap that another room brings and a part has already', async () => {
+    for (let count = 0; count < 5; count += 1) {
+      server.create('1');
+    }
+    server.weather.tasks = 2;
+    tw.user('alice').subscribe(() => {});
+    await time.pass(1_000);
+    lose = ({ type }) => {
+      if (type === 'JOB_TASKS_SNAPSHOT') {
+        server.write(1, 'task_opx_cost', 7);
+        server.delete(1);
+        server.write(2, 'task_opx_cost', 7);
+      }
+      return false;
+    };
+    const job = tw.job('1');
+    job.subscribe(() => {});
+    await time.pass(1_000);
+    expect(job.getSnapshot().tasks).to.deep.equal(server.rows('job:1'));
+    expect(server.asked.map(({ room }) => room)).to.deep.equal(['user:alice', 'job:1']);
+  });
+
   it('begins a room anew when a part of it did not arrive', async () => {
     server.create('1');
     server.create('1');
@@ -230,6 +252,9 @@ describe('the client', () => {
       server.write(1, 'task_status', 'completed');
       await time.pass(1_000);
       expect(again).to.deep.equal({ status: 'completed' });
+      const gone = outcome(tw.task(1).until(is('pending'), { since }));
+      await time.pass(1_000);
+      expect(gone).to.deep.equal({ status: 'pending' });
     });
 
     it('from the creation of the task, where the log no longer has all of the user, and else from now', async () => {
@@ -269,6 +294,14 @@ describe('the client', () => {
       }
       await time.pass(100);
       expect(waits).to.deep.equal(tasks.map(() => ({ status: 'completed' })));
+      // Also one after the other: each is replayed from its beginning.
+      for (const task of tasks) {
+        server.write(task, 'task_status', 'archived');
+        const late = outcome(tw.task(task).until(is('completed')));
+        await time.pass(100);
+        expect(late).to.deep.equal({ status: 'completed' });
+      }
+      expect(server.opened).to.equal(1);
       await time.pass(5_000);
       expect(server.connections.size).to.equal(0);
     });
