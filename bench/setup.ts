@@ -1,5 +1,5 @@
 /**
- * What setting a connection up costs the server, with a key and one room, by who listens:
+ * The cost of a new connection for the server, with a key and one room, by who listens:
  *
  *     node dist/bench/setup.js [--connections 2000] [--repeats 3]
  */

@@ -1,63 +1,20 @@
-import { accessSync, constants } from 'node:fs';
-import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
-import { parseDatabaseUrl } from './base/database-url.js';
-import { parseRedisUrl, redisUrlFault } from './base/redis-url.js';
-
-const port = z.coerce.number().int().min(0).max(65535);
-const count = z.coerce.number().int().min(1);
-/** A timer's time; Node.js takes a longer one for none. */
-const milliseconds = z.coerce.number().int().min(1).max(2_147_483_647);
-const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
-const list = z.string().transform((text) =>
-  text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== ''),
-);
-/** An address, a network (CIDR), or a word that proxy-addr knows. */
-function isProxy(text: string): boolean {
-  const [address = '', bits = '1', ...rest] = text.split('/');
-  const size = { 4: 32, 6: 128 }[isIP(address)] ?? 0;
-  return (
-    ['loopback', 'linklocal', 'uniquelocal'].includes(text) ||
-    (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
-  );
-}
-const databaseUrl = z.string().superRefine((text, context) => {
-  try {
-    parseDatabaseUrl(text);
-  } catch (error) {
-    context.addIssue((error as Error).message);
-  }
-});
-/**
- * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
- * may begin with `*.`, and `*` may stand for the port.
- */
-const isOrigin = (text: string): boolean =>
-  text === '*' ||
-  text === 'null' ||
-  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
-    // No page has one of these for its origin.
-    !/^(?:wss?|ftp|file|data):/i.test(text));
-const urlOf = (...protocols: string[]) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
-    message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
-  });
-
-/** `host:port`, comma-separated; an IPv6 address in brackets. */
-const hostPorts = list.refine(
-  (items) => items.length > 0 && items.every((item) => /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\]):[1-9]\d{0,4}$/i.test(item)),
-  { message: 'wants addresses such as redis-1:6379,redis-2:6379' },
-);
-const redisUrl = z.string().superRefine((text, context) => {
-  const message = redisUrlFault(text);
-  if (message !== undefined) {
-    context.addIssue({ code: 'custom', message });
-  }
-});
+import { parseRedisUrl } from './base/redis-url.js';
+import {
+  canRead,
+  count,
+  databaseUrl,
+  flag,
+  hostPorts,
+  isOrigin,
+  isProxy,
+  list,
+  milliseconds,
+  port,
+  redisUrl,
+  urlOf,
+} from './base/variable-forms.js';
 
 /** Every variable of the environment that is read, with its default. */
 const schema = z.object({
@@ -203,16 +160,6 @@ const schema = z.object({
   /** Whether frames are written past Socket.IO where order cannot change. */
   DIRECT_FRAMES: flag.default(true),
 });
-
-/** Whether this process may read a file. */
-function canRead(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 /** How many ports follow PORT that are taken as well. */
 const furtherPorts = ({ LISTEN, WORKERS }: Pick<Environment, 'LISTEN' | 'WORKERS'>): number =>

@@ -9,7 +9,7 @@ export interface Share {
   readonly bytes: number;
 }
 
-/** What V8 calls a heap snapshot, as far as it is read here. */
+/** A heap snapshot of V8, as far as it is read here. */
 interface Snapshot {
   readonly snapshot: { readonly meta: { readonly node_fields: string[]; readonly node_types: [string[]] } };
   readonly nodes: number[];

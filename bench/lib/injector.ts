@@ -17,7 +17,7 @@ import type { Job, World } from './world.js';
 /** Bytes of every variant's envelopes, to within a few. */
 export const ENVELOPE_BYTES = 500;
 
-/** Sends events to rooms, by their number, and enters each into the tally as it leaves for the servers. */
+/** Sends events to rooms, by their number, and counts each in the tally when it is sent to the servers. */
 export interface Injector {
   /** Sends events as fast as they go, in this order. */
   burst(rooms: readonly number[]): Promise<void>;

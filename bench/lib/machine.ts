@@ -27,7 +27,7 @@ export function pin(pid: number, cores: string | undefined): void {
   }
 }
 
-/** Of those who take turns on a core, how much sooner Redis and the load come than Postgres and the writer. */
+/** Priority of Redis and the load over Postgres and the writer, which share a core with them. */
 const PRECEDENCE = -15;
 
 /**

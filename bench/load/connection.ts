@@ -8,7 +8,7 @@ export interface Target {
   readonly key: string;
 }
 
-/** A room as it is asked for. */
+/** A room of a SUBSCRIBE. */
 export interface RoomRequest {
   readonly room: string;
   readonly since?: number;
@@ -30,7 +30,7 @@ export interface ConnectionEvents {
 const PONG_ENGINE = textFrame('3');
 const NONE = Buffer.alloc(0);
 
-/** All sockets of the process read into one buffer: what is in it is dealt with before the next one reads. */
+/** All sockets of the process read into one buffer: its bytes are handled before the next socket reads. */
 const INPUT = Buffer.allocUnsafe(262_144);
 
 /** One client connection over a raw socket, of either wire. */

@@ -11,7 +11,7 @@ const UWS = 'uwebsockets plain';
 const CPU = 'server_cpu_us_per_delivery';
 const P99 = 'latency_p99_ms';
 
-/** Scenarios of fan-out, with what is wanted of the Socket.IO wire against plain and of the plain wire against uWebSockets.js. */
+/** Scenarios of fan-out, with the goals: the Socket.IO wire against plain Socket.IO, and the plain wire against uWebSockets.js. */
 const FANOUT: ReadonlyArray<readonly [scenario: string, wanted: string, wantedOfPlain: string]> = [
   ['S1 burst', '1/12', '1.5x'],
   ['S1 at 20/s', '0.7x', '1.5x'],

@@ -9,10 +9,10 @@ import type { Context, Outcome, Scenario, Subject } from './context.js';
 
 /** Users, each with a stream of its own; a client is in all of them. */
 const USERS = 50;
-/** Pauses between two changes are up to twice as long, so that they fall everywhere between two looks at the log. */
+/** Shortest pause between two changes; up to twice as long, so that changes come at any time between two reads of the log. */
 const PAUSE_MS = 40;
 
-/** A client that waits for what it knows will come. */
+/** A client that waits for an event which it knows will come. */
 class Watcher {
   readonly latencies: number[] = [];
   private readonly sent = new Map<number, number>();

@@ -63,7 +63,7 @@ export class Context {
     this.environment = options.environment;
   }
 
-  /** A size as it is, or the one for a smoke run. */
+  /** The size of a run: the given one, or the one for a smoke run. */
   size(full: number, smoke: number): number {
     return this.smoke ? smoke : full;
   }

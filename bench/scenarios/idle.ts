@@ -7,7 +7,7 @@ import { problemOf } from './measure.js';
 
 const NOTHING = { counts: new Float64Array(0), sums: new Float64Array(0), stamps: new Float64Array(0) };
 
-/** Memory of a server that nobody connects to, after as long a time: measured once. */
+/** Memory of a server without connections after the same time; measured once. */
 async function settledWithout(context: Context, { variant }: Subject, world: World): Promise<number> {
   const name = `settled ${variant.name}`;
   let bytes = context.kept.get(name);

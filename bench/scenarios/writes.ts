@@ -24,7 +24,7 @@ interface Way {
   readonly events?: number;
 }
 
-/** Ways take turns of this length, so that what else the machine does meets all of them. */
+/** The variants take turns of this length, so that other work of the machine disturbs all of them alike. */
 const TURN_MS = 400;
 const MOST_WRITERS = 64;
 const BATCH = 50;

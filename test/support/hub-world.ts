@@ -261,3 +261,20 @@ export class World {
     );
   }
 }
+
+/** Plays steps in a new world, to their end, and checks what everybody has got. */
+export async function play(
+  steps: readonly Step[],
+  options: ConstructorParameters<typeof World>[0] = {},
+): Promise<void> {
+  const world = new World(options);
+  try {
+    for (const action of steps) {
+      await world.run(action);
+    }
+    await world.settle();
+    world.check();
+  } finally {
+    await world.stop();
+  }
+}

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { eventually } from '../support/eventually.js';
 import { ROOMS } from '../support/hub-log.js';
-import { CLIENTS, FRONTENDS, type Step, World } from '../support/hub-world.js';
+import { CLIENTS, FRONTENDS, play, type Step, World } from '../support/hub-world.js';
 
 /** So many that a fault of any one line of the catch-up is met. */
 const RUNS = 3_000;
@@ -47,18 +47,7 @@ describe('hub against a reference', () => {
   it('gives every connection each event of its rooms once and in order, whatever the interleaving', async function () {
     this.timeout(120_000);
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 80, size: 'max' }), async (steps) => {
-        const world = new World();
-        try {
-          for (const action of steps) {
-            await world.run(action);
-          }
-          await world.settle();
-          world.check();
-        } finally {
-          await world.stop();
-        }
-      }),
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 80, size: 'max' }), (steps) => play(steps)),
       { numRuns: RUNS },
     );
   });

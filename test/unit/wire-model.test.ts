@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { ROOMS } from '../support/hub-log.js';
-import { LETTERS, type Step, World } from '../support/hub-world.js';
+import { LETTERS, play, type Step, World } from '../support/hub-world.js';
 import type { Beginning } from '../support/letter-client.js';
 
 const RUNS = 3_000;
@@ -33,19 +33,6 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: only('trim'), keep: fc.nat({ max: 12 }) }) },
   { weight: 1, arbitrary: fc.record({ do: only('restore'), keep: fc.nat({ max: 4 }) }) },
 );
-
-async function play(steps: readonly Step[], eager = false): Promise<void> {
-  const world = new World({ eager });
-  try {
-    for (const action of steps) {
-      await world.run(action);
-    }
-    await world.settle();
-    world.check();
-  } finally {
-    await world.stop();
-  }
-}
 
 /** Everything that is on the way arrives. */
 const ARRIVES: readonly Step[] = [
@@ -88,7 +75,7 @@ describe('a client that follows the documents to the letter', () => {
 
   it('loses nothing when an event overtakes a SUBSCRIBE, and would if it moved a position before the answer', async () => {
     await play(OVERTAKEN);
-    const lost = await play(OVERTAKEN, true).catch((error: Error) => error);
+    const lost = await play(OVERTAKEN, { eager: true }).catch((error: Error) => error);
     expect(lost).to.have.property('message').that.includes('rows of user:u');
   });
 

@@ -1,0 +1,77 @@
+import { accessSync, constants } from 'node:fs';
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { parseDatabaseUrl } from './database-url.js';
+import { redisUrlFault } from './redis-url.js';
+
+/*
+ * Forms of the values that variables of the environment may have.
+ */
+
+/** A port; 0: a free one. */
+export const port = z.coerce.number().int().min(0).max(65535);
+/** A number from 1. */
+export const count = z.coerce.number().int().min(1);
+/** The time of a timer. Node.js would take a longer one for none at all. */
+export const milliseconds = z.coerce.number().int().min(1).max(2_147_483_647);
+export const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
+/** Words, separated by commas. */
+export const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+/** Whether a text is an address, a network (CIDR), or a word that proxy-addr knows. */
+export function isProxy(text: string): boolean {
+  const [address = '', bits = '1', ...rest] = text.split('/');
+  const size = { 4: 32, 6: 128 }[isIP(address)] ?? 0;
+  return (
+    ['loopback', 'linklocal', 'uniquelocal'].includes(text) ||
+    (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
+  );
+}
+export const databaseUrl = z.string().superRefine((text, context) => {
+  try {
+    parseDatabaseUrl(text);
+  } catch (error) {
+    context.addIssue((error as Error).message);
+  }
+});
+/**
+ * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
+ * may begin with `*.`, and `*` may stand for the port.
+ */
+export const isOrigin = (text: string): boolean =>
+  text === '*' ||
+  text === 'null' ||
+  (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
+    // No page has one of these for its origin.
+    !/^(?:wss?|ftp|file|data):/i.test(text));
+/** A URL with one of some protocols, such as `https:`. */
+export const urlOf = (...protocols: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
+    message: `wants a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
+  });
+
+/** `host:port`, comma-separated; an IPv6 address in brackets. */
+export const hostPorts = list.refine(
+  (items) => items.length > 0 && items.every((item) => /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\]):[1-9]\d{0,4}$/i.test(item)),
+  { message: 'wants addresses such as redis-1:6379,redis-2:6379' },
+);
+export const redisUrl = z.string().superRefine((text, context) => {
+  const message = redisUrlFault(text);
+  if (message !== undefined) {
+    context.addIssue({ code: 'custom', message });
+  }
+});
+
+/** Whether this process may read a file. */
+export function canRead(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
