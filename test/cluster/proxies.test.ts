@@ -16,12 +16,20 @@ import { Subscriber } from '../support/subscriber.js';
 
 const WRITERS = 4;
 
-/** Sends bytes to a proxy. @returns everything that it answers until it closes the connection */
+/** Sends bytes to a proxy. @returns what it answers, until it is whole or the connection is closed */
 async function raw(url: string, request: string): Promise<string> {
   const { port, hostname } = new URL(url);
   const socket = connect(Number(port), hostname);
   socket.write(request);
-  return Buffer.concat(await socket.toArray()).toString('latin1');
+  let answer = '';
+  for await (const text of socket.setEncoding('latin1')) {
+    answer += text;
+    const length = /^content-length: (\d+)\r$/im.exec(answer)?.[1];
+    if (length !== undefined && answer.length >= answer.indexOf('\r\n\r\n') + 4 + Number(length)) {
+      break;
+    }
+  }
+  return answer;
 }
 
 /**
