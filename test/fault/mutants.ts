@@ -53,7 +53,7 @@ const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.su
 const bounds = (title: string): NamedTest => ({ file: 'test/contract/bounds.suite.ts', title });
 const moved: NamedTest = {
   file: 'test/integration/moved-tasks.test.ts',
-  title: 'is deleted for the one and created for the other',
+  title: 'is deleted for the one and created for the other, and nobody sees what is not theirs any more',
 };
 
 export const MUTANTS: readonly Mutant[] = [
@@ -369,7 +369,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'an event of another program may be of any size',
     file: 'src/repository/capture-bounds.ts',
     edits: [['IF largest[1] > coalesce(', 'IF false AND largest[1] > coalesce(']],
-    killedBy: bounds('refuse a transaction with an event that is too large, as a whole'),
+    killedBy: bounds('refuse a transaction with an event that is too large, as a whole, and say of which task'),
   },
   {
     name: 'TRUNCATE tells nobody',
@@ -381,7 +381,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'the name of a user breaks an envelope',
     file: 'src/protocol/events.ts',
     edits: [['`"user_id":${JSON.stringify(event.userId)},"changes":', '`"user_id":"${event.userId}","changes":']],
-    killedBy: bounds('do not let a text break an envelope'),
+    killedBy: bounds('do not let a text break an envelope, nor the name of a user who was there before they were'),
   },
   {
     name: 'a task is read by whoever had it a moment ago',
@@ -410,7 +410,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['if (key === undefined ||', 'if (Date.now() > 0 ||']],
     killedBy: {
       file: 'test/integration/http.test.ts',
-      title: 'a write under a key is answered again when its task is gone since',
+      title: 'a write under a key is answered again when its task is gone since, to whoever made it',
     },
   },
   {

@@ -68,6 +68,10 @@ describeWith(POSTGRES_PROGRAMS, 'a task that another program gives to another us
       bobs,
       task_id,
     ]);
+    // Whoever asks while it is remembered whose it was is sent away, and nobody else with him.
+    const early = await open(scene.serviceKey);
+    early.send({ type: 'SUBSCRIBE', data: { room: `task:${task_id}`, snapshot: true }, request_id: '1' });
+    expect(['STREAM_RESET', undefined]).to.include((await early.answer('1')).data.code);
     // At once, whatever is remembered of before.
     expect((await get(`/api/tasks/${task_id}`, ada)).status).to.equal(403);
     expect((await get(`/api/tasks/${task_id}`, bob)).body).to.include({ user_id: 'user_2', tx_url: 'moved' });

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type BrowserContext, chromium } from 'playwright-core';
+import { eventually } from '../../../../dist/test/support/eventually.js';
 import { findProgram } from '../../../../dist/test/support/programs.js';
 
 /**
@@ -32,11 +33,14 @@ export async function startChromium(): Promise<{ context: BrowserContext; stop()
   return {
     context: browser.contexts()[0]!,
     stop: async () => {
-      await browser.close();
-      child.kill('SIGKILL');
+      const session = await browser.newBrowserCDPSession();
+      await session.send('Browser.close').catch(() => {});
+      const late = setTimeout(abandon, 5_000);
       await exited;
+      clearTimeout(late);
       process.off('exit', abandon);
-      rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+      // Its helpers may still write while they end.
+      await eventually(() => rmSync(dir, { recursive: true, force: true }));
     },
   };
 }

@@ -100,8 +100,16 @@ export class Stage {
   }
 
   async stop(): Promise<void> {
+    const failures: unknown[] = [];
     for (const end of this.started.reverse()) {
-      await end();
+      try {
+        await end();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) {
+      throw new AggregateError(failures, `Not all could be stopped: ${failures.join('; ')}`);
     }
   }
 
