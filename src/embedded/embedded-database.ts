@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import type { ListenOptions } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../base/logger.js';
 import { lockFolder } from './folder-lock.js';
+import { makeFolder } from './make-folder.js';
 import { makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
@@ -30,16 +31,17 @@ export interface EmbeddedDatabase {
  * It has no passwords: everybody who can connect may do everything. One process at a time uses a folder.
  *
  * @param options `dir`: where the data are kept; made when it does not exist
+ * @throws UnusableFolderError when the folder cannot be made
  * @throws FolderInUseError when another process has the folder, in this container or another one
  * @throws ForeignFilesError when the files belong to another user
  */
 export async function startEmbeddedDatabase(options: { dir: string; logger: Logger }): Promise<EmbeddedDatabase> {
   const dir = resolve(options.dir);
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  makeFolder(dir);
   const data = join(dir, 'data');
   const unlock = await lockFolder(dir);
   try {
-    mkdirSync(data, { recursive: true, mode: 0o700 });
+    makeFolder(data);
     makePrivate(data);
     const address = chooseAddress(dir);
     const supervisor = new Supervisor({ dir: data, listen: address.listen }, options.logger);
@@ -73,7 +75,7 @@ function chooseAddress(dir: string): Address {
   }
   const own = socketFolderIn(dir);
   const folder = socketFits(own, SOCKET_NAME) ? own : mkdtempSync(join(tmpdir(), 'taskwire-'));
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder);
   chmodSync(folder, 0o700);
   return {
     listen: { path: join(folder, SOCKET_NAME) },

@@ -5,6 +5,7 @@ import { connect, createServer } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { makeFolder } from './make-folder.js';
 import { openSocketFolder, type SocketFolder } from './socket-folder.js';
 
 /** The holder of a folder, as it describes itself. */
@@ -81,7 +82,7 @@ const NAME_BYTES = 6;
 
 function openClaims(folder: string): SocketFolder {
   const claims = join(folder, 'locks');
-  mkdirSync(claims, { recursive: true, mode: 0o700 });
+  makeFolder(claims);
   chmodSync(claims, 0o700);
   const open = openSocketFolder(claims, 'x'.repeat(2 * NAME_BYTES));
   if (open !== undefined) {

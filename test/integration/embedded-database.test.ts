@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -8,6 +8,7 @@ import type { Knex } from 'knex';
 import pg from 'pg';
 import { silentLogger } from '../../src/base/logger.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../src/embedded/embedded-database.js';
+import { UnusableFolderError } from '../../src/embedded/make-folder.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { eventually } from '../support/eventually.js';
 
@@ -137,6 +138,17 @@ describe('embedded database', () => {
     await start();
     expect(open()).to.deep.equal([]);
     expect(statSync(join(dir, 'data')).mode & 0o777).to.equal(0o700);
+  });
+
+  it('says at once when its folder cannot be made', async () => {
+    const file = join(dir, 'a-file');
+    writeFileSync(file, '');
+    const places = [join(file, 'below', 'it'), ...(existsSync('/proc/self') ? ['/proc/taskwire/data'] : [])];
+    for (const place of places) {
+      const error = await startEmbeddedDatabase({ dir: place, logger: silentLogger }).catch((thrown: Error) => thrown);
+      expect(error, place).to.be.instanceOf(UnusableFolderError);
+      expect((error as Error).message).to.contain('choose another one with DATA_DIR');
+    }
   });
 
   it('belongs to one process at a time', async () => {
