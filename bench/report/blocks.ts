@@ -175,10 +175,6 @@ const writes: Block = (figures) => {
         ['repository without events', 'without_events'],
         ['logged', 'unpublished'],
         ['logged and published', 'repository'],
-        ['`UPDATE` by another program, captured', 'captured'],
-        ['bare `INSERT`', 'bare_create'],
-        ['a task created by the repository', 'create'],
-        ['`INSERT` by another program, captured', 'captured_create'],
       ].map(([text, name]) => [`${scenario.slice(3)}: ${text}`, scenario, name!] as const),
     ),
     ['one stream, 1 writer', BATCHES, 'single'],
@@ -193,6 +189,26 @@ const writes: Block = (figures) => {
     ways.map(([title, scenario, name]) => way(figures, title, scenario, name, items)),
   );
 };
+
+const otherWriters: Block = (figures) =>
+  table(
+    1,
+    ['', ...LATENCY_TITLES, 'Postgres CPU, µs'],
+    [ONE, EIGHT].flatMap((scenario) =>
+      [
+        ['bare `UPDATE`, without triggers', 'bare'],
+        ['`UPDATE` by another program, captured', 'captured'],
+        ['bare `INSERT`, not captured', 'bare_create'],
+        ['`INSERT` by another program, captured', 'captured_create'],
+        ['a task created by the repository', 'create'],
+      ].map(([text, name]) =>
+        way(figures, `${scenario.slice(3)}: ${text}`, `${scenario}, other programs`, name!, [
+          ...LATENCIES,
+          'postgres_cpu_us',
+        ]),
+      ),
+    ),
+  );
 
 const rest: Block = (figures) =>
   table(
@@ -282,6 +298,7 @@ export const BLOCKS: ReadonlyMap<string, Block> = new Map([
   ['heap', heap],
   ['coming back', comingBack],
   ['writes', writes],
+  ['other writers', otherWriters],
   ['REST', rest],
   ['workers', scaled((scenario) => !isAmong(scenario))],
   ['tenfold', scaled(isAmong)],

@@ -151,14 +151,18 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
         { name: 'repository', write: streams, writers },
         { name: 'unpublished', write: unpublished, writers },
         { name: 'without_events', write: plain, writers },
-        { name: 'captured', write: captured, writers },
-        { name: 'bare_create', write: bareCreate, writers },
-        { name: 'create', write: create, writers },
-        { name: 'captured_create', write: capturedCreate, writers },
       ]);
       ratio(figures, 'latency_against_bare', 'repository_p50_ms', 'bare_p50_ms');
       ratio(figures, 'mean_against_bare', 'repository_mean_ms', 'bare_mean_ms');
-      outcomes.push({ scenario: writers === 1 ? 'S6 1 writer' : `S6 ${writers} writers, ${writers} streams`, figures });
+      outcomes.push({ scenario: scenarioOf(writers), figures });
+      const others = await sideBySide(context, [
+        { name: 'bare', write: bare, writers },
+        { name: 'captured', write: captured, writers },
+        { name: 'bare_create', write: bareCreate, writers },
+        { name: 'captured_create', write: capturedCreate, writers },
+        { name: 'create', write: create, writers },
+      ]);
+      outcomes.push({ scenario: `${scenarioOf(writers)}, other programs`, figures: others });
     }
     const batches = await sideBySide(context, [
       { name: 'single', write: stream, writers: 1 },
@@ -183,6 +187,9 @@ async function repository(context: Context, world: World): Promise<Outcome[]> {
     await Promise.all([db, deaf, uncaptured].map((each) => each.destroy()));
   }
 }
+
+const scenarioOf = (writers: number): string =>
+  writers === 1 ? 'S6 1 writer' : `S6 ${writers} writers, ${writers} streams`;
 
 /** Opens the pool's connections before anybody writes: a busy Postgres takes its time to accept one. */
 async function openAll(db: Knex): Promise<void> {

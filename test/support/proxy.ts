@@ -181,7 +181,8 @@ export const CADDY: ProxyKind = {
       log: () => readFileSync(log, 'utf8'),
       async reload() {
         const order = ['reload', '--force', '--config', config, '--adapter', 'caddyfile', '--address', admin];
-        await promisify(execFile)(program, order, { env });
+        // It may close the connection by which it is told before it has answered; to be told again changes nothing.
+        await eventually(() => promisify(execFile)(program, order, { env }));
       },
       stop: () => stopped(child, dir),
     };
