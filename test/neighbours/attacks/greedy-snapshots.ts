@@ -1,21 +1,16 @@
 import { expect } from 'chai';
 import type { Attack } from '../attack.js';
+import { bigSnapshotRequest, fillBigJob, SNAPSHOT_BYTES } from '../big-snapshot.js';
 import { again, openPlain, ready } from '../flood.js';
-import { fillJob } from '../sql.js';
 
 const AT_ONCE = 8;
-const TASKS = 2_000;
-const BYTES = 8_000;
 
 const attack: Attack = {
   kind: 'readers',
   title: 'plain: snapshots of 16 MB in parts, read at once and asked for again',
-  prepare: (target) => fillJob(target, { tasks: TASKS, bytes: BYTES }),
+  prepare: fillBigJob,
   run(target, outcome, stop) {
-    const text = JSON.stringify({
-      type: 'SUBSCRIBE',
-      data: { room: `job:${target.jobs[0]}`, snapshot: { parts: true } },
-    });
+    const text = bigSnapshotRequest(target);
     return again(stop, AT_ONCE, async () => {
       const ws = openPlain(target);
       const closed = new Promise((resolve) => ws.once('close', resolve));
@@ -38,7 +33,7 @@ const attack: Attack = {
   },
   // Each 64 kB is a message's worth: it is slowed to what its key may have, or closed.
   verify({ bytes }, seconds) {
-    expect(bytes).to.be.above(TASKS * BYTES);
+    expect(bytes).to.be.above(SNAPSHOT_BYTES);
     expect(bytes / 65_536).to.be.below(AT_ONCE * (1_000 + 50 * seconds));
   },
 };

@@ -1,12 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Attack } from '../attack.js';
+import { bigSnapshotRequest, fillBigJob } from '../big-snapshot.js';
 import { again, openPlain, ready } from '../flood.js';
-import { fillJob } from '../sql.js';
 
 const AT_ONCE = 8;
-const TASKS = 2_000;
-const BYTES = 8_000;
 /** For so long it reads nothing, and then goes. */
 const SILENT_MS = 8_000;
 const EVERY_MS = 200;
@@ -14,12 +12,9 @@ const EVERY_MS = 200;
 const attack: Attack = {
   kind: 'readers',
   title: 'plain: snapshots of 16 MB in parts, asked for again and again, of which nothing is read',
-  prepare: (target) => fillJob(target, { tasks: TASKS, bytes: BYTES }),
+  prepare: fillBigJob,
   run(target, outcome, stop) {
-    const text = JSON.stringify({
-      type: 'SUBSCRIBE',
-      data: { room: `job:${target.jobs[0]}`, snapshot: { parts: true } },
-    });
+    const text = bigSnapshotRequest(target);
     return again(stop, AT_ONCE, async () => {
       const ws = openPlain(target);
       try {
