@@ -199,7 +199,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   );
   const writer = new FrameWriter();
   const meters = new Meters(config);
-  const streams = createStreamGateway({ connections, admit, writer, limits: config });
+  const streams = createStreamGateway({ connections, admit, writer, meters, limits: config });
   releasers.push('streams', () => streams.stop());
   const app = createApp({
     tasks,

@@ -36,3 +36,9 @@ export function costOfAnswer(outcome: Success | TaskwireError): number {
 export function costOfMessage({ payload }: Outgoing): number {
   return Math.floor(payload.length / BYTES_PER_UNIT);
 }
+
+/**
+ * What a replayed event costs a client whose answer does not say how many there were: one unit for each hundred.
+ * @param place of the event in the replay; the first has 1
+ */
+export const costOfReplayed = (place: number): number => (place % EVENTS_PER_UNIT === 1 ? 1 : 0);

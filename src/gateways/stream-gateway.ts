@@ -13,13 +13,16 @@ import {
 import { controlText, errorText, type Positions, type SubscribeResult } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
+import { costOfMessage, costOfReplayed } from './cost.js';
 import { ndjsonFrame, sseFrame } from './frame.js';
 import type { FrameChain, FrameSink, FrameWriter } from './frame-writer.js';
+import type { Meter, MeterListener, Meters } from './meter.js';
 
 export interface StreamGatewayOptions {
   readonly connections: Connections;
   readonly admit: Admit;
   readonly writer: FrameWriter;
+  readonly meters: Meters;
   readonly limits: { readonly MAX_BUFFERED_BYTES: number; readonly PING_INTERVAL_MS: number };
 }
 
@@ -128,11 +131,16 @@ function farewell(format: StreamFormat, error: TaskwireError): string {
   return `${errorEntry(error.code).retry === 'later' ? `retry: ${ms}\n` : ''}data: ${text}\n\n`;
 }
 
-class StreamConnection implements GatewayConnection, FrameSink {
+class StreamConnection implements GatewayConnection, FrameSink, MeterListener {
   readonly transport: StreamFormat;
   readonly identity: Identity;
   pending: FrameChain | undefined;
   private readonly place: Place;
+  /** What it costs is its key's to pay, with the messages of the key's other connections. */
+  private readonly meter: Meter;
+  /** Events before the stream was live. */
+  private replayed = 0;
+  private live = false;
   /** Events that may still be sent. */
   private left: number;
   private ending = false;
@@ -150,19 +158,22 @@ class StreamConnection implements GatewayConnection, FrameSink {
     this.identity = admission.identity;
     this.left = wanted.limit ?? Number.POSITIVE_INFINITY;
     this.place = options.connections.enter(this, admission);
+    this.meter = options.meters.stranger();
+    this.meter.listener = this;
+    options.meters.admit(this.meter, admission.identity);
   }
 
-  /** Subscribes to the room. @throws TaskwireError when that is refused before anything was sent */
+  /**
+   * Subscribes to the room, when the key's allowance is there.
+   * @throws TaskwireError when that is refused before anything was sent
+   */
   async begin(): Promise<void> {
-    const { room, since, epoch, snapshot = true } = this.wanted;
     const settled = new Promise<void>((resolve, reject) => {
       this.settle = (error) => (error === undefined ? resolve() : reject(error));
     });
-    const data = { room, ...(since === undefined ? {} : { since }), ...(epoch === undefined ? {} : { epoch }) };
-    // A stream has no end, so a snapshot need not fit into one message.
-    this.place.session.handle('SUBSCRIBE', { ...data, snapshot: snapshot ? { parts: true } : false }, (outcome) =>
-      this.joined(outcome),
-    );
+    if (this.meter.ask(() => this.subscribe())) {
+      this.subscribe();
+    }
     try {
       await settled;
     } catch (error) {
@@ -171,9 +182,27 @@ class StreamConnection implements GatewayConnection, FrameSink {
     }
   }
 
+  private subscribe(): void {
+    const { room, since, epoch, snapshot = true } = this.wanted;
+    const data = { room, ...(since === undefined ? {} : { since }), ...(epoch === undefined ? {} : { epoch }) };
+    // A stream has no end, so a snapshot need not fit into one message.
+    this.place.session.handle('SUBSCRIBE', { ...data, snapshot: snapshot ? { parts: true } : false }, (outcome) =>
+      this.joined(outcome),
+    );
+  }
+
+  onSlowed(): void {
+    // Nothing has been answered yet: the client waits for the head.
+  }
+
+  onExceeded(): void {
+    this.settle(new TaskwireError('RATE_LIMIT_EXCEEDED', { message: 'Too many messages of this key' }));
+  }
+
   /** Gives back what the connection held. Idempotent. */
   end(): void {
     this.ending = true;
+    this.meter.stop();
     this.place.release();
     this.settle();
   }
@@ -186,7 +215,12 @@ class StreamConnection implements GatewayConnection, FrameSink {
     if (this.ending) {
       return;
     }
+    this.meter.spend(costOfMessage(message));
     if (isEventType(message.type)) {
+      if (!this.live) {
+        this.replayed += 1;
+        this.meter.spend(costOfReplayed(this.replayed));
+      }
       if (this.wanted.types?.includes(message.type) === false) {
         return;
       }
@@ -252,6 +286,7 @@ class StreamConnection implements GatewayConnection, FrameSink {
   /** The room is live: everything before has been delivered, in this turn or before it. */
   private joined(outcome: Success | TaskwireError): void {
     if (!(outcome instanceof TaskwireError)) {
+      this.live = true;
       const { seq, epoch } = outcome.data as SubscribeResult;
       const text = controlText('SUCCESS', { message: outcome.message, data: outcome.data });
       this.deliver({ type: 'SUCCESS', payload: Buffer.from(text), seq, epoch });

@@ -379,6 +379,29 @@ describe('streams over HTTP', function () {
     expect(late.messages.map(({ data }) => data.code)).to.deep.equal(['SERVER_DRAINING']);
   });
 
+  it('pay what they replay from what their key may, so that the next one begins later', async () => {
+    const poor = await start({ MAX_MESSAGES_PER_SECOND_PER_KEY: '1' });
+    const { key } = await apiKeys.create({ owner: 'ada', rate_limit: 60 });
+    for (let batch = 0; batch < 4; batch += 1) {
+      await tasks.createManyTaskData(
+        'ada',
+        Array.from({ length: 400 }, () => ({ job_id: job, task_definition_id: 1 })),
+      );
+    }
+    const began = performance.now();
+    // Ten units are there, and this takes seventeen: the key owes five, the most that it may.
+    const response = await fetch(`${poor.url}${pathOf(`job:${job}`)}?since=1&limit=1600`, {
+      headers: { accept: 'application/x-ndjson', 'x-api-key': key },
+    });
+    expect((await response.text()).trim().split('\n')).to.have.length(1_600);
+    const next = stream('', { to: poor, key });
+    // Another key of the same user has an allowance of its own.
+    await stream('', { to: poor }).live();
+    expect(next.messages).to.deep.equal([]);
+    await next.live();
+    expect(performance.now() - began).to.be.above(5_000);
+  });
+
   it('are waited for when they are not read, and go on without loss', async function () {
     this.timeout(300_000);
     const small = await start({ MAX_BUFFERED_BYTES: '100000', SLOW_CONSUMER_MS: '600000' });
