@@ -1,3 +1,4 @@
+import type { EventType } from '../protocol/events.js';
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
 import type { WriteKey } from './write-keys.js';
@@ -8,13 +9,14 @@ import {
   loggedRow,
   NEW_MARK,
   NEXT_MARK,
+  PREVIOUS,
   type Statement,
   UNLOGGED,
 } from './write-statements.js';
 
 /*
- * A batch is one statement over `input`: the items that can be written, numbered from 1 in `place`. Their rows are locked
- * first, in order of their ids; then the counter is raised by as many as there are items, which get the numbers in their
+ * A batch is one statement over its items. Those that can be written are numbered from 1 in `place`. Their rows are written, and so
+ * locked, first, in order of their ids; then the counter is raised by as many as there are items, which get the numbers in their
  * order, all of them with the time at which the counter was held.
  */
 
@@ -96,19 +98,60 @@ export function insertTasks(
   };
 }
 
-/** SQL that sets columns from `input.patch`. Where rows set different columns, a column that a row does not set keeps its value. */
+/**
+ * SQL that sets columns from `input.patch`, and keeps what it replaces, as single updates do. Where rows set different columns, a
+ * column that a row does not set keeps its value.
+ */
 function assignments(columns: readonly string[], uniform: boolean): string {
   return columns
-    .map((column) => {
+    .flatMap((column) => {
       const value =
         COLUMN_TYPES[column] === 'jsonb'
           ? `input.patch -> '${column}'`
           : `(input.patch ->> '${column}')::${COLUMN_TYPES[column]}`;
-      return uniform
+      const set = uniform
         ? `${column} = ${value}`
         : `${column} = CASE WHEN input.patch -> '${column}' IS NULL THEN tasks.${column} ELSE ${value} END`;
+      const previous = PREVIOUS[column];
+      return previous === undefined ? [set] : [set, `${previous} = tasks.${column}`];
     })
     .join(', ');
+}
+
+/** A batch of updates, by rows and by items. */
+interface Merged {
+  /** What each task is to become: the fields of all its items. */
+  readonly rows: ReadonlyArray<readonly [taskId: number, fields: Readonly<Record<string, unknown>>]>;
+  /** What each item's event says. What an earlier item has set is old there; other old values are in the database. */
+  readonly said: ReadonlyArray<Readonly<Record<string, unknown>>>;
+}
+
+/** What an item replaces that an earlier one has set; a field that none has set is undefined, and left out of the JSON. */
+function replaced(type: EventType, { old_status, old_fee }: Record<'old_status' | 'old_fee', unknown>): object {
+  switch (type) {
+    case 'TASK_STATUS_CHANGED':
+      return { old_status };
+    case 'TASK_FEE_UPDATED':
+      return { old_fee };
+    default:
+      return {};
+  }
+}
+
+function merge(patches: readonly Patch[]): Merged {
+  const rows = new Map<number, Record<string, unknown>>();
+  const said = patches.map((patch) => {
+    const row = rows.get(patch.taskId);
+    if (row === undefined) {
+      rows.set(patch.taskId, { ...patch.fields });
+      return patch.said;
+    }
+    const { task_status: old_status, task_opx_cost: old_fee } = row;
+    Object.assign(row, patch.fields);
+    return { ...patch.said, ...replaced(patch.type, { old_status, old_fee }) };
+  });
+  // Rows are written, and so locked, in this order.
+  return { rows: [...rows].sort(([a], [b]) => a - b), said };
 }
 
 /**
@@ -121,54 +164,38 @@ export function updateTasks(
   announcement: Announcement,
   keys: ItemKeys = [],
 ): Statement {
-  const rows = new Map<number, Record<string, unknown>>();
-  // The old values of an item, where an earlier item of this batch has set them. Otherwise the row in the database has them.
-  const replaced = patches.map(({ taskId, fields }) => {
-    const row = rows.get(taskId) ?? {};
-    const { task_status, task_opx_cost } = row;
-    rows.set(taskId, Object.assign(row, fields));
-    return JSON.stringify({ task_status, task_opx_cost });
-  });
+  const { rows, said } = merge(patches);
   // The text of the SQL takes few forms: one for each set of columns that all rows have, and one for the rest.
-  const merged = [...rows.values()];
-  const columns = Object.keys(COLUMN_TYPES).filter((column) => column in (merged[0] ?? {}));
-  const uniform = merged.every(
-    (fields) => Object.keys(fields).length === columns.length && columns.every((column) => column in fields),
+  const columns = Object.keys(COLUMN_TYPES).filter((column) => column in (rows[0]?.[1] ?? {}));
+  const uniform = rows.every(
+    ([, fields]) => Object.keys(fields).length === columns.length && columns.every((column) => column in fields),
   );
-  const taskIds = [...rows.keys()];
   return {
+    // The rows are looked up by their ids one after the other, as pools have no other way to read tables
+    // (`SESSION_SETTINGS`). Should a plan lock them in another order, a deadlock is possible, and the write is made again.
     sql: `
-  WITH held AS MATERIALIZED (
-    SELECT task_id, job_id, user_id, task_status, task_opx_cost FROM tasks
-    WHERE task_id = ANY(?::bigint[]) AND user_id = ? ORDER BY task_id FOR NO KEY UPDATE
-  ), written AS (
+  WITH written AS (
     UPDATE tasks SET ${assignments(uniform ? columns : Object.keys(COLUMN_TYPES), uniform)}, write_mark = ${NEXT_MARK}
-    FROM (
-      SELECT row.* FROM unnest(?::bigint[], ?::jsonb[]) AS row (task_id, patch) JOIN held USING (task_id)
-    ) input
-    WHERE tasks.task_id = input.task_id
+    FROM unnest(?::bigint[], ?::jsonb[]) AS input (task_id, patch)
+    WHERE tasks.task_id = input.task_id AND tasks.user_id = ?
+    RETURNING tasks.task_id, job_id, user_id, previous_status, previous_opx_cost
   ), task AS MATERIALIZED (
-    SELECT held.task_id, held.job_id, held.user_id, item.type, item.ord, row_number() OVER (ORDER BY item.ord) AS place,
-      item.said || CASE item.type
-        WHEN 'TASK_FEE_UPDATED' THEN
-          jsonb_build_object('old_fee', coalesce(item.replaced -> 'task_opx_cost', to_jsonb(held.task_opx_cost)))
-        WHEN 'TASK_STATUS_CHANGED' THEN
-          jsonb_build_object('old_status', coalesce(item.replaced -> 'task_status', to_jsonb(held.task_status)))
+    SELECT task_id, job_id, user_id, item.type, item.ord, row_number() OVER (ORDER BY item.ord) AS place,
+      CASE item.type
+        WHEN 'TASK_FEE_UPDATED' THEN jsonb_build_object('old_fee', previous_opx_cost)
+        WHEN 'TASK_STATUS_CHANGED' THEN jsonb_build_object('old_status', previous_status)
         ELSE '{}'
-      END AS said
-    FROM unnest(?::bigint[], ?::text[], ?::jsonb[], ?::jsonb[])
-      WITH ORDINALITY AS item (task_id, type, said, replaced, ord)
-    JOIN held USING (task_id)
+      END || item.said AS said
+    FROM unnest(?::bigint[], ?::text[], ?::jsonb[]) WITH ORDINALITY AS item (task_id, type, said, ord)
+    JOIN written USING (task_id)
   )${finish(announcement, keys)}`,
     bindings: [
-      taskIds,
+      rows.map(([taskId]) => taskId),
+      rows.map(([, fields]) => JSON.stringify(fields)),
       owner,
-      taskIds,
-      merged.map((fields) => JSON.stringify(fields)),
       patches.map(({ taskId }) => taskId),
       patches.map(({ type }) => type),
-      patches.map(({ said }) => JSON.stringify(said)),
-      replaced,
+      said.map((fields) => JSON.stringify(fields)),
       ...finishBindings(owner, announcement, keys),
     ],
   };

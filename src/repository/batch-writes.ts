@@ -52,7 +52,7 @@ export async function writeBatch<Input extends object, Item>(
     try {
       const { idempotency_key, ...input } = given as { idempotency_key?: string };
       const item = kind.check(input);
-      entries.push({ index, item, key: runner.keyOf(idempotency_key, kind.fingerprint(item)) });
+      entries.push({ index, item, key: runner.keyOf(idempotency_key, () => kind.fingerprint(item)) });
     } catch (error) {
       outcomes[index] = toTaskwireError(error);
     }

@@ -65,7 +65,7 @@ export class TaskRepository extends TaskReader {
     const values = parseInput(createTaskInput, input);
     return this.writeOne(
       (manner) => insertTask(values, manner),
-      this.manner(options, createFingerprint(values)),
+      this.manner(options, () => createFingerprint(values)),
       'job',
     );
   }
@@ -114,7 +114,11 @@ export class TaskRepository extends TaskReader {
   /** Deletes a task. Emits TASK_DELETED, which is ours: clients ignore types that they do not know. */
   async deleteTaskData(taskId: number, options?: WriteOptions): Promise<TaskWrite> {
     const id = parseInput(taskIdInput, taskId, 'task_id');
-    return this.writeOne((manner) => deleteTask(id, manner), this.manner(options, ['delete', id]), 'task');
+    return this.writeOne(
+      (manner) => deleteTask(id, manner),
+      this.manner(options, () => ['delete', id]),
+      'task',
+    );
   }
 
   /**
@@ -150,7 +154,7 @@ export class TaskRepository extends TaskReader {
 
   private update(update: TaskUpdate, options: WriteOptions | undefined): Promise<TaskWrite> {
     const patch = this.patchOf(update);
-    const manner = this.manner(options, updateFingerprint(patch));
+    const manner = this.manner(options, () => updateFingerprint(patch));
     return this.writeOne((how) => updateTask(patch, how), manner, 'task');
   }
 
@@ -164,7 +168,7 @@ export class TaskRepository extends TaskReader {
     return patch;
   }
 
-  private manner(options: WriteOptions | undefined, write: unknown): Manner {
+  private manner(options: WriteOptions | undefined, write: () => unknown): Manner {
     const { announcement } = this.runner;
     const key = this.runner.keyOf(options?.idempotencyKey, write);
     return { announcement, key, onlyAgain: options?.onlyAgain };

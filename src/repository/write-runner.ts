@@ -45,16 +45,16 @@ export class WriteRunner {
   /**
    * The key of a write that is to be made once.
    * @param key the caller's; undefined: it may be made again
-   * @param write what is asked for
+   * @param write gives what is asked for
    * @throws TaskwireError INVALID_REQUEST
    */
-  keyOf(key: string | undefined, write: unknown): WriteKey | undefined {
+  keyOf(key: string | undefined, write: () => unknown): WriteKey | undefined {
     if (key !== undefined && this.announcement === 'silent') {
       throw invalidFields([
         { field: 'idempotency_key', message: 'is kept with an event, and silent writes make none' },
       ]);
     }
-    return key === undefined ? undefined : writeKeyOf(key, write);
+    return key === undefined ? undefined : writeKeyOf(key, write());
   }
 
   /** @returns the rows that the statement returned, and for each of them what was written */

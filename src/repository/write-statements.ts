@@ -146,7 +146,7 @@ const REPLACED: Readonly<Partial<Record<EventType, string>>> = {
 };
 
 /** Columns that keep what a write replaces in another one. */
-const PREVIOUS: Readonly<Record<string, string>> = {
+export const PREVIOUS: Readonly<Record<string, string>> = {
   task_status: 'previous_status',
   task_opx_cost: 'previous_opx_cost',
 };
