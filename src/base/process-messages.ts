@@ -2,8 +2,8 @@ import type { Worker } from 'node:cluster';
 
 /** Messages of a worker to the primary. */
 export type ToPrimary =
-  /** It can serve. */
-  | { readonly type: 'taskwire:ready' }
+  /** It can serve. `nodeId` is its broker's. */
+  | { readonly type: 'taskwire:ready'; readonly nodeId: string }
   /** Its event loop runs. */
   | { readonly type: 'taskwire:alive' }
   /** So many connections that it was handed have ended, or never arrived. */
@@ -29,6 +29,8 @@ export type ToPrimary =
 export type ToWorker =
   /** Send your connections away and exit. */
   | { readonly type: 'taskwire:drain' }
+  /** Another worker of this primary has ended without having left: its process is gone. */
+  | { readonly type: 'taskwire:died'; readonly nodeId: string }
   /** Events were committed that nobody publishes: of these users, or of any. */
   | { readonly type: 'taskwire:changed'; readonly users: readonly string[] | undefined }
   /** Whether the worker is told of such events. */

@@ -75,6 +75,11 @@ export interface Nodes {
   readonly nodeId: string;
   /** Ids of the nodes whose lease has not run out; a killed one disappears within the lease time. */
   liveNodes(): Promise<string[]>;
+  /**
+   * Ends the lease of a node that is dead, as whoever started its process knows: what it held is free at once. Never rejects; while
+   * the server is away the lease ends by itself.
+   */
+  bury(nodeId: string): Promise<void>;
 }
 
 /**

@@ -26,6 +26,9 @@ export interface WorkerPoolOptions {
   readonly onGiveUp: (exitCode: number) => void;
 }
 
+/** Dead workers that nobody could be told of. */
+const MAX_UNTOLD = 100;
+
 type State = 'starting' | 'ready' | 'draining';
 
 interface Member {
@@ -35,6 +38,8 @@ interface Member {
   readonly handOver: HandOver | undefined;
   readonly heartbeat: Heartbeat;
   state: State;
+  /** Its broker's id, when it has been ready. */
+  nodeId: string | undefined;
   /** Its event loop hangs. */
   silent: boolean;
   readonly startedAt: number;
@@ -66,6 +71,8 @@ export class WorkerPool {
   private reviving: NodeJS.Timeout | undefined;
   private serving = false;
   private watching: NodeJS.Timeout | undefined;
+  /** Ids of workers that died, until another one is told: it gives back what they held. */
+  private untold: string[] = [];
 
   constructor(private readonly options: WorkerPoolOptions) {}
 
@@ -157,6 +164,7 @@ export class WorkerPool {
       channel.onMessage((message) => {
         if (message.type === 'taskwire:ready') {
           heartbeat.heard();
+          member.nodeId = message.nodeId;
           resolve(true);
         } else if (message.type === 'taskwire:alive') {
           heartbeat.heard();
@@ -172,6 +180,7 @@ export class WorkerPool {
       handOver,
       heartbeat,
       state: 'starting',
+      nodeId: undefined,
       silent: false,
       startedAt: performance.now(),
       started: Promise.race([ready, ended.then(() => false)]),
@@ -190,6 +199,7 @@ export class WorkerPool {
       this.failedStarts = 0;
       this.options.logger.info('worker ready', { worker: member.worker.process.pid });
       this.share();
+      this.tellOfDead();
       this.firstReady?.();
     }
   }
@@ -243,6 +253,23 @@ export class WorkerPool {
     }
   }
 
+  /** Tells all workers that can serve of those that died. One of them may hang or die itself, so more than one is told. */
+  private tellOfDead(): void {
+    const ready = [...this.members].filter(({ state }) => state === 'ready');
+    for (const { channel } of ready) {
+      for (const nodeId of this.untold) {
+        try {
+          channel.send({ type: 'taskwire:died', nodeId });
+        } catch {
+          // It is gone too.
+        }
+      }
+    }
+    if (ready.length > 0) {
+      this.untold = [];
+    }
+  }
+
   private left(member: Member, code: number | null, signal: string | null): void {
     this.members.delete(member);
     this.share();
@@ -254,6 +281,10 @@ export class WorkerPool {
     }
     if (this.ending) {
       return;
+    }
+    if (member.nodeId !== undefined) {
+      this.untold = [...this.untold, member.nodeId].slice(-MAX_UNTOLD);
+      this.tellOfDead();
     }
     this.failures = performance.now() - member.startedAt >= STABLE_MS ? 0 : this.failures + 1;
     this.failedStarts = member.state === 'starting' ? this.failedStarts + 1 : 0;

@@ -54,6 +54,8 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
   channel.onMessage((message) => {
     if (message.type === 'taskwire:drain') {
       void drain();
+    } else if (message.type === 'taskwire:died') {
+      void broker.bury(message.nodeId);
     } else if (message.type === 'taskwire:changed') {
       server.look(message.users);
     } else if (message.type === 'taskwire:listening') {
@@ -69,6 +71,6 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
 
   await server.start();
   if (!draining) {
-    tell({ type: 'taskwire:ready' });
+    tell({ type: 'taskwire:ready', nodeId: broker.nodeId });
   }
 }

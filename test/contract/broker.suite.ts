@@ -118,6 +118,17 @@ export function brokerContract(open: () => Promise<BrokerVariant>): void {
     });
   });
 
+  it('forgets at once what a killed node held when it is told of it', async () => {
+    const [one, two] = (await start(2)) as [Broker, Broker];
+    expect(await two.acquireConnection('10.0.0.3', 1)).to.be.a('function');
+    await eventually(async () => expect(await one.liveNodes()).to.have.members([one.nodeId, two.nodeId]));
+    await variant.kill(two);
+    await one.bury(two.nodeId);
+    await one.bury('nobody');
+    expect(await one.liveNodes()).to.deep.equal([one.nodeId]);
+    expect(await one.acquireConnection('10.0.0.3', 1)).to.be.a('function');
+  });
+
   it('knows the live nodes; one that stops leaves at once and gives back what it held', async () => {
     const [one, two] = (await start(2)) as [Broker, Broker];
     await eventually(async () => expect(await one.liveNodes()).to.have.members([one.nodeId, two.nodeId]));

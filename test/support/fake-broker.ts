@@ -78,6 +78,8 @@ export class FakeBroker implements Broker {
     return [...this.all.places.values()];
   }
 
+  async bury(): Promise<void> {}
+
   async liveNodes(): Promise<string[]> {
     return [...this.all.nodes.keys()];
   }

@@ -87,6 +87,10 @@ export class LocalBroker extends BrokerNode implements Broker {
     return (await this.call({ type: 'taskwire:nodes' })) as string[];
   }
 
+  async bury(): Promise<void> {
+    // The primary has seen the end of its channel.
+  }
+
   async start(): Promise<void> {
     this.tell({ type: 'taskwire:hello', nodeId: this.nodeId });
     this.condition.regainAll();

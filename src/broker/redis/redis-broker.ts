@@ -114,6 +114,10 @@ export class RedisBroker extends BrokerNode implements Broker {
     return this.leases.liveNodes();
   }
 
+  bury(nodeId: string): Promise<void> {
+    return this.leases.bury(nodeId);
+  }
+
   async start(): Promise<void> {
     this.leases.start();
     this.heartbeat = setInterval(() => this.subscriptions.beat(), this.heartbeatMs);

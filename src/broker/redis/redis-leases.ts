@@ -152,6 +152,11 @@ export class RedisLeases {
     return this.redis.liveLeases(this.nodesKey);
   }
 
+  /** Ends the lease of a dead node; its counts stop counting with it. Never rejects. */
+  async bury(nodeId: string): Promise<void> {
+    await this.redis.zrem(this.nodesKey, nodeId).catch((error: unknown) => this.failed(error));
+  }
+
   /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
   async announce(): Promise<void> {
     this.announcedAt = Number.NEGATIVE_INFINITY;
