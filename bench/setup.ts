@@ -60,16 +60,13 @@ try {
 }
 
 async function setUp(name: string, wire: Wire, environment: Record<string, string>, world: World): Promise<number> {
-  const start = () =>
-    startServer(VARIANTS.find((variant) => variant.name === name)!, {
-      redisUrl: services.redis.url,
-      databaseUrl: world.databaseUrl,
-      workers: 2,
-      cores: undefined,
-      environment,
-    });
-  // The port after a free one may be taken.
-  const server = await start().catch(start).catch(start);
+  const server = await startServer(VARIANTS.find((variant) => variant.name === name)!, {
+    redisUrl: services.redis.url,
+    databaseUrl: world.databaseUrl,
+    workers: 2,
+    cores: undefined,
+    environment,
+  });
   const fleet = new Fleet(1, undefined);
   try {
     // Of several ports one is enough: what all processes of a server spend is added up.

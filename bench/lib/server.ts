@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { eventually } from '../../test/support/eventually.js';
-import { freePort } from '../../test/support/programs.js';
+import { freePorts } from '../../test/support/programs.js';
 import { pinned } from './machine.js';
 import { processTree } from './proc.js';
 import type { Variant } from './variants.js';
@@ -33,7 +33,8 @@ const START_MS = 30_000;
 const KEPT_LOG = 16_000;
 
 export async function startServer(variant: Variant, options: ServerOptions): Promise<Server> {
-  const port = await freePort();
+  // Workers that listen themselves take one each.
+  const port = await freePorts(options.workers);
   const [command, args] = pinned(options.cores, [process.execPath, ...variant.nodeOptions, variant.script]);
   const child = spawn(command, args, {
     stdio: ['ignore', 'pipe', 'pipe'],

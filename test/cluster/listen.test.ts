@@ -3,11 +3,10 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { expect } from 'chai';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
-import { tryPort } from '../../src/base/port.js';
 import { errorEntry } from '../../src/protocol/errors.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
-import { freePort } from '../support/programs.js';
+import { freePorts } from '../support/programs.js';
 
 const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
   new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
@@ -15,17 +14,6 @@ const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
 /** Resolves when what a newcomer reads has been printed. */
 async function greeted(instance: Instance): Promise<void> {
   await eventually(() => expect(instance.output).to.include('/api/ws/stats'), { timeoutMs: 30_000 });
-}
-
-/** @returns the first of some ports in a row that are free */
-function freePorts(count: number): Promise<number> {
-  return eventually(async () => {
-    const first = await freePort();
-    for (let port = first; port < first + count; port += 1) {
-      await tryPort({ host: '127.0.0.1', port, variable: 'PORT' });
-    }
-    return first;
-  });
 }
 
 /** Asks for the health. @returns status, and whether the connection was one that was used before */

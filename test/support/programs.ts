@@ -75,6 +75,17 @@ export async function lastingPort(): Promise<number> {
   }
 }
 
+/** @returns the first of some ports in a row that nobody listens on */
+export async function freePorts(count: number): Promise<number> {
+  for (;;) {
+    const first = await lastingPort();
+    const others = Array.from({ length: count - 1 }, (_, place) => freePort(first + 1 + place));
+    if ((await Promise.allSettled(others)).every(({ status }) => status === 'fulfilled')) {
+      return first;
+    }
+  }
+}
+
 /**
  * A port of 127.0.0.1 that nobody listens on at this moment.
  * @param wanted that one; otherwise any
