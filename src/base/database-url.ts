@@ -6,6 +6,8 @@ export type SessionKind = (typeof SESSION_KINDS)[number];
 export interface DatabaseTarget {
   /** One URL for each server, in the order in which they are tried; without the parameters below. */
   readonly servers: readonly string[];
+  /** Of each of these servers: a name, an address, the folder of a socket; empty when the URL does not say it. */
+  readonly hosts: readonly string[];
   /** `target_session_attrs`: which of the servers is wanted; undefined when the URL does not say. */
   readonly session: SessionKind | undefined;
   /** `prepare=false`: no prepared statements, for poolers that give a connection to one session after the other. */
@@ -55,7 +57,8 @@ export function parseDatabaseUrl(url: string): DatabaseTarget {
     const text = own.toString();
     return `${scheme}${user}${place}${path}${text === '' ? '' : `?${text}`}`;
   });
-  return { servers: urls, session: session as SessionKind | undefined, prepare, options };
+  const hosts = servers.map(({ host }) => host);
+  return { servers: urls, hosts, session: session as SessionKind | undefined, prepare, options };
 }
 
 interface Server {

@@ -26,7 +26,9 @@ describe('a database URL', () => {
   ];
   for (const [url, servers, rest] of cases) {
     it(`is read: ${url}`, () => {
-      expect(parseDatabaseUrl(url)).to.deep.equal({
+      const { hosts, ...target } = parseDatabaseUrl(url);
+      expect(hosts).to.have.length(servers.length);
+      expect(target).to.deep.equal({
         servers,
         session: undefined,
         prepare: true,
@@ -35,6 +37,12 @@ describe('a database URL', () => {
       });
     });
   }
+
+  it('has a host for each server', () => {
+    const url = 'postgres://joe@db,127.0.0.1:5433,[::1],%2Frun%2Fpostgresql/x';
+    expect(parseDatabaseUrl(url).hosts).to.deep.equal(['db', '127.0.0.1', '[::1]', '/run/postgresql']);
+    expect(parseDatabaseUrl('postgres:///x').hosts).to.deep.equal(['']);
+  });
 
   for (const [url, reason] of [
     ['mysql://db/x', /wants a URL like/],

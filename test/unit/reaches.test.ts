@@ -431,7 +431,7 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     closers.push(() => db.destroy());
     expect(db.client.pool.numUsed()).to.equal(0);
     expect(db.client.pool.max).to.equal(3);
-    for (const name of ['acquireConnection', 'releaseConnection']) {
+    for (const name of ['acquireConnection', 'acquireRawConnection', 'releaseConnection']) {
       expect(db.client[name], name).to.be.a('function');
     }
   },
