@@ -212,13 +212,13 @@ describeWith([...STANDBY_PROGRAMS, 'openssl'], 'a host name of several Postgres 
     expect(warnings).to.deep.equal([]);
   });
 
-  for (const [what, begin] of [
-    ['refuses connections', () => desert(FIRST)],
-    ['ends connections', async () => proxies.get(FIRST)!.setMode('refuse')],
-    ['hangs', async () => proxies.get(FIRST)!.setMode('blackhole')],
-    ['is starting', () => standby.halt('immediate')],
+  for (const [title, begin] of [
+    ['uses the second, though the first refuses connections', () => desert(FIRST)],
+    ['uses the second, though the first ends connections', async () => proxies.get(FIRST)!.setMode('refuse')],
+    ['uses the second, though the first hangs', async () => proxies.get(FIRST)!.setMode('blackhole')],
+    ['uses the second, though nobody is behind the first', () => standby.halt('immediate')],
   ] as const) {
-    it(`uses the second, though the first ${what}`, async () => {
+    it(title, async () => {
       await start();
       await begin();
       expect(await twentyWrites(await taskOn(connect(urlOf())))).to.deep.equal(ALL_OK);
