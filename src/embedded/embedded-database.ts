@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../base/logger.js';
 import { lockFolder } from './folder-lock.js';
-import { makeFolder } from './make-folder.js';
+import { asUnusable, makeFolder, tryFolder } from './make-folder.js';
 import { makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
@@ -31,25 +31,29 @@ export interface EmbeddedDatabase {
  * It has no passwords: everybody who can connect may do everything. One process at a time uses a folder.
  *
  * @param options `dir`: where the data are kept; made when it does not exist
- * @throws UnusableFolderError when the folder cannot be made
+ * @throws UnusableFolderError when the folder cannot be made or written
  * @throws FolderInUseError when another process has the folder, in this container or another one
  * @throws ForeignFilesError when the files belong to another user
  */
 export async function startEmbeddedDatabase(options: { dir: string; logger: Logger }): Promise<EmbeddedDatabase> {
   const dir = resolve(options.dir);
   makeFolder(dir);
+  tryFolder(dir);
   const data = join(dir, 'data');
-  const unlock = await lockFolder(dir);
+  const unlock = await lockFolder(dir).catch((error: unknown) => {
+    throw asUnusable(dir, error);
+  });
   try {
     makeFolder(data);
     makePrivate(data);
+    tryFolder(data);
     const address = chooseAddress(dir);
     const supervisor = new Supervisor({ dir: data, listen: address.listen }, options.logger);
     const port = await supervisor.start();
     return {
       // All connections share the one session that there is, so names of prepared statements would collide. It speaks no
-      // TLS, whatever PGSSLMODE says.
-      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable${address.query}`,
+      // TLS, whatever PGSSLMODE and PGSSLNEGOTIATION say.
+      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable&sslnegotiation=postgres${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();
