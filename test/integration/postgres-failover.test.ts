@@ -226,6 +226,30 @@ describeWith([...STANDBY_PROGRAMS, 'openssl'], 'a host name of several Postgres 
     });
   }
 
+  it('keeps its connections when all of them are in use for long', async () => {
+    await start();
+    const db = connect(urlOf());
+    const pids = async (): Promise<number[]> => {
+      const { rows } = await db.raw('SELECT pg_backend_pid() AS pid');
+      return rows.map(({ pid }: { pid: number }) => pid);
+    };
+    const holders = await Promise.all([1, 2, 3, 4].map(() => db.transaction()));
+    const { rows: before } = await holders[0]!.raw('SELECT pg_backend_pid() AS pid');
+    // It waits for as long as a statement may, and is told that there is no connection.
+    expect(await new TaskRepository(db).updateTaskFee(1, 1).catch(({ code }: TaskwireError) => code)).to.equal(
+      'DATABASE_UNAVAILABLE',
+    );
+    await Promise.all(holders.slice(1).map((holder) => holder.rollback()));
+    await holders[0]!.rollback();
+    const used = new Set((await Promise.all(Array.from({ length: 20 }, pids))).flat());
+    const { rows: after } = await db.raw(
+      'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid = ?',
+      [before[0].pid],
+    );
+    expect(after).to.have.length(1);
+    expect(used.size).to.be.at.most(4);
+  });
+
   it('finds a standby for who reads, and any server for whom any will do', async () => {
     await start();
     addresses.set(HOST, [SECOND, FIRST]);
