@@ -13,9 +13,9 @@ import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
 import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
+/** The pause before the thread is started again. It doubles with each start that fails, as on a disk without room. */
 const RESTART_MS = 1_000;
-/** After so many failed starts in a row the thread is not started again. */
-const MAX_FAILURES = 5;
+const MAX_RESTART_MS = 15_000;
 
 export interface EmbeddedDatabase {
   /** For `connectDatabase`, in this process and in others of this user. */
@@ -62,7 +62,7 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     };
   } catch (error) {
     unlock();
-    throw error;
+    throw asUnusable(dir, error);
   }
 }
 
@@ -92,7 +92,6 @@ function chooseAddress(dir: string): Address {
 class Supervisor {
   private thread: Worker | undefined;
   private stopping = false;
-  private failures = 0;
 
   constructor(
     private data: ThreadData,
@@ -112,7 +111,6 @@ class Supervisor {
       // Its clients know this port, so that a new thread has to take it too.
       this.data = { ...this.data, listen: { ...this.data.listen, port } };
     }
-    this.failures = 0;
     thread.removeAllListeners();
     thread.once('error', (error) => this.logger.error('the embedded database failed', { error }));
     thread.once('exit', () => this.revive());
@@ -131,18 +129,19 @@ class Supervisor {
 
   private async revive(): Promise<void> {
     this.thread = undefined;
-    while (!this.stopping && this.thread === undefined) {
-      await sleep(RESTART_MS);
+    // Each cause is told once, however often it is met.
+    const told = new Set<string>();
+    for (let pauseMs = RESTART_MS; !this.stopping && this.thread === undefined; pauseMs *= 2) {
+      await sleep(Math.min(pauseMs, MAX_RESTART_MS), undefined, { ref: false });
       try {
         await this.start();
         this.logger.warn('the embedded database was started again');
       } catch (error) {
         this.thread = undefined;
-        this.failures += 1;
-        const last = this.failures >= MAX_FAILURES;
-        this.logger.error(`the embedded database does not start${last ? '; giving up' : ''}`, { error });
-        if (last) {
-          return;
+        const { message } = error as Error;
+        if (!told.has(message)) {
+          told.add(message);
+          this.logger.error('the embedded database does not start; it is tried again', { error });
         }
       }
     }
