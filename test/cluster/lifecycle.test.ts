@@ -206,35 +206,53 @@ describe('an instance on embedded defaults', function () {
     });
   }
 
-  it('says so at once when nothing can be kept in DATA_DIR, and what to do', async () => {
+  /** Holds that the service and its commands say at once that nothing can be kept in a folder. */
+  async function expectRefusal(
+    DATA_DIR: string,
+    reason: string,
+    user?: ReturnType<typeof unprivileged>,
+  ): Promise<void> {
+    for (const workers of [1, 2]) {
+      const instance = await Instance.launch({ env: { DATA_DIR }, workers, user });
+      expect(await instance.end(), DATA_DIR).to.equal(78);
+      expectNoPlace(instance.log, DATA_DIR, reason);
+      expect(instance.output).to.equal('');
+    }
+    const command = spawnSync(process.execPath, [TASKWIRE, 'keys', 'list'], {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], DATA_DIR },
+      ...user,
+    });
+    expect(command.status, command.stderr).to.equal(78);
+    expectNoPlace([{ message: command.stderr.trimEnd() }], DATA_DIR, reason);
+  }
+
+  it('says so at once when DATA_DIR is no folder, and what to do', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const file = join(dir, 'file');
+    writeFileSync(file, '');
+    try {
+      await expectRefusal(file, 'EEXIST');
+      await expectRefusal(join(file, 'below'), 'ENOTDIR');
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('says so at once when DATA_DIR is closed to its user, and what to do', async function () {
+    // Root writes wherever it likes, and lends its identity.
+    const user = unprivileged();
+    if (spawnSync(process.execPath, [TASKWIRE, '--version'], { ...user }).status !== 0) {
+      // Another user cannot even read the program.
+      this.skip();
+    }
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
     chmodSync(dir, 0o755);
-    const at = (name: string): string => join(dir, name);
-    writeFileSync(at('file'), '');
-    mkdirSync(at('closed'), { mode: 0o555 });
-    // Root writes wherever it likes.
-    const user = unprivileged();
+    const closed = join(dir, 'closed');
+    mkdirSync(closed, { mode: 0o555 });
     try {
-      for (const [DATA_DIR, reason] of [
-        [at('file'), 'EEXIST'],
-        [at('file/below'), 'ENOTDIR'],
-        [at('closed'), 'EACCES'],
-        [at('closed/below'), 'EACCES'],
-      ] as const) {
-        for (const workers of [1, 2]) {
-          const instance = await Instance.launch({ env: { DATA_DIR }, workers, user });
-          expect(await instance.end(), DATA_DIR).to.equal(78);
-          expectNoPlace(instance.log, DATA_DIR, reason);
-          expect(instance.output).to.equal('');
-        }
-        const command = spawnSync(process.execPath, [TASKWIRE, 'keys', 'list'], {
-          encoding: 'utf8',
-          env: { PATH: process.env['PATH'], DATA_DIR },
-          ...user,
-        });
-        expect(command.status, command.stderr).to.equal(78);
-        expectNoPlace([{ message: command.stderr.trimEnd() }], DATA_DIR, reason);
-      }
+      await expectRefusal(closed, 'EACCES', user);
+      await expectRefusal(join(closed, 'below'), 'EACCES', user);
     } finally {
       rmSync(dir, { recursive: true, force: true });
     }

@@ -47,7 +47,7 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
     const kept = keepingLogger();
     lines = kept.lines;
     const options = { prefix: PREFIX, logger: kept.logger, leaseMs: 900, heartbeatMs: 100, refusedMs: 20 };
-    const broker = new RedisBroker({ ...where, ...options });
+    const broker = new RedisBroker({ ...options, ...where });
     endings.push(() => broker.stop());
     await broker.start();
     return broker;
@@ -201,10 +201,6 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
       await come('after');
       expect(await brokers[0].consume('shared', 1)).to.include({ allowed: true });
       expect(await brokers[1].consume('shared', 1)).to.include({ allowed: false });
-      // It is over for good: nothing waits to change over to other connections.
-      for (const broker of brokers) {
-        expect((broker as unknown as { reconnecting: unknown }).reconnecting).to.equal(undefined);
-      }
       expect(lines.filter(({ message }) => message === 'broker: events between instances come at once')).to.have.length(
         1,
       );
@@ -483,6 +479,25 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
       await brokers[0].publish('a', Buffer.from('one'));
       expect(heard).to.include('one');
     });
+  });
+
+  it('a master that was demoted and is one again: nothing waits any more to change over to another server', async () => {
+    const redis = await server();
+    const admin = adminOf(redis);
+    const broker = await start({ url: redis.url, refusedMs: 60_000 });
+    await expectState(broker, 'up', []);
+    const search = broker as unknown as { readonly reconnects: number; readonly reconnecting: unknown };
+    await admin.replicaof('127.0.0.1', 1);
+    // It has changed over once, and met the same server.
+    await eventually(() => expect([search.reconnects, search.reconnecting === undefined]).to.deep.equal([2, false]));
+    await eventually(() => expect(broker.state.lost).to.deep.equal([PER_WORKER]));
+    const connections = async (): Promise<string[]> =>
+      [...String(await admin.client('LIST')).matchAll(/^id=(\d+) /gm)].map((match) => match[1]!).sort();
+    const before = await connections();
+    await admin.replicaof('NO', 'ONE');
+    await expectState(broker, 'up', []);
+    expect(search.reconnecting).to.equal(undefined);
+    expect(await connections()).to.deep.equal(before);
   });
 
   it('a replica for good: it is left ever more rarely', async () => {

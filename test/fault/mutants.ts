@@ -630,7 +630,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['    clearTimeout(this.reconnecting);\n    this.reconnecting = undefined;\n    if (', '    if (']],
     killedBy: {
       file: 'test/contract/redis-causes.test.ts',
-      title: 'while it is used: told once, and over when the old one works again',
+      title: 'a master that was demoted and is one again: nothing waits any more to change over to another server',
     },
   },
   {
@@ -648,7 +648,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [['throw error instanceof UnusableFolderError', 'throw error === undefined']],
     killedBy: {
       file: 'test/cluster/lifecycle.test.ts',
-      title: 'says so at once when nothing can be kept in DATA_DIR, and what to do',
+      title: 'says so at once when DATA_DIR is no folder, and what to do',
     },
   },
 ];
