@@ -30,7 +30,7 @@ export class TcpProxy {
     return (this.server.address() as AddressInfo).port;
   }
 
-  async start(host: string, port: number): Promise<void> {
+  async start(host = '127.0.0.1', port = 0): Promise<void> {
     this.server.listen(port, host);
     await once(this.server, 'listening');
   }
