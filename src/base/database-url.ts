@@ -6,6 +6,8 @@ export type SessionKind = (typeof SESSION_KINDS)[number];
 export interface DatabaseTarget {
   /** One URL for each server, in the order in which they are tried; without the parameters below. */
   readonly servers: readonly string[];
+  /** Of each of these servers: a name, an address, the folder of a socket; empty when the URL does not say it. */
+  readonly hosts: readonly string[];
   /** `target_session_attrs`: which of the servers is wanted; undefined when the URL does not say. */
   readonly session: SessionKind | undefined;
   /** `prepare=false`: no prepared statements, for poolers that give a connection to one session after the other. */
@@ -55,7 +57,8 @@ export function parseDatabaseUrl(url: string): DatabaseTarget {
     const text = own.toString();
     return `${scheme}${user}${place}${path}${text === '' ? '' : `?${text}`}`;
   });
-  return { servers: urls, session: session as SessionKind | undefined, prepare, options };
+  const hosts = servers.map(({ host }) => host);
+  return { servers: urls, hosts, session: session as SessionKind | undefined, prepare, options };
 }
 
 interface Server {
@@ -65,20 +68,23 @@ interface Server {
 
 /** Servers of the authority, or of the parameters `host` and `port`, which may be lists too. */
 function serversOf(authority: string, parameters: URLSearchParams): Server[] {
-  const hosts = parameters.get('host');
-  const ports = (parameters.get('port') ?? '').split(',');
-  const portOf = (index: number): string => checkedPort(ports.length === 1 ? ports[0]! : (ports[index] ?? ''));
-  if (hosts !== null) {
-    return hosts.split(',').map((host, index) => ({ host, port: portOf(index) }));
-  }
-  return authority.split(',').map((server, index) => {
+  const named = authority.split(',').map((server) => {
     const parts = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/.exec(server);
     if (parts === null) {
       throw new Error('has a server that is not of the form host or host:port');
     }
-    const host = /^%2f/i.test(parts[1]!) ? decodeURIComponent(parts[1]!) : parts[1]!;
-    return { host, port: checkedPort(parts[2] ?? portOf(index)) };
+    return { host: /^%2f/i.test(parts[1]!) ? decodeURIComponent(parts[1]!) : parts[1]!, port: parts[2] ?? '' };
   });
+  const hosts = parameters.get('host')?.split(',');
+  const [ports, namedPorts] = [(parameters.get('port') ?? '').split(','), named.map(({ port }) => port)];
+  // One port is that of all servers.
+  const portOf = (list: readonly string[], index: number): string =>
+    list.length === 1 ? list[0]! : (list[index] ?? '');
+  const servers =
+    hosts === undefined
+      ? named.map(({ host, port }, index) => ({ host, port: port || portOf(ports, index) }))
+      : hosts.map((host, index) => ({ host, port: portOf(ports, index) || portOf(namedPorts, index) }));
+  return servers.map(({ host, port }) => ({ host, port: checkedPort(port) }));
 }
 
 function checkedPort(port: string): string {

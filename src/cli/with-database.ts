@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { silentLogger } from '../base/logger.js';
+import { openEmbedded } from '../cluster/database.js';
 import { type Config, loadConfig } from '../config.js';
-import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
 import { FolderInUseError } from '../embedded/folder-lock.js';
 import { findEmbeddedUrl } from '../embedded/url-file.js';
 import { connectDatabase } from '../repository/connect-database.js';
@@ -22,12 +22,13 @@ export async function withDatabase(command: (db: Knex, config: Config) => Promis
   }
 }
 
-async function findDatabase({ DATABASE_URL, DATA_DIR }: Config): Promise<{ url: string; stop?: () => Promise<void> }> {
+async function findDatabase(config: Config): Promise<{ url: string; stop?: () => Promise<void> }> {
+  const { DATABASE_URL, DATA_DIR } = config;
   if (DATABASE_URL !== undefined) {
     return { url: DATABASE_URL };
   }
   try {
-    return await startEmbeddedDatabase({ dir: DATA_DIR, logger: silentLogger });
+    return await openEmbedded(config, silentLogger);
   } catch (error) {
     if (!(error instanceof FolderInUseError)) {
       throw error;

@@ -2,8 +2,9 @@ import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../base/logger.js';
 import type { Releasers } from '../base/releasers.js';
-import type { Config } from '../config.js';
-import { startEmbeddedDatabase } from '../embedded/embedded-database.js';
+import { type Config, ConfigError } from '../config.js';
+import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/embedded-database.js';
+import { UnusableFolderError } from '../embedded/make-folder.js';
 import { tokenSecret } from '../embedded/token-secret.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
 import { toTaskwireError } from '../protocol/errors.js';
@@ -34,7 +35,7 @@ export async function openDatabase(options: {
     await bringUpToDate(config.DATABASE_URL, config, logger);
     return { config, url: config.DATABASE_URL, embedded: false };
   }
-  const { url, stop } = await startEmbeddedDatabase({ dir: config.DATA_DIR, logger });
+  const { url, stop } = await openEmbedded(config, logger);
   releasers.push('embedded database', stop);
   // The command line finds the database of a running service by this file.
   const file = embeddedUrlFile(config.DATA_DIR);
@@ -44,6 +45,20 @@ export async function openDatabase(options: {
   await bringUpToDate(url, config, logger);
   const secrets = config.TOKEN_SECRET.length > 0 ? config.TOKEN_SECRET : [tokenSecret(config.DATA_DIR)];
   return { config: { ...config, DATABASE_URL: url, TOKEN_SECRET: secrets }, url, embedded: true };
+}
+
+/**
+ * Starts the embedded database.
+ * @throws ConfigError when nothing can be kept in DATA_DIR
+ */
+export async function openEmbedded({ DATA_DIR }: Config, logger: Logger): Promise<EmbeddedDatabase> {
+  try {
+    return await startEmbeddedDatabase({ dir: DATA_DIR, logger });
+  } catch (error) {
+    throw error instanceof UnusableFolderError
+      ? new ConfigError(`DATA_DIR: got ${JSON.stringify(DATA_DIR)}; ${error.message}`)
+      : error;
+  }
 }
 
 /** Brings the schema up to date. It waits for a database that is still starting. */

@@ -7,15 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../base/logger.js';
 import { lockFolder } from './folder-lock.js';
-import { makeFolder } from './make-folder.js';
+import { asUnusable, makeFolder, tryFolder } from './make-folder.js';
 import { makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
 import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
+/** The pause before the thread is started again. It doubles with each start that fails, as on a disk without room. */
 const RESTART_MS = 1_000;
-/** After so many failed starts in a row the thread is not started again. */
-const MAX_FAILURES = 5;
+const MAX_RESTART_MS = 15_000;
 
 export interface EmbeddedDatabase {
   /** For `connectDatabase`, in this process and in others of this user. */
@@ -31,25 +31,29 @@ export interface EmbeddedDatabase {
  * It has no passwords: everybody who can connect may do everything. One process at a time uses a folder.
  *
  * @param options `dir`: where the data are kept; made when it does not exist
- * @throws UnusableFolderError when the folder cannot be made
+ * @throws UnusableFolderError when the folder cannot be made or written
  * @throws FolderInUseError when another process has the folder, in this container or another one
  * @throws ForeignFilesError when the files belong to another user
  */
 export async function startEmbeddedDatabase(options: { dir: string; logger: Logger }): Promise<EmbeddedDatabase> {
   const dir = resolve(options.dir);
   makeFolder(dir);
+  tryFolder(dir);
   const data = join(dir, 'data');
-  const unlock = await lockFolder(dir);
+  const unlock = await lockFolder(dir).catch((error: unknown) => {
+    throw asUnusable(dir, error);
+  });
   try {
     makeFolder(data);
     makePrivate(data);
+    tryFolder(data);
     const address = chooseAddress(dir);
     const supervisor = new Supervisor({ dir: data, listen: address.listen }, options.logger);
     const port = await supervisor.start();
     return {
       // All connections share the one session that there is, so names of prepared statements would collide. It speaks no
-      // TLS, whatever PGSSLMODE says.
-      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable${address.query}`,
+      // TLS, whatever PGSSLMODE and PGSSLNEGOTIATION say.
+      url: `postgres://postgres@127.0.0.1:${port ?? SOCKET_PORT}/postgres?prepare=false&sslmode=disable&sslnegotiation=postgres${address.query}`,
       stop: async () => {
         await supervisor.stop();
         address.remove();
@@ -58,7 +62,7 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     };
   } catch (error) {
     unlock();
-    throw error;
+    throw asUnusable(dir, error);
   }
 }
 
@@ -88,7 +92,6 @@ function chooseAddress(dir: string): Address {
 class Supervisor {
   private thread: Worker | undefined;
   private stopping = false;
-  private failures = 0;
 
   constructor(
     private data: ThreadData,
@@ -108,7 +111,6 @@ class Supervisor {
       // Its clients know this port, so that a new thread has to take it too.
       this.data = { ...this.data, listen: { ...this.data.listen, port } };
     }
-    this.failures = 0;
     thread.removeAllListeners();
     thread.once('error', (error) => this.logger.error('the embedded database failed', { error }));
     thread.once('exit', () => this.revive());
@@ -127,18 +129,19 @@ class Supervisor {
 
   private async revive(): Promise<void> {
     this.thread = undefined;
-    while (!this.stopping && this.thread === undefined) {
-      await sleep(RESTART_MS);
+    // Each cause is told once, however often it is met.
+    const told = new Set<string>();
+    for (let pauseMs = RESTART_MS; !this.stopping && this.thread === undefined; pauseMs *= 2) {
+      await sleep(Math.min(pauseMs, MAX_RESTART_MS), undefined, { ref: false });
       try {
         await this.start();
         this.logger.warn('the embedded database was started again');
       } catch (error) {
         this.thread = undefined;
-        this.failures += 1;
-        const last = this.failures >= MAX_FAILURES;
-        this.logger.error(`the embedded database does not start${last ? '; giving up' : ''}`, { error });
-        if (last) {
-          return;
+        const { message } = error as Error;
+        if (!told.has(message)) {
+          told.add(message);
+          this.logger.error('the embedded database does not start; it is tried again', { error });
         }
       }
     }

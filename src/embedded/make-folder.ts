@@ -1,10 +1,15 @@
-import { existsSync, mkdirSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { dirname, join } from 'node:path';
 
 /** The folder of the data cannot be made, nor used. */
 export class UnusableFolderError extends Error {
   override readonly name = 'UnusableFolderError';
 }
+
+/** Codes of the system for a folder that this user will never write to. A disk without room may have some later. */
+const UNWRITABLE = new Set(['EROFS', 'EACCES', 'EPERM', 'ENOTDIR']);
 
 /**
  * Makes a folder, and those above it that are missing, for its owner only.
@@ -26,6 +31,40 @@ export function makeFolder(folder: string): void {
     throw new UnusableFolderError(
       `no folder can be made there (${(error as Error).message}); choose another one with DATA_DIR`,
     );
+  }
+}
+
+/**
+ * Tries whether this process can make files in a folder. Whatever needs one later would fail in words of its own.
+ * @throws UnusableFolderError when it never will
+ */
+export function tryFolder(folder: string): void {
+  const probe = join(folder, `.probe-${randomBytes(6).toString('hex')}`);
+  try {
+    writeFileSync(probe, 'x', { mode: 0o600 });
+  } catch (error) {
+    throw asUnusable(folder, error);
+  } finally {
+    rmSync(probe, { force: true });
+  }
+}
+
+/** An error of the system about a folder, said so that its reader knows what to do; any other error as it is. */
+export function asUnusable(folder: string, error: unknown): unknown {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return code !== undefined && UNWRITABLE.has(code)
+    ? new UnusableFolderError(
+        `${folder} cannot be written by user ${userName()} (${message}); change that, or choose another one with DATA_DIR`,
+      )
+    : error;
+}
+
+/** In a container a user may have a number only. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.geteuid?.());
   }
 }
 

@@ -1,4 +1,5 @@
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net';
+import { AnswerReader } from './answer-reader.js';
 import { Session } from './session.js';
 
 /** What the server asks of the database. */
@@ -29,6 +30,7 @@ const ROLLBACK = message('Q', 'ROLLBACK\0');
 export class SocketServer {
   private readonly server: Server;
   private readonly sessions = new Set<Session>();
+  private readonly answers = new AnswerReader();
   private queue: Session[] = [];
   /** The connection whose transaction or batch is open. */
   private owner: Session | undefined;
@@ -108,9 +110,22 @@ export class SocketServer {
       if (unit.last) {
         session.close();
       } else {
-        await this.database.execProtocolRawStream(unit.bytes, { onRawData: (data) => session.send(data) });
+        await this.answer(session, unit.bytes);
         this.hand(session, unit.unfinished);
       }
+    }
+  }
+
+  /** @throws Error when the database has given up, and a new one has to take its place */
+  private async answer(session: Session, bytes: Buffer): Promise<void> {
+    let panic: string | undefined;
+    const onRawData = (data: Uint8Array): void => {
+      panic ??= this.answers.push(data);
+      session.send(data);
+    };
+    await this.database.execProtocolRawStream(bytes, { onRawData });
+    if (panic !== undefined) {
+      throw new Error(`the database has given up: ${panic}`);
     }
   }
 

@@ -1,5 +1,6 @@
 import knex, { type Knex } from 'knex';
 import type { SessionKind } from '../base/database-url.js';
+import { isServerGone } from './database-errors.js';
 import type { PoolWatch } from './database-watch.js';
 import { SESSION_FACTS, ServerFinder, type SessionFacts, suits, wrongServer } from './server-finder.js';
 import { type RawConnection, watchConnection } from './watched-connection.js';
@@ -100,13 +101,17 @@ export function connectDatabase(options: DatabaseOptions): Knex {
     finder.lookAgain();
     warn('the database server takes no writes; connections are made anew');
   };
-  return knex({
+  const db = knex({
     client: 'pg',
-    connection: async () => ({
-      connectionString: await finder.find(),
-      ...settings,
-      expirationChecker: () => finder.lost,
-    }),
+    connection: async () => {
+      const { url, stream } = await finder.find();
+      return {
+        connectionString: url,
+        ...(stream === undefined ? {} : { stream }),
+        ...settings,
+        expirationChecker: () => finder.lost,
+      };
+    },
     pool: {
       min: 0,
       max: options.pool,
@@ -122,7 +127,28 @@ export function connectDatabase(options: DatabaseOptions): Knex {
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: { warn, error: warn, deprecate: warn, debug() {} },
-  }).withUserParams({ prepare: finder.prepare, onServerGone: () => finder.noteGone(), watch: options.watch });
+  });
+  leaveTheUnreachable(db, finder);
+  return db.withUserParams({ prepare: finder.prepare, onServerGone: () => finder.noteGone(), watch: options.watch });
+}
+
+/**
+ * A connection that cannot be made says that its server may be gone, whoever wanted it: a statement, a transaction, or
+ * somebody who only listens.
+ */
+function leaveTheUnreachable(db: Knex, finder: ServerFinder): void {
+  const client = db.client as { acquireRawConnection(): Promise<unknown> };
+  const connect = client.acquireRawConnection.bind(client);
+  client.acquireRawConnection = async () => {
+    try {
+      return await connect();
+    } catch (error) {
+      if (isServerGone(error)) {
+        finder.noteGone();
+      }
+      throw error;
+    }
+  };
 }
 
 /** Whether statements of this pool may be prepared. */

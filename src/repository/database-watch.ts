@@ -8,12 +8,17 @@ export interface DatabaseTrouble {
   readonly reason: string;
 }
 
+/**
+ * Trouble of which the server tells statement by statement is over when none has met it for so long, in milliseconds: on a
+ * full disk a write that finds room in a page succeeds between others that do not.
+ */
+const CALM_MS = 5_000;
 /** How long the health remembers a failure that has not come again, in milliseconds: perhaps nobody has tried. */
 const RECENT_MS = 30_000;
 
 /** What the queries of one pool report: how they went. */
 export interface PoolWatch {
-  /** Whether the last word of this pool was trouble: only then `worked` need be called. */
+  /** Whether `worked` has something to say: only then it need be called. */
   readonly troubled: boolean;
   worked(): void;
   /** @param full whether all connections of the pool were in use */
@@ -24,6 +29,8 @@ export interface DatabaseWatchOptions {
   /** Told once when trouble begins, and when its kind changes. */
   readonly onTrouble: (trouble: DatabaseTrouble) => void;
   readonly onRecovery: () => void;
+  /** After how long without a failure trouble is over, in milliseconds (5,000). */
+  readonly calmMs?: number;
 }
 
 /**
@@ -32,6 +39,7 @@ export interface DatabaseWatchOptions {
  */
 export class DatabaseWatch {
   private readonly troubles = new Map<string, DatabaseTrouble>();
+  private readonly calming = new Map<string, NodeJS.Timeout>();
   private failedAt = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly options: DatabaseWatchOptions) {}
@@ -52,14 +60,19 @@ export class DatabaseWatch {
 
   /** The watch of one pool. */
   pool(name: string): PoolWatch {
-    const { troubles } = this;
+    const { troubles, calming } = this;
+    const { calmMs = CALM_MS } = this.options;
     const change = (trouble: DatabaseTrouble | undefined): void => this.change(name, trouble);
     return {
       get troubled() {
-        return troubles.has(name);
+        return troubles.has(name) && !calming.has(name);
       },
       worked() {
-        change(undefined);
+        if (troubles.get(name)?.status === 'down') {
+          change(undefined);
+        } else if (troubles.has(name) && !calming.has(name)) {
+          calming.set(name, setTimeout(change, calmMs, undefined).unref());
+        }
       },
       failed(error, full) {
         const status = refusesWrites(error)
@@ -78,6 +91,8 @@ export class DatabaseWatch {
 
   private change(name: string, trouble: DatabaseTrouble | undefined): void {
     const before = this.trouble;
+    clearTimeout(this.calming.get(name));
+    this.calming.delete(name);
     if (trouble === undefined) {
       this.troubles.delete(name);
     } else {

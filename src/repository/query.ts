@@ -1,7 +1,14 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import { isFull, noteServerGone, prepares, watchOf } from './connect-database.js';
-import { explained, isDatabaseUnavailable, isLockTimeout, isReadOnly, isServerGone } from './database-errors.js';
+import {
+  explained,
+  isAcquireTimeout,
+  isDatabaseUnavailable,
+  isLockTimeout,
+  isReadOnly,
+  isServerGone,
+} from './database-errors.js';
 
 /**
  * A transaction of another program's client, in which statements are to run.
@@ -87,10 +94,12 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
       // The statement has changed nothing. The next connection goes to the server that takes writes, if there is one.
       return run(db, statement, true);
     }
-    if (isServerGone(error)) {
+    const full = isFull(db);
+    // Who waited for a connection in vain knows nothing of the server while all of them are in use.
+    if (isServerGone(error) && !(full && isAcquireTimeout(error))) {
       noteServerGone(db);
     }
-    watchOf(db)?.failed(error, isFull(db));
+    watchOf(db)?.failed(error, full);
     if (isLockTimeout(error)) {
       throw new TaskwireError('STREAM_BUSY', { retryAfterMs: BUSY_RETRY_MS, cause: error });
     }

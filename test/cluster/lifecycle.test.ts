@@ -1,9 +1,11 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
@@ -12,10 +14,14 @@ import { errorEntry } from '../../src/protocol/errors.js';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
+import { unprivileged } from '../support/postgres.js';
 import { freePort } from '../support/programs.js';
 import { RestWrites, Scene } from '../support/scene.js';
+import { SmallDisk, withDisks } from '../support/small-disk.js';
 import { Subscriber } from '../support/subscriber.js';
 import { random, Writer } from '../support/writers.js';
+
+const TASKWIRE = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
   new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
@@ -53,6 +59,14 @@ const caller =
       body: JSON.parse(text),
     };
   };
+
+/** Holds that one line, and no more, says that nothing can be kept in a folder, why, and what to do. */
+function expectNoPlace(log: ReadonlyArray<{ readonly message: string }>, folder: string, reason: string): void {
+  expect(log, JSON.stringify(log)).to.have.length(1);
+  expect(log[0]!.message).to.match(
+    new RegExp(`^DATA_DIR: got ${JSON.stringify(folder)}; .*${reason}.*another one with DATA_DIR$`),
+  );
+}
 
 /** Resolves when what a newcomer reads has been printed. */
 async function greeted(instance: Instance): Promise<void> {
@@ -191,6 +205,171 @@ describe('an instance on embedded defaults', function () {
       server.close();
     });
   }
+
+  /** Holds that the service and its commands say at once that nothing can be kept in a folder. */
+  async function expectRefusal(
+    DATA_DIR: string,
+    reason: string,
+    user?: ReturnType<typeof unprivileged>,
+  ): Promise<void> {
+    for (const workers of [1, 2]) {
+      const instance = await Instance.launch({ env: { DATA_DIR }, workers, user });
+      expect(await instance.end(), DATA_DIR).to.equal(78);
+      expectNoPlace(instance.log, DATA_DIR, reason);
+      expect(instance.output).to.equal('');
+    }
+    const command = spawnSync(process.execPath, [TASKWIRE, 'keys', 'list'], {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], DATA_DIR },
+      ...user,
+    });
+    expect(command.status, command.stderr).to.equal(78);
+    expectNoPlace([{ message: command.stderr.trimEnd() }], DATA_DIR, reason);
+  }
+
+  it('says so at once when DATA_DIR is no folder, and what to do', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const file = join(dir, 'file');
+    writeFileSync(file, '');
+    try {
+      await expectRefusal(file, 'EEXIST');
+      await expectRefusal(join(file, 'below'), 'ENOTDIR');
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('says so at once when DATA_DIR is closed to its user, and what to do', async function () {
+    // Root writes wherever it likes, and lends its identity.
+    const user = unprivileged();
+    if (spawnSync(process.execPath, [TASKWIRE, '--version'], { ...user }).status !== 0) {
+      // Another user cannot even read the program.
+      this.skip();
+    }
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    chmodSync(dir, 0o755);
+    const closed = join(dir, 'closed');
+    mkdirSync(closed, { mode: 0o555 });
+    try {
+      await expectRefusal(closed, 'EACCES', user);
+      await expectRefusal(join(closed, 'below'), 'EACCES', user);
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  withDisks('says so at once when DATA_DIR is on a file system that is read-only', (title, pending) => {
+    (pending ? it.skip : it)(title, async () => {
+      const disk = new SmallDisk({ megabytes: 128 });
+      try {
+        const used = join(disk.dir, 'used');
+        const instance = await Instance.start({ env: { DATA_DIR: used } });
+        expect(await instance.stop()).to.equal(0);
+        mkdirSync(join(disk.dir, 'empty'));
+        disk.makeReadOnly();
+        for (const DATA_DIR of [used, join(disk.dir, 'empty'), join(disk.dir, 'none')]) {
+          for (const workers of [1, 2]) {
+            const refused = await Instance.launch({ env: { DATA_DIR }, workers });
+            expect(await refused.end(), DATA_DIR).to.equal(78);
+            expectNoPlace(refused.log, DATA_DIR, 'EROFS');
+          }
+        }
+      } finally {
+        disk.stop();
+      }
+    });
+  });
+
+  withDisks('says so at once when the disk of DATA_DIR is full, and starts when there is room', (title, pending) => {
+    (pending ? it.skip : it)(title, async () => {
+      const disk = new SmallDisk({ megabytes: 128 });
+      try {
+        disk.fill();
+        const env = { DATA_DIR: join(disk.dir, 'data') };
+        for (const workers of [1, 2]) {
+          const refused = await Instance.launch({ env, workers });
+          // No mistake of who configured it: a supervisor may try again.
+          expect(await refused.end()).to.equal(1);
+          expect(refused.log.map(({ message }) => message)).to.deep.equal(['cannot start']);
+          expect(JSON.stringify(refused.log)).to.match(/ENOSPC|No space left/);
+        }
+        disk.makeRoom();
+        const instance = await Instance.start({ env });
+        await greeted(instance);
+        expect(await instance.stop()).to.equal(0);
+      } finally {
+        disk.stop();
+      }
+    });
+  });
+
+  it('is led nowhere by what the environment tells clients of another Postgres', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const others = {
+      PGHOST: '127.0.0.9',
+      PGHOSTADDR: '127.0.0.9',
+      PGPORT: '1',
+      PGUSER: 'nobody',
+      PGPASSWORD: 'secret',
+      PGDATABASE: 'elsewhere',
+      PGSSLMODE: 'require',
+      PGSSLNEGOTIATION: 'direct',
+      PGSSLROOTCERT: '/no/such/file',
+      PGSSLCERT: '/no/such/file',
+      PGOPTIONS: '-c search_path=nowhere -c default_transaction_read_only=on -c statement_timeout=1',
+      PGTARGETSESSIONATTRS: 'standby',
+      PGAPPNAME: 'another',
+      PGCLIENTENCODING: 'LATIN1',
+      PGCONNECT_TIMEOUT: '1',
+      PGDATESTYLE: 'German',
+      PGTZ: 'Asia/Tokyo',
+      PGDATA: '/no/such/folder',
+      PGSERVICE: 'another',
+    };
+    try {
+      for (const workers of [1, 2]) {
+        const instance = await Instance.start({ env: { ...others, DATA_DIR: dir }, workers });
+        try {
+          const command = spawnSync(process.execPath, [TASKWIRE, 'keys', 'create', '--owner', 'ada', '--json'], {
+            encoding: 'utf8',
+            env: { PATH: process.env['PATH'], DATA_DIR: dir, ...others },
+          });
+          expect(command.status, command.stderr).to.equal(0);
+          const { key } = JSON.parse(command.stdout) as { key: string };
+          const headers = { 'x-api-key': key, 'content-type': 'application/json' };
+          const send = async (method: string, path: string, body: object): Promise<Record<string, string>> => {
+            const response = await fetch(`${instance.url}${path}`, { method, headers, body: JSON.stringify(body) });
+            expect(response.status).to.be.oneOf([200, 201]);
+            return (await response.json()) as Record<string, string>;
+          };
+          const { job_id } = await send('POST', '/api/jobs', {});
+          const socket = io(`${instance.url}/api/ws/tasks`, { auth: { api_key: key }, transports: ['websocket'] });
+          const heard: Array<{ data: { changes: Record<string, unknown> } }> = [];
+          for (const type of ['TASK_CREATED', 'TASK_UPDATED']) {
+            socket.on(type, (event) => heard.push(event));
+          }
+          try {
+            await once(socket as never, 'connect');
+            await socket.emitWithAck('SUBSCRIBE', { room: `job:${job_id}` });
+            const before = Date.now();
+            const { task_id } = await send('POST', '/api/tasks', { job_id, task_definition_id: 1 });
+            await send('PUT', `/api/tasks/execution/${task_id}`, { proof_of_task: 'ä€😀' });
+            await eventually(() => expect(heard).to.have.length(2));
+            expect(Math.abs(Date.parse(String(heard[0]!.data.changes['created_at'])) - before)).to.be.below(60_000);
+            expect(heard[1]!.data.changes).to.include({ proof_of_task: 'ä€😀' });
+          } finally {
+            socket.disconnect();
+          }
+          expect((await instance.get('/api/ws/health')).body.status).to.equal('healthy');
+          expect(instance.log.filter(({ level }) => level !== 'info')).to.deep.equal([]);
+        } finally {
+          expect(await instance.stop()).to.equal(0);
+        }
+      }
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
 
   it('serves REST on REST_PORT, and keeps connections there', async () => {
     const restPort = await freePort();

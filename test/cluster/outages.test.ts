@@ -389,4 +389,82 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
       ]);
     }
   });
+
+  it('of the right to use Redis, whose password was changed, is told once, and writes go on through the log', async () => {
+    const admin = new Redis(redis.url);
+    admin.on('error', () => {});
+    try {
+      await admin.call('ACL', 'SETUSER', 'tester', 'on', '>tester', '+@all', '~*', '&*');
+      await admin.auth('tester', 'tester');
+      await admin.config('SET', 'requirepass', 'right');
+      // The two of before were let in when no password was wanted. This one has the right one.
+      const late = await Instance.start({ env: { ...env, REDIS_PASSWORD: 'right' }, workers: 2 });
+      instances.push(late);
+      const health = async (): Promise<unknown[]> =>
+        Promise.all(
+          instances.map(async (instance) => {
+            const { status, body } = await instance.get('/api/ws/health');
+            return [status, body.status, body.components, body.lost];
+          }),
+        );
+      const well = [200, 'healthy', { database: 'up', broker: 'up' }, undefined];
+      const lost = ['events between instances come late', 'limits are counted by each worker'];
+      const ill = [200, 'degraded', { database: 'up', broker: 'down' }, lost];
+      const comesTo = (expected: unknown[]): Promise<unknown> =>
+        eventually(async () => expect(await health()).to.deep.equal(expected), { timeoutMs: 20_000 });
+      await comesTo([well, well, well]);
+      await subscribe();
+      await write(20, 1);
+      await everybodyHasEverything();
+
+      await admin.config('SET', 'requirepass', 'rotated');
+      await write(20, 2);
+      await comesTo([well, well, well]);
+      for (const type of ['normal', 'pubsub']) {
+        await admin.call('CLIENT', 'KILL', 'TYPE', type, 'SKIPME', 'yes');
+      }
+      await comesTo([ill, ill, ill]);
+      await write(20, 3);
+      await everybodyHasEverything();
+      // Whoever comes now is let in, and served.
+      await subscribe();
+      await write(20, 4);
+      await everybodyHasEverything();
+      // A worker that starts now serves as well.
+      late.killWorker();
+      await late.ready(2);
+      await write(20, 5);
+      await everybodyHasEverything();
+
+      await admin.config('SET', 'requirepass', 'right');
+      await comesTo([ill, ill, well]);
+      await write(20, 6);
+      await everybodyHasEverything();
+      await admin.config('SET', 'requirepass', '');
+      await comesTo([well, well, well]);
+      await write(20, 7);
+      await everybodyHasEverything();
+
+      for (const [index, { log }] of instances.entries()) {
+        const code = index === 2 ? 'WRONGPASS' : 'NOAUTH';
+        const warnings = log.filter(({ message, level }) => message.startsWith('broker: ') && level === 'warn');
+        expect(new Set(warnings.map((line) => line['code'])), JSON.stringify(warnings)).to.include(code);
+        for (const pid of new Set(warnings.map((line) => line['pid']))) {
+          for (const part of lost) {
+            const lines = warnings.filter((line) => line['pid'] === pid && line.message === `broker: ${part}`);
+            const codes = lines.map((line) => line['code']);
+            expect(codes.filter((one) => one === code)).to.have.length(1);
+            expect(new Set(codes).size, JSON.stringify(lines)).to.equal(codes.length);
+            expect(lines.find((line) => line['code'] === code)!['reason']).to.match(new RegExp(`^${code}`));
+          }
+        }
+        // Nothing else fails, line after line. That events are not published is told now and then.
+        const others = log.filter(({ message, level }) => level !== 'info' && !message.startsWith('broker: '));
+        const expected = /^(?:worker ended|events were committed but not published)/;
+        expect(others.filter(({ message }) => !expected.test(message))).to.deep.equal([]);
+      }
+    } finally {
+      admin.disconnect();
+    }
+  });
 });

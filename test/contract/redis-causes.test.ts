@@ -43,10 +43,11 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
   }
 
   async function start(where: Partial<RedisBrokerOptions>): Promise<RedisBroker> {
+    // Of the broker that was started last.
     const kept = keepingLogger();
     lines = kept.lines;
     const options = { prefix: PREFIX, logger: kept.logger, leaseMs: 900, heartbeatMs: 100, refusedMs: 20 };
-    const broker = new RedisBroker({ ...where, ...options });
+    const broker = new RedisBroker({ ...options, ...where });
     endings.push(() => broker.stop());
     await broker.start();
     return broker;
@@ -95,6 +96,117 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
     const redis = await server({ args: ['--requirepass', 'right'] });
     await expectDown(await start({ url: redis.url }), /^NOAUTH$/, /^NOAUTH/);
   });
+
+  /** Ways in which a password is changed under a service that uses it, and changed back. */
+  const rotations: Array<{
+    readonly name: string;
+    readonly code: 'WRONGPASS' | 'NOAUTH';
+    readonly password: string | undefined;
+    readonly user?: string;
+    readonly change: (admin: Redis) => Promise<unknown>;
+    readonly back: (admin: Redis) => Promise<unknown>;
+  }> = [
+    {
+      name: 'a password that is changed',
+      code: 'WRONGPASS',
+      password: 'right',
+      change: (admin) => admin.config('SET', 'requirepass', 'other'),
+      back: (admin) => admin.config('SET', 'requirepass', 'right'),
+    },
+    {
+      name: 'a password of a user that is changed',
+      code: 'WRONGPASS',
+      password: 'right',
+      user: 'taskwire',
+      change: (admin) => admin.call('ACL', 'SETUSER', 'taskwire', 'resetpass', '>other'),
+      back: (admin) => admin.call('ACL', 'SETUSER', 'taskwire', 'on', '>right', '+@all', '~*', '&*'),
+    },
+    {
+      name: 'a user that is deleted',
+      code: 'WRONGPASS',
+      password: 'right',
+      user: 'taskwire',
+      change: (admin) => admin.call('ACL', 'DELUSER', 'taskwire'),
+      back: (admin) => admin.call('ACL', 'SETUSER', 'taskwire', 'on', '>right', '+@all', '~*', '&*'),
+    },
+    {
+      name: 'a password where there was none',
+      code: 'NOAUTH',
+      password: undefined,
+      change: (admin) => admin.config('SET', 'requirepass', 'other'),
+      back: (admin) => admin.config('SET', 'requirepass', ''),
+    },
+  ];
+  for (const { name, code, password, user, change, back } of rotations) {
+    it(`${name} while it is used: told once, and over when the old one works again`, async () => {
+      const redis = await server();
+      // A user of the test's own, whom no change concerns.
+      const setup = adminOf(redis);
+      await setup.call('ACL', 'SETUSER', 'tester', 'on', '>tester', '+@all', '~*', '&*');
+      const admin = new Redis(redis.url, { username: 'tester', password: 'tester', enableReadyCheck: false });
+      endings.push(() => admin.disconnect());
+      if (password !== undefined) {
+        await back(admin);
+      }
+      const access = `${user ?? ''}${password === undefined ? '' : `:${password}`}`;
+      const url = redis.url.replace('//', access === '' ? '//' : `//${access}@`);
+      const brokers = [await start({ url }), await start({ url })] as const;
+      await Promise.all(brokers.map((broker) => expectState(broker, 'up', [])));
+      const heard: string[] = [];
+      await brokers[1].subscribe('a', (batch) => heard.push(...batch.map(String)));
+      const come = async (message: string): Promise<void> => {
+        await eventually(async () => {
+          await brokers[0].publish('a', Buffer.from(message));
+          expect(heard).to.include(message);
+        });
+      };
+      await come('before');
+
+      await change(admin);
+      // Connections that stand are not asked for it again. That of a deleted user is cut by the server.
+      if (user === undefined) {
+        await come('meanwhile');
+        expect(brokers.map(({ state }) => state.status)).to.deep.equal(['up', 'up']);
+        expect(lines.filter(({ level }) => level === 'warn')).to.deep.equal([]);
+      }
+      for (const type of ['normal', 'pubsub']) {
+        await admin.call('CLIENT', 'KILL', 'TYPE', type, 'SKIPME', 'yes');
+      }
+      await Promise.all(brokers.map((broker) => expectState(broker, 'down', [LATE, PER_WORKER])));
+      const { trouble } = (brokers[1] as unknown as { commands: { trouble: { client: Redis } } }).commands;
+      let attempts = 0;
+      trouble.client.on(code === 'NOAUTH' ? 'connect' : 'close', () => {
+        attempts += 1;
+      });
+      const refused = (lost: string): LogLine[] => told(lost).filter(({ fields }) => fields['code'] === code);
+      await eventually(async () => {
+        // Each is counted by the worker itself, and asks again.
+        expect(await brokers[1].consume('key', 1_000_000)).to.include({ allowed: true });
+        expect(attempts).to.be.at.least(code === 'NOAUTH' ? 1 : 3);
+        for (const lost of [LATE, PER_WORKER]) {
+          expect(refused(lost)).to.have.length(1);
+        }
+      });
+      for (const lost of [LATE, PER_WORKER]) {
+        // That it was cut may be told too, but no attempt.
+        const codes = told(lost).map(({ fields }) => fields['code']);
+        expect(new Set(codes).size, JSON.stringify(codes)).to.equal(codes.length);
+        expect(codes.filter((other) => other !== 'CLOSED' && other !== code)).to.deep.equal([]);
+        expect(refused(lost)[0]!.fields['reason']).to.match(new RegExp(`^${code}`));
+        expect(refused(lost)[0]!.fields['hint']).to.contain('password');
+      }
+
+      await back(admin);
+      await Promise.all(brokers.map((broker) => expectState(broker, 'up', [])));
+      await come('after');
+      expect(await brokers[0].consume('shared', 1)).to.include({ allowed: true });
+      expect(await brokers[1].consume('shared', 1)).to.include({ allowed: false });
+      expect(lines.filter(({ message }) => message === 'broker: events between instances come at once')).to.have.length(
+        1,
+      );
+      expect(JSON.stringify(lines)).to.not.contain(':right@');
+    });
+  }
 
   it('a host that nobody knows', async () => {
     await expectDown(
@@ -367,6 +479,25 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
       await brokers[0].publish('a', Buffer.from('one'));
       expect(heard).to.include('one');
     });
+  });
+
+  it('a master that was demoted and is one again: nothing waits any more to change over to another server', async () => {
+    const redis = await server();
+    const admin = adminOf(redis);
+    const broker = await start({ url: redis.url, refusedMs: 60_000 });
+    await expectState(broker, 'up', []);
+    const search = broker as unknown as { readonly reconnects: number; readonly reconnecting: unknown };
+    await admin.replicaof('127.0.0.1', 1);
+    // It has changed over once, and met the same server.
+    await eventually(() => expect([search.reconnects, search.reconnecting === undefined]).to.deep.equal([2, false]));
+    await eventually(() => expect(broker.state.lost).to.deep.equal([PER_WORKER]));
+    const connections = async (): Promise<string[]> =>
+      [...String(await admin.client('LIST')).matchAll(/^id=(\d+) /gm)].map((match) => match[1]!).sort();
+    const before = await connections();
+    await admin.replicaof('NO', 'ONE');
+    await expectState(broker, 'up', []);
+    expect(search.reconnecting).to.equal(undefined);
+    expect(await connections()).to.deep.equal(before);
   });
 
   it('a replica for good: it is left ever more rarely', async () => {

@@ -50,6 +50,7 @@ const session = (title: string): NamedTest => ({ file: 'test/unit/session.test.t
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
 const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
+const failover = (title: string): NamedTest => ({ file: 'test/integration/postgres-failover.test.ts', title });
 const bounds = (title: string): NamedTest => ({ file: 'test/contract/bounds.suite.ts', title });
 const moved: NamedTest = {
   file: 'test/integration/moved-tasks.test.ts',
@@ -586,6 +587,68 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: {
       file: 'test/unit/sticky-corrections.test.ts',
       title: '4: who waits for a worker waits by address, and addresses take turns',
+    },
+  },
+
+  // The servers that people really run.
+  {
+    name: 'of the addresses of a name the first is taken',
+    file: 'src/repository/server-finder.ts',
+    edits: [['addresses.length > 1', 'addresses.length < 0']],
+    killedBy: failover('uses the one that takes writes, though a standby comes first'),
+  },
+  {
+    name: 'a server that hangs holds up the others',
+    file: 'src/repository/server-finder.ts',
+    edits: [['await Promise.race([all, enough.catch(() => all)]);', 'await all;']],
+    killedBy: failover('uses the second, though the first hangs'),
+  },
+  {
+    name: 'who only listens stays at a server that is gone',
+    file: 'src/repository/connect-database.ts',
+    edits: [['      if (isServerGone(error)) {\n        finder.noteGone();\n      }\n', '']],
+    killedBy: failover('serves a whole instance: writes, and changes by other programs, before and after a failover'),
+  },
+  {
+    name: 'trouble is over when one write has succeeded',
+    file: 'src/repository/database-watch.ts',
+    edits: [["if (troubles.get(name)?.status === 'down') {", 'if (troubles.has(name)) {']],
+    killedBy: {
+      file: 'test/unit/database-watch.test.ts',
+      title: 'does not take what succeeds between failures for the end of them',
+    },
+  },
+  {
+    name: 'who came through nginx as it is by default counts as a local caller',
+    file: 'src/http/local-caller.ts',
+    edits: [[" || httpVersion === '1.0'", '']],
+    killedBy: { file: 'test/unit/http-parts.test.ts', title: 'is nobody who came through a proxy' },
+  },
+  {
+    name: 'connections are changed over when the server takes writes again',
+    file: 'src/broker/redis/redis-broker.ts',
+    edits: [['    clearTimeout(this.reconnecting);\n    this.reconnecting = undefined;\n    if (', '    if (']],
+    killedBy: {
+      file: 'test/contract/redis-causes.test.ts',
+      title: 'a master that was demoted and is one again: nothing waits any more to change over to another server',
+    },
+  },
+  {
+    name: 'an embedded database that has given up is asked further',
+    file: 'src/embedded/answer-reader.ts',
+    edits: [["all.includes('VPANIC')", "all.includes('VFATAL')"]],
+    killedBy: {
+      file: 'test/unit/answer-reader.test.ts',
+      title: 'tell that it has given up, in whatever pieces they come',
+    },
+  },
+  {
+    name: 'a DATA_DIR that cannot be used is no mistake of the configuration',
+    file: 'src/cluster/database.ts',
+    edits: [['throw error instanceof UnusableFolderError', 'throw error === undefined']],
+    killedBy: {
+      file: 'test/cluster/lifecycle.test.ts',
+      title: 'says so at once when DATA_DIR is no folder, and what to do',
     },
   },
 ];

@@ -20,6 +20,8 @@ export interface InstanceOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** A module that is loaded into each process before anything else. */
   readonly preload?: string;
+  /** Whose rights it has; this user's when absent. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 interface LogLine {
@@ -52,6 +54,7 @@ export class Instance {
     this.url = `http://127.0.0.1:${port}`;
     this.child = spawn(process.execPath, [ENTRY], {
       stdio: ['ignore', 'pipe', 'pipe'],
+      ...options.user,
       env: {
         PATH: process.env['PATH'],
         NODE_ENV: 'test',

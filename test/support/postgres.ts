@@ -223,8 +223,8 @@ export class PostgresServer {
 }
 
 /** A temporary folder that belongs to who the server runs as. */
-function newFolder(): { dir: string; identity: ReturnType<typeof unprivileged> } {
-  const dir = mkdtempSync(join(tmpdir(), 'taskwire-pg-'));
+function newFolder(parent = tmpdir()): { dir: string; identity: ReturnType<typeof unprivileged> } {
+  const dir = mkdtempSync(join(parent, 'taskwire-pg-'));
   const identity = unprivileged();
   if (identity !== undefined) {
     chownSync(dir, identity.uid, identity.gid);
@@ -242,9 +242,10 @@ process.once('exit', () => {
 /**
  * Starts a Postgres server that nobody else uses. The caller stops it; what is left is stopped when the process exits.
  * @param settings beside those that suit tests
+ * @param parent where its folder is made, for a server on a disk of its own
  */
-export async function startPostgres(settings: PostgresSettings = {}): Promise<PostgresServer> {
-  const { dir, identity } = newFolder();
+export async function startPostgres(settings: PostgresSettings = {}, parent?: string): Promise<PostgresServer> {
+  const { dir, identity } = newFolder(parent);
   const made = spawnSync(
     findProgram('initdb')!,
     ['-D', join(dir, 'data'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],

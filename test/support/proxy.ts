@@ -79,35 +79,49 @@ export const NGINX: ProxyKind = {
       options.nameServer === undefined
         ? site.replace(/^resolver .*\n/m, '').replaceAll(' resolve ', ' ')
         : site.replace('resolver 127.0.0.11 ', `resolver 127.0.0.1:${options.nameServer} `);
-    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-      (name) => `${name}_temp_path ${dir}/${name};`,
-    );
-    const config = join(dir, 'nginx.conf');
-    writeFileSync(
-      config,
-      `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents { worker_connections 4096; }\nhttp {\n${paths.join('\n')}\n${site}}\n`,
-    );
-    const child = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], {
-      stdio: 'inherit',
-    });
-    await eventually(() => {
-      expect(child.exitCode).to.equal(null);
-      expect(existsSync(join(dir, 'pid'))).to.equal(true);
-    });
-    const workers = (): string => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim();
-    return {
-      url: `http://127.0.0.1:${port}`,
-      log: () => ['access.log', 'error.log'].map((name) => readFileSync(join(dir, name), 'utf8')).join(''),
-      async reload() {
-        const before = workers();
-        child.kill('SIGHUP');
-        await eventually(() => expect(workers()).not.to.equal(before));
-      },
-      // In order, so that its worker ends as well.
-      stop: () => stopped(child, dir, 'SIGTERM'),
-    };
+    return runNginx(dir, port, site);
   },
 };
+
+/**
+ * nginx as somebody sets it up who knows `proxy_pass` and nothing else: it tells nobody that it is there.
+ * @param options further lines for its location
+ */
+export async function startBareNginx(instance: number, options: readonly string[] = []): Promise<ReverseProxy> {
+  const dir = mkdtempSync(join(tmpdir(), 'taskwire-nginx-'));
+  const port = await freePort();
+  const lines = [`proxy_pass http://127.0.0.1:${instance};`, ...options];
+  const site = `access_log ${dir}/access.log;\nserver { listen 127.0.0.1:${port}; location / { ${lines.join(' ')} } }\n`;
+  return runNginx(dir, port, site);
+}
+
+async function runNginx(dir: string, port: number, site: string): Promise<ReverseProxy> {
+  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${dir}/${name};`);
+  const config = join(dir, 'nginx.conf');
+  writeFileSync(
+    config,
+    `daemon off;\nworker_processes 1;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\nevents { worker_connections 4096; }\nhttp {\n${paths.join('\n')}\n${site}}\n`,
+  );
+  const child = spawn(findProgram('nginx')!, ['-p', dir, '-e', join(dir, 'error.log'), '-c', config], {
+    stdio: 'inherit',
+  });
+  await eventually(() => {
+    expect(child.exitCode).to.equal(null);
+    expect(existsSync(join(dir, 'pid'))).to.equal(true);
+  });
+  const workers = (): string => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim();
+  return {
+    url: `http://127.0.0.1:${port}`,
+    log: () => ['access.log', 'error.log'].map((name) => readFileSync(join(dir, name), 'utf8')).join(''),
+    async reload() {
+      const before = workers();
+      child.kill('SIGHUP');
+      await eventually(() => expect(workers()).not.to.equal(before));
+    },
+    // In order, so that its worker ends as well.
+    stop: () => stopped(child, dir, 'SIGTERM'),
+  };
+}
 
 export const HAPROXY: ProxyKind = {
   program: 'haproxy',

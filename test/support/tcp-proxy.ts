@@ -30,8 +30,8 @@ export class TcpProxy {
     return (this.server.address() as AddressInfo).port;
   }
 
-  async start(): Promise<void> {
-    this.server.listen(0, '127.0.0.1');
+  async start(host = '127.0.0.1', port = 0): Promise<void> {
+    this.server.listen(port, host);
     await once(this.server, 'listening');
   }
 
@@ -113,9 +113,12 @@ export class TcpProxy {
   }
 }
 
-/** Starts a proxy on a free port of 127.0.0.1. */
-export async function startTcpProxy(target: { port: number; host?: string }): Promise<TcpProxy> {
+/** Starts a proxy, on a free port of 127.0.0.1 when it is not told another place. */
+export async function startTcpProxy(
+  target: { port: number; host?: string },
+  { host = '127.0.0.1', port = 0 }: { host?: string; port?: number } = {},
+): Promise<TcpProxy> {
   const proxy = new TcpProxy(target);
-  await proxy.start();
+  await proxy.start(host, port);
   return proxy;
 }

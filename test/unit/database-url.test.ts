@@ -12,6 +12,9 @@ describe('a database URL', () => {
     ],
     ['postgres://joe@one,two/x?port=1,2', ['postgres://joe@one:1/x', 'postgres://joe@two:2/x']],
     ['postgres://joe@/x?host=one,two&port=5433', ['postgres://joe@one:5433/x', 'postgres://joe@two:5433/x']],
+    ['postgres://joe@ignored:5433/x?host=/run/postgresql', ['postgres://joe@/x?host=%2Frun%2Fpostgresql&port=5433']],
+    ['postgres://joe@one:5433/x?host=two,three', ['postgres://joe@two:5433/x', 'postgres://joe@three:5433/x']],
+    ['postgres://joe@one:5433/x?host=two&port=5434', ['postgres://joe@two:5434/x']],
     ['postgres://[::1]:5433,[::2]/x', ['postgres://[::1]:5433/x', 'postgres://[::2]/x']],
     ['postgres:///x?host=/run/postgresql', ['postgres:///x?host=%2Frun%2Fpostgresql']],
     ['postgres://joe@%2Frun%2Fpostgresql:5433/x', ['postgres://joe@/x?host=%2Frun%2Fpostgresql&port=5433']],
@@ -26,7 +29,9 @@ describe('a database URL', () => {
   ];
   for (const [url, servers, rest] of cases) {
     it(`is read: ${url}`, () => {
-      expect(parseDatabaseUrl(url)).to.deep.equal({
+      const { hosts, ...target } = parseDatabaseUrl(url);
+      expect(hosts).to.have.length(servers.length);
+      expect(target).to.deep.equal({
         servers,
         session: undefined,
         prepare: true,
@@ -35,6 +40,12 @@ describe('a database URL', () => {
       });
     });
   }
+
+  it('has a host for each server', () => {
+    const url = 'postgres://joe@db,127.0.0.1:5433,[::1],%2Frun%2Fpostgresql/x';
+    expect(parseDatabaseUrl(url).hosts).to.deep.equal(['db', '127.0.0.1', '[::1]', '/run/postgresql']);
+    expect(parseDatabaseUrl('postgres:///x').hosts).to.deep.equal(['']);
+  });
 
   for (const [url, reason] of [
     ['mysql://db/x', /wants a URL like/],

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { type DatabaseTrouble, DatabaseWatch } from '../../src/repository/database-watch.js';
+import { eventually } from '../support/eventually.js';
 
 const error = (message: string, fields: object = {}): Error => Object.assign(new Error(message), fields);
 
@@ -12,20 +13,37 @@ describe('database watch', () => {
     watch = new DatabaseWatch({
       onTrouble: (trouble) => told.push(trouble),
       onRecovery: () => told.push('recovered'),
+      calmMs: 10,
     });
   });
 
-  it('tells a change once, with what the server said', () => {
+  it('tells a change once, with what the server said', async () => {
     const writes = watch.pool('writes');
     for (let i = 0; i < 400; i += 1) {
       writes.failed(error('insert into x - could not extend file: No space left on device', { code: '53100' }), false);
     }
     expect(writes.troubled).to.equal(true);
     writes.worked();
-    expect(told).to.deep.equal([
-      { status: 'read-only', reason: 'writes: could not extend file: No space left on device' },
-      'recovered',
-    ]);
+    await eventually(() =>
+      expect(told).to.deep.equal([
+        { status: 'read-only', reason: 'writes: could not extend file: No space left on device' },
+        'recovered',
+      ]),
+    );
+    expect(writes.troubled).to.equal(false);
+  });
+
+  it('does not take what succeeds between failures for the end of them', async () => {
+    const writes = watch.pool('writes');
+    for (let i = 0; i < 400; i += 1) {
+      writes.failed(error('insert into x - No space left on device', { code: '53100' }), false);
+      writes.worked();
+      expect(writes.troubled, 'the next success has nothing to say').to.equal(false);
+      expect(watch.recentTrouble).to.equal('read-only');
+    }
+    expect(told).to.have.length(1);
+    await eventually(() => expect(told.slice(1)).to.deep.equal(['recovered']));
+    expect(watch.recentTrouble).to.equal(undefined);
   });
 
   it('tells a server that is away from a pool that is full', () => {

@@ -6,8 +6,11 @@ import { isLocalCaller } from '../../src/http/local-caller.js';
 import { Health, type HealthOptions } from '../../src/stats/health.js';
 
 describe('local caller', () => {
-  const is = (remoteAddress: string, headers: Record<string, string> = { host: 'localhost:9002' }): boolean =>
-    isLocalCaller({ socket: { remoteAddress }, headers } as unknown as IncomingMessage);
+  const is = (
+    remoteAddress: string,
+    headers: Record<string, string> = { host: 'localhost:9002' },
+    httpVersion = '1.1',
+  ): boolean => isLocalCaller({ socket: { remoteAddress }, headers, httpVersion } as unknown as IncomingMessage);
 
   it('is who talks to this machine from itself', () => {
     expect(is('127.0.0.1')).to.equal(true);
@@ -21,6 +24,7 @@ describe('local caller', () => {
     for (const name of ['x-forwarded-for', 'x-forwarded-proto', 'forwarded', 'via', 'x-real-ip', 'cf-connecting-ip']) {
       expect(is('127.0.0.1', { host: 'localhost', [name]: '1' }), name).to.equal(false);
     }
+    expect(is('127.0.0.1', { host: '127.0.0.1:9002' }, '1.0'), 'nginx as it is by default').to.equal(false);
   });
 
   it("is no other site's page in a browser of this machine", () => {

@@ -414,6 +414,16 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
   'pg: stream of a connection': () => {
     expect((new pg.Client() as Any).connection.stream).to.be.instanceOf(Socket);
   },
+  'pg: connects the stream that it is given': async () => {
+    const stream = new Socket();
+    const connected = new Promise((resolve) => {
+      stream.connect = ((...place: unknown[]) => resolve(place)) as Any;
+    });
+    const client = new pg.Client({ host: 'db.test', port: 5433, stream: () => stream });
+    client.connect().catch(() => {});
+    expect(await connected).to.deep.equal([5433, 'db.test']);
+    stream.destroy();
+  },
   'pg, knex: query with a callback': async () => {
     const seen: unknown[] = [];
     const connection = {
@@ -431,7 +441,7 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     closers.push(() => db.destroy());
     expect(db.client.pool.numUsed()).to.equal(0);
     expect(db.client.pool.max).to.equal(3);
-    for (const name of ['acquireConnection', 'releaseConnection']) {
+    for (const name of ['acquireConnection', 'acquireRawConnection', 'releaseConnection']) {
       expect(db.client[name], name).to.be.a('function');
     }
   },

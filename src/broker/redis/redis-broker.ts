@@ -141,6 +141,7 @@ export class RedisBroker extends BrokerNode implements Broker {
     this.condition.end();
     clearInterval(this.heartbeat);
     clearTimeout(this.reconnecting);
+    this.reconnecting = undefined;
     await this.leases.stop();
     this.commands.disconnect();
     this.subscriptions.stop();
@@ -214,7 +215,10 @@ export class RedisBroker extends BrokerNode implements Broker {
   }
 
   private limitsWork(): void {
+    // The server takes writes again: its connections are as good as new ones, and to change over would interrupt events.
     this.reconnects = 0;
+    clearTimeout(this.reconnecting);
+    this.reconnecting = undefined;
     if (this.stopping === undefined && this.commands.fault === undefined) {
       this.condition.regain('limits');
     }
@@ -233,13 +237,18 @@ export class RedisBroker extends BrokerNode implements Broker {
     const delayMs = tries === 0 ? 0 : Math.min(MAX_RECONNECT_MS, this.refusedMs * 2 ** tries);
     this.reconnects += 1;
     this.options.logger.debug('redis: another connection is tried', { ...fault, delayMs });
-    this.reconnecting = setTimeout(async () => {
-      if (tries === 0 || (await this.takesWrites())) {
-        this.subscriptions.reconnect();
-        this.reconnectAll();
+    const attempt = setTimeout(async () => {
+      const better = tries === 0 || (await this.takesWrites());
+      // Otherwise it was given up meanwhile.
+      if (this.reconnecting === attempt) {
+        this.reconnecting = undefined;
+        if (better) {
+          this.subscriptions.reconnect();
+          this.reconnectAll();
+        }
       }
-      this.reconnecting = undefined;
     }, delayMs);
+    this.reconnecting = attempt;
   }
 
   /** Whether a new connection leads to a server that takes writes. */
