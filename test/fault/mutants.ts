@@ -431,7 +431,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a write under a key is made again',
     file: 'src/repository/write-runner.ts',
-    edits: [['return key === undefined ? undefined : writeKeyOf(key, write);', 'return undefined;']],
+    edits: [['return key === undefined ? undefined : writeKeyOf(key, write());', 'return undefined;']],
     killedBy: once('answers what the first one answered'),
   },
   {
@@ -649,6 +649,24 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: {
       file: 'test/cluster/lifecycle.test.ts',
       title: 'says so at once when DATA_DIR is no folder, and what to do',
+    },
+  },
+  {
+    name: 'what a killed worker held waits for its lease',
+    file: 'src/cluster/worker.ts',
+    edits: [['void broker.bury(message.nodeId);', '']],
+    killedBy: {
+      file: 'test/cluster/outages.test.ts',
+      title: 'of a worker, killed, gives back at once what its clients held, and does not wait for its lease to end',
+    },
+  },
+  {
+    name: 'streams over HTTP replay for nothing',
+    file: 'src/gateways/cost.ts',
+    edits: [['place % EVENTS_PER_UNIT === 1 ? 1 : 0', '0']],
+    killedBy: {
+      file: 'test/integration/streams.test.ts',
+      title: 'pay what they replay from what their key may, so that the next one begins later',
     },
   },
 ];
