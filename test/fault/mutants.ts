@@ -443,7 +443,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'keys of items of a batch are ignored',
     file: 'src/repository/batch-writes.ts',
-    edits: [['key: runner.keyOf(idempotency_key, kind.fingerprint(item))', 'key: undefined']],
+    edits: [['key: runner.keyOf(idempotency_key, () => kind.fingerprint(item))', 'key: undefined']],
     killedBy: once('is each item of a batch that has a key'),
   },
 
