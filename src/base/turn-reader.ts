@@ -1,4 +1,4 @@
-import { TurnBatch } from './turn-batch.js';
+import { BatchQueue } from './batch-queue.js';
 
 /** What is looked up in one query at most. */
 const CHUNK = 500;
@@ -8,10 +8,13 @@ interface Waiter<Value> {
   reject(error: unknown): void;
 }
 
-/** Looks up many things in one query: all that are asked for in one turn of the event loop, each once. */
+/**
+ * Looks up many things in one query: all that are asked for while the query before is under way, each once. An answer is
+ * never older than the question.
+ */
 export class TurnReader<Value> {
-  private waiting = new Map<string, Array<Waiter<Value>>>();
-  private readonly keys = new TurnBatch<string>((keys) => this.flush(keys));
+  private readonly waiting = new Map<string, Array<Waiter<Value>>>();
+  private readonly keys = new BatchQueue<string>((keys) => this.lookUp(keys), CHUNK);
 
   /** @param query looks up some keys; those that do not exist are left out */
   constructor(private readonly query: (keys: readonly string[]) => Promise<ReadonlyMap<string, Value>>) {}
@@ -41,27 +44,25 @@ export class TurnReader<Value> {
     }
   }
 
-  private flush(keys: readonly string[]): void {
-    const { waiting } = this;
-    this.waiting = new Map();
-    for (const chunk of chunksOf(keys)) {
-      const waitersOf = chunk.map((key) => [key, waiting.get(key)!] as const);
-      this.query(chunk).then(
-        (values) => {
-          for (const [key, waiters] of waitersOf) {
-            for (const { resolve } of waiters) {
-              resolve(values.get(key));
-            }
-          }
-        },
-        (error: unknown) => {
-          for (const [, waiters] of waitersOf) {
-            for (const { reject } of waiters) {
-              reject(error);
-            }
-          }
-        },
-      );
+  private async lookUp(keys: readonly string[]): Promise<void> {
+    const waitersOf = keys.map((key) => [key, this.waiting.get(key)!] as const);
+    for (const key of keys) {
+      // Whoever asks from now on is answered by the next query.
+      this.waiting.delete(key);
+    }
+    try {
+      const values = await this.query(keys);
+      for (const [key, waiters] of waitersOf) {
+        for (const { resolve } of waiters) {
+          resolve(values.get(key));
+        }
+      }
+    } catch (error) {
+      for (const [, waiters] of waitersOf) {
+        for (const { reject } of waiters) {
+          reject(error);
+        }
+      }
     }
   }
 }

@@ -1,11 +1,11 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LRUCache } from 'lru-cache';
 import { errorEntry, toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { AddressBrake } from './address-brake.js';
 import type { Authenticate } from './authenticator.js';
-import { type Credentials, credentialOf } from './credentials.js';
+import { type Credentials, credentialOf, isEmpty } from './credentials.js';
 
 /** Longest delay of the answer to a wrong key, in milliseconds. */
 const MAX_DELAY_MS = 2_000;
@@ -13,6 +13,8 @@ const MAX_DELAY_MS = 2_000;
 /** How long a good key or token passes without being counted, in milliseconds, and how many are remembered. */
 const GOOD_MS = 15 * 60_000;
 const MAX_GOOD = 50_000;
+/** How often the cache looks at the clock at most, in milliseconds: each look takes a timer. */
+const CLOCK_MS = 1_000;
 /** The name of credentials that cannot be a key or a token. */
 const NOTHING = '';
 
@@ -25,7 +27,7 @@ export class KeyGuard {
   /** Keys that are being looked up for an address: a hundred requests with one key count as one attempt. */
   private readonly trying = new Set<string>();
   /** Hashes of those that were good. */
-  private readonly good = new LRUCache<string, true>({ max: MAX_GOOD, ttl: GOOD_MS });
+  private readonly good = new LRUCache<string, true>({ max: MAX_GOOD, ttl: GOOD_MS, ttlResolution: CLOCK_MS });
 
   constructor(
     private readonly keys: Authenticate,
@@ -87,12 +89,13 @@ export class KeyGuard {
 
 /** A name that tells one key or token from another; undefined without one. */
 function nameOf(credentials: Credentials): string | undefined {
+  if (isEmpty(credentials)) {
+    return undefined;
+  }
   try {
     const credential = credentialOf(credentials);
-    return createHash('sha256')
-      .update('key' in credential ? credential.key : credential.token)
-      .digest('base64');
-  } catch (error) {
-    return toTaskwireError(error).code === 'MISSING_API_KEY' ? undefined : NOTHING;
+    return hash('sha256', 'key' in credential ? credential.key : credential.token, 'base64');
+  } catch {
+    return NOTHING;
   }
 }

@@ -10,6 +10,8 @@ export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, s
 const MAX_ROOMS = 100_000;
 /** How long an owner is cached, in milliseconds. When another program gives a task to another user, the old one may write to it for so long. */
 const REMEMBER_MS = 5_000;
+/** How often the cache looks at the clock at most, in milliseconds: each look takes a timer. */
+const CLOCK_MS = 100;
 
 /**
  * Finds the owner of a room and checks whether a key may see it. Owners hardly ever change, so they are cached for a moment:
@@ -24,7 +26,7 @@ export class RoomAccess {
    * @param rememberMs for how long
    */
   constructor(ownersOf: OwnersOf, maxRooms = MAX_ROOMS, rememberMs = REMEMBER_MS) {
-    this.owners = new LRUCache({ max: maxRooms, ttl: rememberMs });
+    this.owners = new LRUCache({ max: maxRooms, ttl: rememberMs, ttlResolution: Math.min(CLOCK_MS, rememberMs / 50) });
     this.lookups = new TurnReader((names) => ownersOf(names.map(parseRoom)));
   }
 

@@ -1,10 +1,10 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 
 /** 32 random bytes in base64url, and a checksum of six characters. Keys of earlier versions have no checksum. */
 const FORM = /^(tw_[A-Za-z0-9_-]{43})([A-Za-z0-9_-]{6})?$/;
 const CHECK_LENGTH = 6;
 
-const checkOf = (text: string): string => createHash('sha256').update(text).digest('base64url').slice(0, CHECK_LENGTH);
+const checkOf = (text: string): string => hash('sha256', text, 'base64url').slice(0, CHECK_LENGTH);
 
 /** A new API key. */
 export function newApiKey(): string {

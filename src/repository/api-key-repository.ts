@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { newApiKey } from '../protocol/api-key-form.js';
 import type { Role, Scope } from '../protocol/tasks.js';
@@ -66,7 +66,7 @@ const VALID = '(active AND (expires_at IS NULL OR expires_at > now()))';
 
 /** What the database keeps instead of a key: its SHA-256 in hex. */
 export function hashApiKey(key: string): string {
-  return createHash('sha256').update(key).digest('hex');
+  return hash('sha256', key, 'hex');
 }
 
 /** API keys. A key itself is known only to whoever created it; here lie its hash and what it stands for. */

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
@@ -59,7 +59,7 @@ export class JobRepository {
    */
   async createWithNewId(userId: string, key?: string): Promise<JobRow> {
     const owner = parseInput(userIdInput, userId, 'user_id');
-    const seed = key === undefined ? randomBytes(32) : createHash('sha256').update(key).digest();
+    const seed = key === undefined ? randomBytes(32) : hash('sha256', key, 'buffer');
     // Wide enough that two are never equal, and none can be guessed.
     const jobId = BigInt(`0x${seed.toString('hex', 0, 16)}`).toString();
     return (await this.insert(jobId, owner)) ?? (await this.create({ job_id: jobId, user_id: owner }, { again: true }));

@@ -34,12 +34,30 @@ const isKnex = (db: Database): db is Knex => 'raw' in db;
 /** Whether statements run in a transaction that somebody else commits. */
 export const isTransaction = (db: Database): boolean => !isKnex(db) || db.isTransaction === true;
 
+/** A statement as the driver takes it. */
+interface Statement {
+  /** Its name on each connection, when it is prepared. */
+  readonly name?: string;
+  /** With `$1`, `$2` and so on. */
+  readonly text: string;
+}
+
+/** What this module uses of a client of knex: that of a pool, or that of a transaction. */
+interface KnexClient {
+  acquireConnection(): Promise<object>;
+  releaseConnection(connection: object): Promise<void>;
+  query(
+    connection: object,
+    statement: { readonly sql: string; readonly bindings: readonly unknown[]; readonly options: object },
+  ): Promise<{ readonly response: { readonly rows: object[] } }>;
+}
+
 /**
- * Names of prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further
- * texts run unprepared.
+ * Prepared statements by their text. Each connection keeps the plan of each, so that there is a limit: further texts run
+ * unprepared.
  */
-const names = new Map<string, string>();
-const MAX_NAMES = 64;
+const prepared = new Map<string, Statement>();
+const MAX_PREPARED = 64;
 /** How soon a write that found its stream or its task locked may be tried again, in milliseconds. */
 const BUSY_RETRY_MS = 1_000;
 
@@ -53,7 +71,7 @@ export function query<Row>(db: Database, sql: string, bindings: readonly unknown
   if (!isKnex(db)) {
     return runBy<Row>(db, sql, bindings);
   }
-  return run(db, () => db.raw(sql, bindings as Knex.RawBinding[]));
+  return run<Row>(db, { text: numbered(sql) }, bindings);
 }
 
 /**
@@ -64,35 +82,58 @@ export function preparedQuery<Row>(db: Database, sql: string, bindings: readonly
   if (!isKnex(db)) {
     return runBy<Row>(db, sql, bindings);
   }
-  const name = prepares(db) ? nameOf(sql) : undefined;
-  return run(db, () => {
-    const statement = db.raw(sql, bindings as Knex.RawBinding[]);
-    return name === undefined ? statement : statement.options({ name });
+  const statement = statementOf(sql);
+  return run<Row>(db, prepares(db) ? statement : { text: statement.text }, bindings);
+}
+
+function statementOf(sql: string): Statement {
+  const known = prepared.get(sql);
+  if (known !== undefined) {
+    return known;
+  }
+  const text = numbered(sql);
+  if (prepared.size >= MAX_PREPARED) {
+    return { text };
+  }
+  const statement = { name: `taskwire_${prepared.size + 1}`, text };
+  prepared.set(sql, statement);
+  return statement;
+}
+
+/** A statement with `$1`, `$2` and so on for its bindings. */
+function numbered(sql: string): string {
+  let place = 0;
+  return sql.replace(/\?/g, () => {
+    place += 1;
+    return `$${place}`;
   });
 }
 
-function nameOf(sql: string): string | undefined {
-  let name = names.get(sql);
-  if (name === undefined && names.size < MAX_NAMES) {
-    name = `taskwire_${names.size + 1}`;
-    names.set(sql, name);
+/** Sends a statement as `db.raw` does, without its builder: that takes more time than the driver. */
+async function send(db: Knex, { text, ...options }: Statement, bindings: readonly unknown[]): Promise<object[]> {
+  const client = db.client as KnexClient;
+  const connection = await client.acquireConnection();
+  try {
+    const { response } = await client.query(connection, { sql: text, bindings, options });
+    return response.rows;
+  } finally {
+    void client.releaseConnection(connection);
   }
-  return name;
 }
 
-async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): Promise<Row[]> {
+async function run<Row>(db: Knex, statement: Statement, bindings: readonly unknown[], retried = false): Promise<Row[]> {
   try {
-    const result: { rows: Row[] } = await statement();
+    const rows = await send(db, statement, bindings);
     const watch = watchOf(db);
     if (watch?.troubled) {
       watch.worked();
     }
-    return result.rows;
+    return rows as Row[];
   } catch (thrown) {
     const error = explained(thrown);
     if (isReadOnly(error) && !retried && !db.isTransaction) {
       // The statement has changed nothing. The next connection goes to the server that takes writes, if there is one.
-      return run(db, statement, true);
+      return run(db, statement, bindings, true);
     }
     const full = isFull(db);
     // Who waited for a connection in vain knows nothing of the server while all of them are in use.
@@ -109,11 +150,6 @@ async function run<Row>(db: Knex, statement: () => Knex.Raw, retried = false): P
 
 /** Runs a statement in somebody else's transaction. Errors of its client are passed on as they are. */
 async function runBy<Row>(client: TransactionClient, sql: string, bindings: readonly unknown[]): Promise<Row[]> {
-  let place = 0;
-  const numbered = sql.replace(/\?/g, () => {
-    place += 1;
-    return `$${place}`;
-  });
-  const result = await client.query(numbered, bindings);
+  const result = await client.query(numbered(sql), bindings);
   return ('rows' in result ? result.rows : result) as Row[];
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { z } from 'zod';
 import { type Database, preparedQuery, query } from './query.js';
 import { parseInput } from './task-input.js';
@@ -26,7 +26,7 @@ const CLEAN_BATCH = 1_000;
 
 const keyInput = z.string().min(1, 'wants 1 to 1,024 characters').max(1_024, 'wants 1 to 1,024 characters');
 
-const digest = (text: string): string => createHash('sha256').update(text).digest('base64url');
+const digest = (text: string): string => hash('sha256', text, 'base64url');
 
 /**
  * @param key the caller's, of any form

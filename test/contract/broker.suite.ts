@@ -105,6 +105,43 @@ export function brokerContract(open: () => Promise<BrokerVariant>): void {
     expect(await two.acquireConnection('::1', 2)).to.equal(undefined);
   });
 
+  it('counts exactly what many ask for at once', async () => {
+    const nodes = await start(2);
+    const requests = await Promise.all(
+      Array.from({ length: 60 }, (_, index) => nodes[index % 2]!.consume(`key ${index % 3}`, 12, 1 + (index % 2))),
+    );
+    // Each key has twenty askers: ten count one request, ten two.
+    for (let key = 0; key < 3; key += 1) {
+      const left = requests.filter((_, index) => index % 3 === key).map(({ remaining }) => remaining);
+      expect(Math.max(...left)).to.be.within(10, 11);
+      expect(new Set(left.filter((count) => count > 0)), 'each has a count of its own').to.have.length(
+        left.filter((count) => count > 0).length,
+      );
+      expect(await nodes[0]!.consume(`key ${key}`, 100)).to.include({ remaining: 100 - 31 });
+    }
+
+    const ask = (node: number, address: string): Promise<(() => void) | undefined> =>
+      nodes[node]!.acquireConnection(address, 7);
+    const asked = Array.from({ length: 40 }, (_, index) => ask(index % 2, index < 20 ? '10.2.0.1' : '10.2.0.2'));
+    const places = await Promise.all(asked);
+    const taken = [places.slice(0, 20), places.slice(20)].map((some) => some.filter((place) => place !== undefined));
+    expect(taken.map(({ length }) => length)).to.deep.equal([7, 7]);
+    taken[0]![0]!();
+    await eventually(async () => expect(await ask(1, '10.2.0.1')).to.be.a('function'));
+    expect(await ask(0, '10.2.0.1')).to.equal(undefined);
+    for (const release of taken.flat()) {
+      release();
+    }
+    await eventually(async () => {
+      const again = await Promise.all(Array.from({ length: 8 }, (_, index) => ask(index % 2, '10.2.0.2')));
+      const free = again.filter((place) => place !== undefined);
+      for (const release of free) {
+        release();
+      }
+      expect(free).to.have.length(7);
+    });
+  });
+
   it('forgets what a killed node held', async function () {
     this.timeout(30_000);
     const [one, two] = (await start(2)) as [Broker, Broker];

@@ -388,6 +388,29 @@ describeWith(REDIS_PROGRAMS, 'causes of what Redis does not do', function () {
       end: (admin) => admin.del(`{${PREFIX}}:rate:key`),
     },
   ];
+  it('a count that is another type of key spoils none that is asked for together with it', async () => {
+    const redis = await server();
+    const admin = adminOf(redis);
+    const [one, two] = [await start({ url: redis.url }), await start({ url: redis.url })];
+    await expectState(one, 'up', []);
+    await admin.lpush(`{${PREFIX}}:rate:bad`, 'text');
+    await admin.set(`{${PREFIX}}:connections:10.3.0.1`, 'text');
+    const [bad, good, noPlace, place] = await Promise.all([
+      one.consume('bad', 9),
+      one.consume('good', 9),
+      one.acquireConnection('10.3.0.1', 1),
+      one.acquireConnection('10.3.0.2', 1),
+    ]);
+    expect([bad.remaining, good.remaining]).to.deep.equal([8, 8]);
+    expect([noPlace, place].map((one) => typeof one)).to.deep.equal(['function', 'function']);
+    expect(await two.consume('good', 9)).to.include({ remaining: 7 });
+    expect(await two.acquireConnection('10.3.0.2', 1)).to.equal(undefined);
+    await eventually(() => expect(one.state.lost).to.include(PER_WORKER));
+    await admin.del(`{${PREFIX}}:rate:bad`, `{${PREFIX}}:connections:10.3.0.1`);
+    await expectState(one, 'up', []);
+    await eventually(async () => expect(await two.acquireConnection('10.3.0.1', 1)).to.equal(undefined));
+  });
+
   for (const { name, code, reason, begin, end } of refusals) {
     it(`${name}: limits are counted by each worker, events come`, async () => {
       const redis = await server();

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { TurnReader } from '../../src/base/turn-reader.js';
+import { eventually } from '../support/eventually.js';
 
 describe('turn reader', () => {
   it('asks in one query for what is asked for in one turn, for equal things once', async () => {
@@ -12,6 +13,30 @@ describe('turn reader', () => {
     expect(answers).to.deep.equal(['A', 'B', 'A', undefined]);
     expect(await reader.read('a')).to.equal('A');
     expect(queries).to.deep.equal([['a', 'b', 'none'], ['a']]);
+  });
+
+  it('asks together for what comes while a query is under way, and never answers with what was read before', async () => {
+    const queries: string[][] = [];
+    const answers: Array<() => void> = [];
+    let state = 0;
+    const reader = new TurnReader(async (keys) => {
+      const now = state;
+      queries.push([...keys]);
+      await new Promise<void>((resolve) => answers.push(resolve));
+      return new Map(keys.map((key) => [key, now]));
+    });
+    const first = reader.read('a');
+    await eventually(() => expect(queries).to.have.length(1));
+    state = 1;
+    const later = [reader.read('a'), reader.read('b')];
+    await new Promise(setImmediate);
+    const last = reader.read('c');
+    expect(queries).to.deep.equal([['a']]);
+    answers.shift()!();
+    expect(await first).to.equal(0);
+    await eventually(() => expect(queries).to.deep.equal([['a'], ['a', 'b', 'c']]));
+    answers.shift()!();
+    expect(await Promise.all([...later, last])).to.deep.equal([1, 1, 1]);
   });
 
   it('asks in bounded queries, of which one may fail without the others', async () => {

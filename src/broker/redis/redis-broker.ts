@@ -5,6 +5,7 @@ import type { Fault } from '../condition.js';
 import { ClusterSubscriptions } from './cluster-subscriptions.js';
 import { redisClient } from './redis-client.js';
 import { RedisCommands } from './redis-commands.js';
+import { RedisCounts } from './redis-counts.js';
 import { helpsToReconnect } from './redis-faults.js';
 import { RedisLeases } from './redis-leases.js';
 import { RedisRates } from './redis-rates.js';
@@ -56,14 +57,15 @@ export class RedisBroker extends BrokerNode implements Broker {
     this.target = targetOf(options);
     this.commands = new RedisCommands(this.target);
     this.subscriptions = this.subscribeTo(this.target);
-    this.leases = new RedisLeases(this.commands.client, {
+    const counts = new RedisCounts(this.commands.client, { prefix, nodeId: this.nodeId });
+    this.leases = new RedisLeases(this.commands.client, counts, {
       prefix,
       nodeId: this.nodeId,
       leaseMs: options.leaseMs ?? 15_000,
       onFailed: (error) => this.limitsFailed(error),
       onRenewed: () => this.limitsWork(),
     });
-    this.rates = new RedisRates(this.commands.client, { prefix, onFailed: (error) => this.leases.failed(error) });
+    this.rates = new RedisRates(counts, (error) => this.leases.failed(error));
     this.commands.onChange(() => {
       if (this.commands.fault === undefined) {
         void this.leases.announce();

@@ -1,26 +1,6 @@
 import type { Cluster, Redis } from 'ioredis';
 import { TurnBatch } from '../../base/turn-batch.js';
-
-/** Sums the places that live nodes hold of an address, forgets the dead ones, and takes one more if there is room. */
-const ACQUIRE = `
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local total = tonumber(ARGV[2])
-local held = redis.call('HGETALL', KEYS[1])
-for i = 1, #held, 2 do
-  if held[i] ~= ARGV[1] then
-    local lease = redis.call('ZSCORE', KEYS[2], held[i])
-    if lease and tonumber(lease) > now then
-      total = total + tonumber(held[i + 1])
-    else
-      redis.call('HDEL', KEYS[1], held[i])
-    end
-  end
-end
-if total > tonumber(ARGV[3]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return 1`;
+import { COUNT_MS, type RedisCounts } from './redis-counts.js';
 
 /**
  * Renews the lease of a node, and checks with a test write whether the server would count: without free memory it refuses
@@ -40,8 +20,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')`;
 
-/** Counts of an address expire after this time unless they are written again. */
-const COUNT_MS = 3_600_000;
+/** All counts are written again after this time, before they expire. */
 const ANNOUNCE_MS = COUNT_MS / 6;
 
 /** Pause before a lease that could not be renewed is tried again, in milliseconds. */
@@ -51,14 +30,6 @@ const RETRY_MS = 1_000;
 const MAX_UNWRITTEN = 100_000;
 
 type ScriptedRedis = Redis & {
-  acquireLease(
-    addressKey: string,
-    nodesKey: string,
-    node: string,
-    count: number,
-    limit: number,
-    ms: number,
-  ): Promise<number>;
   renewLease(nodesKey: string, probeKey: string, node: string, ms: number): Promise<[added: number, refusal: string]>;
   liveLeases(nodesKey: string): Promise<string[]>;
 };
@@ -79,7 +50,6 @@ interface LeaseOptions {
  * counting when its lease ends. All keys share one hash tag, so that a script may use them together on a cluster.
  */
 export class RedisLeases {
-  private readonly counts = new Map<string, number>();
   /** Addresses that have given places back. */
   private readonly lowered = new TurnBatch<string>((addresses) => void this.write(new Set(addresses)));
   /** Addresses whose counts could not be written; at most `MAX_UNWRITTEN`. */
@@ -94,10 +64,10 @@ export class RedisLeases {
 
   constructor(
     redis: Redis | Cluster,
+    private readonly counts: RedisCounts,
     private readonly options: LeaseOptions,
   ) {
     // Scripts are called by their hash; their texts are sent once.
-    redis.defineCommand('acquireLease', { numberOfKeys: 2, lua: ACQUIRE });
     redis.defineCommand('renewLease', { numberOfKeys: 2, lua: RENEW });
     redis.defineCommand('liveLeases', { numberOfKeys: 1, lua: LIVE });
     this.redis = redis as unknown as ScriptedRedis;
@@ -117,23 +87,13 @@ export class RedisLeases {
   }
 
   async acquire(address: string, limit: number): Promise<(() => void) | undefined> {
-    const mine = (this.counts.get(address) ?? 0) + 1;
-    this.counts.set(address, mine);
     let taken: boolean;
     try {
-      const answer = await this.redis.acquireLease(
-        this.addressKey(address),
-        this.nodesKey,
-        this.options.nodeId,
-        mine,
-        limit,
-        COUNT_MS,
-      );
-      taken = answer === 1;
+      taken = await this.counts.occupy(address, limit);
     } catch (error) {
       // Without the server each node counts for itself.
       this.failed(error);
-      taken = mine <= limit;
+      taken = this.counts.held(address) <= limit;
     }
     if (!taken) {
       this.lower(address);
@@ -149,12 +109,12 @@ export class RedisLeases {
   }
 
   async liveNodes(): Promise<string[]> {
-    return this.redis.liveLeases(this.nodesKey);
+    return this.redis.liveLeases(this.counts.nodesKey);
   }
 
   /** Ends the lease of a dead node; its counts stop counting with it. Never rejects. */
   async bury(nodeId: string): Promise<void> {
-    await this.redis.zrem(this.nodesKey, nodeId).catch((error: unknown) => this.failed(error));
+    await this.redis.zrem(this.counts.nodesKey, nodeId).catch((error: unknown) => this.failed(error));
   }
 
   /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
@@ -166,9 +126,9 @@ export class RedisLeases {
   async stop(): Promise<void> {
     this.stopped = true;
     clearTimeout(this.renewal);
-    const pipeline = this.redis.pipeline().zrem(this.nodesKey, this.options.nodeId);
-    for (const address of this.counts.keys()) {
-      pipeline.hdel(this.addressKey(address), this.options.nodeId);
+    const pipeline = this.redis.pipeline().zrem(this.counts.nodesKey, this.options.nodeId);
+    for (const address of this.counts.addresses) {
+      pipeline.hdel(this.counts.addressKey(address), this.options.nodeId);
     }
     await pipeline.exec().catch(() => {});
   }
@@ -183,7 +143,7 @@ export class RedisLeases {
     const { refused } = this;
     this.refused = false;
     try {
-      const [added, refusal] = await this.redis.renewLease(this.nodesKey, this.probeKey, nodeId, leaseMs);
+      const [added, refusal] = await this.redis.renewLease(this.counts.nodesKey, this.probeKey, nodeId, leaseMs);
       if (refusal !== '') {
         throw new Error(refusal);
       }
@@ -205,18 +165,13 @@ export class RedisLeases {
 
   private async writeAll(): Promise<void> {
     this.announcedAt = performance.now();
-    const addresses = new Set([...this.counts.keys(), ...this.unwritten]);
+    const addresses = new Set([...this.counts.addresses, ...this.unwritten]);
     this.unwritten.clear();
     await this.write(addresses);
   }
 
   private lower(address: string): void {
-    const count = (this.counts.get(address) ?? 1) - 1;
-    if (count <= 0) {
-      this.counts.delete(address);
-    } else {
-      this.counts.set(address, count);
-    }
+    this.counts.leave(address);
     this.lowered.add(address);
   }
 
@@ -227,9 +182,9 @@ export class RedisLeases {
     }
     const pipeline = this.redis.pipeline();
     for (const address of addresses) {
-      const count = this.counts.get(address);
-      const key = this.addressKey(address);
-      if (count === undefined) {
+      const count = this.counts.held(address);
+      const key = this.counts.addressKey(address);
+      if (count === 0) {
         pipeline.hdel(key, this.options.nodeId);
       } else {
         pipeline.hset(key, this.options.nodeId, count).pexpire(key, COUNT_MS);
@@ -251,15 +206,7 @@ export class RedisLeases {
     }
   }
 
-  private addressKey(address: string): string {
-    return `{${this.options.prefix}}:connections:${address}`;
-  }
-
   private get probeKey(): string {
     return `{${this.options.prefix}}:probe`;
-  }
-
-  private get nodesKey(): string {
-    return `{${this.options.prefix}}:nodes`;
   }
 }

@@ -1,4 +1,5 @@
 import { type Redis, ReplyError } from 'ioredis';
+import { BatchQueue } from '../../base/batch-queue.js';
 import type { Logger } from '../../base/logger.js';
 import { CONNECTING, type Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
@@ -38,6 +39,9 @@ export class RedisSubscriber {
   /** Why messages may be missed; undefined when none are. */
   fault: Fault | undefined = CONNECTING;
   private names = new Set<string>();
+  private readonly added = new BatchQueue<readonly [name: string, inPlace: () => void]>((added) =>
+    this.listenToAdded(added),
+  );
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
   private unheard = 0;
@@ -85,10 +89,7 @@ export class RedisSubscriber {
   /** Resolves when the channel is in place; without a connection at once, and the next one has it. */
   async add(name: string): Promise<void> {
     this.names.add(name);
-    if (this.client.status === 'ready') {
-      // When this fails, all channels are subscribed to again: by the reconnect, or by the next attempt after a refusal.
-      await this.listen([name]).catch((error: unknown) => this.failed(error));
-    }
+    await new Promise<void>((resolve) => this.added.add([name, resolve]));
   }
 
   async remove(name: string): Promise<void> {
@@ -173,6 +174,19 @@ export class RedisSubscriber {
     this.stopped = true;
     this.stopRetry();
     this.client.disconnect();
+  }
+
+  /** Channels that came together are one command. */
+  private async listenToAdded(added: ReadonlyArray<readonly [name: string, inPlace: () => void]>): Promise<void> {
+    // Some may have been removed meanwhile.
+    const names = added.map(([name]) => name).filter((name) => this.names.has(name));
+    if (this.client.status === 'ready' && names.length > 0) {
+      // When this fails, all channels are subscribed to again: by the reconnect, or by the next attempt after a refusal.
+      await this.listen(names).catch((error: unknown) => this.failed(error));
+    }
+    for (const [, inPlace] of added) {
+      inPlace();
+    }
   }
 
   private async listen(names: readonly string[]): Promise<void> {
