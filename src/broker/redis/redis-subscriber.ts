@@ -41,7 +41,8 @@ export class RedisSubscriber {
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
   private unheard = 0;
-  private publishError: unknown;
+  /** The last heartbeat whose end is known could not be sent. */
+  private unsent = false;
   /** Refusals in a row. */
   private refusals = 0;
   /** Runs out when the server is asked again. */
@@ -145,19 +146,31 @@ export class RedisSubscriber {
   beat(): void {
     this.options.publish(this.heartbeat).then(
       () => {
-        this.publishError = undefined;
+        // Those that could not be sent were not missed here: to leave now would interrupt events that have just come back.
+        if (this.unsent) {
+          this.unsent = false;
+          this.unheard = 0;
+        }
       },
       (error: unknown) => {
-        this.publishError = error;
+        this.unsent = true;
         if (error instanceof ReplyError) {
           this.failed(error);
+        } else {
+          this.leaveWhenUnheard(this.options.explain(error));
         }
       },
     );
     // Heartbeats are counted, not time: a process that was held up has not read its heartbeats yet.
     this.unheard += 1;
-    if (this.fault === undefined && this.unheard > UNHEARD_BEATS) {
-      this.change(this.publishError === undefined ? SILENT : this.options.explain(this.publishError));
+    if (!this.unsent) {
+      this.leaveWhenUnheard(SILENT);
+    }
+  }
+
+  private leaveWhenUnheard(fault: Fault): void {
+    if (this.fault === undefined && this.unheard > UNHEARD_BEATS && !this.stopped) {
+      this.change(fault);
       leave(this.client);
       this.options.onSilent();
     }
