@@ -3,7 +3,7 @@ import type { Logger } from '../../base/logger.js';
 import { CONNECTING, type Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
 import { leave } from './redis-client.js';
-import { SILENT } from './redis-faults.js';
+import { faultOf, SILENT } from './redis-faults.js';
 
 export interface SubscriberOptions {
   /** Whether to use sharded channels of a cluster's node (SSUBSCRIBE). */
@@ -205,7 +205,8 @@ export class RedisSubscriber {
     if (this.stopped) {
       return;
     }
-    const fault = this.options.explain(error);
+    // A refusal says itself what it is about, whatever the connection for commands is at.
+    const fault = error instanceof ReplyError ? faultOf(error) : this.options.explain(error);
     this.attempt += 1;
     this.change(fault);
     if (!(error instanceof ReplyError)) {
