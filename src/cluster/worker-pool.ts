@@ -253,10 +253,13 @@ export class WorkerPool {
     }
   }
 
-  /** Tells all workers that can serve of those that died. One of them may hang or die itself, so more than one is told. */
+  /**
+   * Tells all workers that have begun to serve of those that died. One of them may hang or die itself, so more than one is told; one
+   * that drains may have left already, so that is told again to the next one that can serve.
+   */
   private tellOfDead(): void {
-    const ready = [...this.members].filter(({ state }) => state === 'ready');
-    for (const { channel } of ready) {
+    const told = [...this.members].filter(({ nodeId }) => nodeId !== undefined);
+    for (const { channel } of told) {
       for (const nodeId of this.untold) {
         try {
           channel.send({ type: 'taskwire:died', nodeId });
@@ -265,7 +268,7 @@ export class WorkerPool {
         }
       }
     }
-    if (ready.length > 0) {
+    if (told.some(({ state }) => state === 'ready')) {
       this.untold = [];
     }
   }
@@ -275,16 +278,17 @@ export class WorkerPool {
     this.share();
     const { logger } = this.options;
     const fields = { worker: member.worker.process.pid, code, signal };
+    // Only a worker that has drained, and then ended by itself, has given back what it held.
+    if (member.nodeId !== undefined && !(member.state === 'draining' && code === 0)) {
+      this.untold = [...this.untold, member.nodeId].slice(-MAX_UNTOLD);
+      this.tellOfDead();
+    }
     if (member.state === 'draining') {
       logger.info('worker ended', fields);
       return;
     }
     if (this.ending) {
       return;
-    }
-    if (member.nodeId !== undefined) {
-      this.untold = [...this.untold, member.nodeId].slice(-MAX_UNTOLD);
-      this.tellOfDead();
     }
     this.failures = performance.now() - member.startedAt >= STABLE_MS ? 0 : this.failures + 1;
     this.failedStarts = member.state === 'starting' ? this.failedStarts + 1 : 0;

@@ -1,4 +1,3 @@
-import type { EventType } from '../protocol/events.js';
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
 import type { WriteKey } from './write-keys.js';
@@ -9,7 +8,9 @@ import {
   loggedRow,
   NEW_MARK,
   NEXT_MARK,
+  oldValue,
   PREVIOUS,
+  REPLACED,
   type Statement,
   UNLOGGED,
 } from './write-statements.js';
@@ -25,6 +26,12 @@ const STREAM = `stream AS (
     WHERE user_id = ? AND EXISTS (SELECT FROM task)
     RETURNING epoch, seq - (SELECT count(*) FROM task) AS base, clock_timestamp() AS written_at
   )`;
+
+const PREVIOUS_COLUMNS = Object.values(PREVIOUS).join(', ');
+/** Branches of a CASE over an event's type: the old value that it says. */
+const OLD_VALUES = Object.entries(REPLACED)
+  .map(([type, replaced]) => `WHEN '${type}' THEN ${oldValue(replaced)}`)
+  .join(' ');
 
 /** The idempotency key of each item, in their order; undefined for an item without one. */
 export type ItemKeys = ReadonlyArray<WriteKey | undefined>;
@@ -126,18 +133,6 @@ interface Merged {
   readonly said: ReadonlyArray<Readonly<Record<string, unknown>>>;
 }
 
-/** What an item replaces that an earlier one has set; a field that none has set is undefined, and left out of the JSON. */
-function replaced(type: EventType, { old_status, old_fee }: Record<'old_status' | 'old_fee', unknown>): object {
-  switch (type) {
-    case 'TASK_STATUS_CHANGED':
-      return { old_status };
-    case 'TASK_FEE_UPDATED':
-      return { old_fee };
-    default:
-      return {};
-  }
-}
-
 function merge(patches: readonly Patch[]): Merged {
   const rows = new Map<number, Record<string, unknown>>();
   const said = patches.map((patch) => {
@@ -146,9 +141,11 @@ function merge(patches: readonly Patch[]): Merged {
       rows.set(patch.taskId, { ...patch.fields });
       return patch.said;
     }
-    const { task_status: old_status, task_opx_cost: old_fee } = row;
+    const replaced = REPLACED[patch.type];
+    // A field that no earlier item has set is undefined, and so left out of the JSON.
+    const old = replaced === undefined ? {} : { [replaced.name]: row[replaced.column] };
     Object.assign(row, patch.fields);
-    return { ...patch.said, ...replaced(patch.type, { old_status, old_fee }) };
+    return { ...patch.said, ...old };
   });
   // Rows are written, and so locked, in this order.
   return { rows: [...rows].sort(([a], [b]) => a - b), said };
@@ -178,14 +175,10 @@ export function updateTasks(
     UPDATE tasks SET ${assignments(uniform ? columns : Object.keys(COLUMN_TYPES), uniform)}, write_mark = ${NEXT_MARK}
     FROM unnest(?::bigint[], ?::jsonb[]) AS input (task_id, patch)
     WHERE tasks.task_id = input.task_id AND tasks.user_id = ?
-    RETURNING tasks.task_id, job_id, user_id, previous_status, previous_opx_cost
+    RETURNING tasks.task_id, job_id, user_id, ${PREVIOUS_COLUMNS}
   ), task AS MATERIALIZED (
     SELECT task_id, job_id, user_id, item.type, item.ord, row_number() OVER (ORDER BY item.ord) AS place,
-      CASE item.type
-        WHEN 'TASK_FEE_UPDATED' THEN jsonb_build_object('old_fee', previous_opx_cost)
-        WHEN 'TASK_STATUS_CHANGED' THEN jsonb_build_object('old_status', previous_status)
-        ELSE '{}'
-      END || item.said AS said
+      CASE item.type ${OLD_VALUES} ELSE '{}' END || item.said AS said
     FROM unnest(?::bigint[], ?::text[], ?::jsonb[]) WITH ORDINALITY AS item (task_id, type, said, ord)
     JOIN written USING (task_id)
   )${finish(announcement, keys)}`,

@@ -139,17 +139,29 @@ export function insertTask(
   };
 }
 
-/** What an update's event says beside the fields that were set: SQL over the written row. */
-const REPLACED: Readonly<Partial<Record<EventType, string>>> = {
-  TASK_STATUS_CHANGED: ` || jsonb_build_object('old_status', task.previous_status)`,
-  TASK_FEE_UPDATED: ` || jsonb_build_object('old_fee', task.previous_opx_cost)`,
+/** What an update's event says of the value that it replaces. */
+interface Replaced {
+  /** The column that it sets. */
+  readonly column: string;
+  /** The column that keeps its old value. */
+  readonly previous: string;
+  /** The name of the old value in the event. */
+  readonly name: string;
+}
+
+/** What each event says so; the others say nothing of the kind. */
+export const REPLACED: Readonly<Partial<Record<EventType, Replaced>>> = {
+  TASK_STATUS_CHANGED: { column: 'task_status', previous: 'previous_status', name: 'old_status' },
+  TASK_FEE_UPDATED: { column: 'task_opx_cost', previous: 'previous_opx_cost', name: 'old_fee' },
 };
 
-/** Columns that keep what a write replaces in another one. */
-export const PREVIOUS: Readonly<Record<string, string>> = {
-  task_status: 'previous_status',
-  task_opx_cost: 'previous_opx_cost',
-};
+/** Columns that keep what a write replaces in another one, by that one. */
+export const PREVIOUS: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.values(REPLACED).map(({ column, previous }) => [column, previous]),
+);
+
+/** SQL of the old value that an event says: jsonb. */
+export const oldValue = ({ name, previous }: Replaced): string => `jsonb_build_object('${name}', ${previous})`;
 
 /**
  * Updates a task. Without the task no row is changed and none is returned.
@@ -159,6 +171,7 @@ export const PREVIOUS: Readonly<Record<string, string>> = {
  */
 export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner): Statement {
   const { seen, unseen, bindings } = guard(manner);
+  const replaced = REPLACED[type];
   const columns = Object.keys(fields);
   const assignments = columns.flatMap((column) => {
     const set = `${column} = ?::${COLUMN_TYPES[column]}`;
@@ -172,8 +185,8 @@ export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner
     sql: `
   WITH ${seen}task AS (
     UPDATE tasks SET ${assignments.join(', ')}, write_mark = ${NEXT_MARK} WHERE task_id = ?${unseen}
-    RETURNING task_id, job_id, user_id, previous_status, previous_opx_cost
-  )${finish(manner, type, `?::jsonb${REPLACED[type] ?? ''}`)}`,
+    RETURNING task_id, job_id, user_id${replaced === undefined ? '' : `, ${replaced.previous}`}
+  )${finish(manner, type, replaced === undefined ? '?::jsonb' : `?::jsonb || ${oldValue(replaced)}`)}`,
     bindings: [
       ...bindings,
       ...values,

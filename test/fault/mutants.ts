@@ -661,6 +661,15 @@ export const MUTANTS: readonly Mutant[] = [
     },
   },
   {
+    name: 'what a worker held that drained for too long waits for its lease',
+    file: 'src/cluster/worker-pool.ts',
+    edits: [["!(member.state === 'draining' && code === 0)", "member.state !== 'draining'"]],
+    killedBy: {
+      file: 'test/unit/worker-pool.test.ts',
+      title: 'tells the others of a worker that was killed because it drained for too long',
+    },
+  },
+  {
     name: 'streams over HTTP replay for nothing',
     file: 'src/gateways/cost.ts',
     edits: [['place % EVENTS_PER_UNIT === 1 ? 1 : 0', '0']],

@@ -109,6 +109,8 @@ describe('causes of a Redis that does not do what it should', () => {
       'SENTINEL_NOAUTH',
     ],
     [new Error('Connection is closed.'), 'CLOSED'],
+    [new Error("Stream isn't writeable and enableOfflineQueue options is false"), 'CLOSED'],
+    [new Error("Cluster isn't ready and enableOfflineQueue options is false"), 'CLOSED'],
     [network('ECONNREFUSED'), 'ECONNREFUSED'],
     [network('DEPTH_ZERO_SELF_SIGNED_CERT'), 'DEPTH_ZERO_SELF_SIGNED_CERT'],
     [Object.assign(new Error('Failed to refresh slots cache.'), { lastNodeError: network('ETIMEDOUT') }), 'ETIMEDOUT'],

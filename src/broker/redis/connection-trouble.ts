@@ -40,7 +40,11 @@ export class ConnectionTrouble {
         failed();
       }
     });
-    client.on('connect', () => this.hearRefusal());
+    client.on('connect', () => {
+      // What Sentinels or nodes have said that were asked before this one is no reason any more.
+      this.last = undefined;
+      this.hearRefusal();
+    });
     client.on('ready', () => {
       this.fault = undefined;
     });

@@ -41,20 +41,42 @@ export function redisClient(target: ConnectionOptions, options: ConnectionOption
   // Without a listener the client would print each error. Its users look at the end of the connection.
   client.on('error', () => {});
   if (target.sentinels !== undefined) {
-    hearSentinels(client);
+    const { connector } = client as unknown as { connector: SentinelConnector };
+    hearSentinels(client, connector);
+    askAllSentinels(connector);
   }
   leaveWhenSilent(client);
   return client;
 }
 
+/** What the client has for Sentinels. */
+interface SentinelConnector {
+  readonly sentinelIterator: { readonly sentinels: unknown[]; cursor: number };
+  connect(...args: unknown[]): Promise<unknown>;
+  connectToSentinel(...args: unknown[]): Redis;
+}
+
 /** Makes a client emit why it could not reach a Sentinel (`sentinelCause`): by itself it says only that a connection was closed. */
-function hearSentinels(client: Redis): void {
-  const { connector } = client as unknown as { connector: { connectToSentinel(...args: unknown[]): Redis } };
+function hearSentinels(client: Redis, connector: SentinelConnector): void {
   const connect = connector.connectToSentinel.bind(connector);
   connector.connectToSentinel = (...args) => {
     const sentinel = connect(...args);
     sentinel.on('error', (error: unknown) => client.emit('sentinelCause', error));
     return sentinel;
+  };
+}
+
+/**
+ * Makes a client ask all Sentinels each time it connects, beginning behind the one that it asked last: that one may know a master
+ * of before. By itself it would begin there too, but say at the end of the list that no Sentinel can be reached, having asked none.
+ */
+function askAllSentinels(connector: SentinelConnector): void {
+  const connect = connector.connect.bind(connector);
+  connector.connect = (...args) => {
+    const { sentinelIterator: list } = connector;
+    list.sentinels.push(...list.sentinels.splice(0, list.cursor));
+    list.cursor = 0;
+    return connect(...args);
   };
 }
 

@@ -43,6 +43,9 @@ const ERR_CODES: ReadonlyArray<readonly [RegExp, string]> = [
 /** Answers of a server that is not the master any more. A new connection may lead to the master. */
 const ELSEWHERE = new Set(['READONLY', 'MASTERDOWN', 'NOREPLICAS', 'NOAUTH']);
 
+/** The client's words for a command that it could not send: it has no connection. */
+const UNSENT = /^Connection is closed\.$|enableOfflineQueue options is false$/;
+
 /** Whether another connection may help. */
 export const helpsToReconnect = ({ code }: Fault): boolean => ELSEWHERE.has(code);
 
@@ -80,11 +83,7 @@ export function faultOf(error: unknown): Fault {
         ? fault(code, message, HINTS['PLAIN'])
         : fault(code, message);
   }
-  return message === 'redis does not answer'
-    ? SILENT
-    : message === 'Connection is closed.'
-      ? CLOSED
-      : fault('OTHER', message);
+  return message === 'redis does not answer' ? SILENT : UNSENT.test(message) ? CLOSED : fault('OTHER', message);
 }
 
 /** The reason in a text that lists what each Sentinel said. */

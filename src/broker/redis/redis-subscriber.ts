@@ -4,7 +4,7 @@ import type { Logger } from '../../base/logger.js';
 import { CONNECTING, type Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
 import { leave } from './redis-client.js';
-import { SILENT } from './redis-faults.js';
+import { faultOf, SILENT } from './redis-faults.js';
 
 export interface SubscriberOptions {
   /** Whether to use sharded channels of a cluster's node (SSUBSCRIBE). */
@@ -45,7 +45,8 @@ export class RedisSubscriber {
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
   private unheard = 0;
-  private publishError: unknown;
+  /** The last heartbeat whose end is known could not be sent. */
+  private unsent = false;
   /** Refusals in a row. */
   private refusals = 0;
   /** Runs out when the server is asked again. */
@@ -146,19 +147,31 @@ export class RedisSubscriber {
   beat(): void {
     this.options.publish(this.heartbeat).then(
       () => {
-        this.publishError = undefined;
+        // Those that could not be sent were not missed here: to leave now would interrupt events that have just come back.
+        if (this.unsent) {
+          this.unsent = false;
+          this.unheard = 0;
+        }
       },
       (error: unknown) => {
-        this.publishError = error;
+        this.unsent = true;
         if (error instanceof ReplyError) {
           this.failed(error);
+        } else {
+          this.leaveWhenUnheard(this.options.explain(error));
         }
       },
     );
     // Heartbeats are counted, not time: a process that was held up has not read its heartbeats yet.
     this.unheard += 1;
-    if (this.fault === undefined && this.unheard > UNHEARD_BEATS) {
-      this.change(this.publishError === undefined ? SILENT : this.options.explain(this.publishError));
+    if (!this.unsent) {
+      this.leaveWhenUnheard(SILENT);
+    }
+  }
+
+  private leaveWhenUnheard(fault: Fault): void {
+    if (this.fault === undefined && this.unheard > UNHEARD_BEATS && !this.stopped) {
+      this.change(fault);
       leave(this.client);
       this.options.onSilent();
     }
@@ -206,7 +219,8 @@ export class RedisSubscriber {
     if (this.stopped) {
       return;
     }
-    const fault = this.options.explain(error);
+    // A refusal says itself what it is about, whatever the connection for commands is at.
+    const fault = error instanceof ReplyError ? faultOf(error) : this.options.explain(error);
     this.attempt += 1;
     this.change(fault);
     if (!(error instanceof ReplyError)) {
