@@ -1,8 +1,10 @@
 /**
- * The cost of a new connection for the server, with a key and one room, by who listens; some at a time, and all at once as after
- * an outage, with the positions that they have:
+ * The cost of a new connection for the server, with a key and one room that nobody was in before, by who listens: 64 at a time,
+ * and all at once as after an outage, with the positions that they have:
  *
- *     node dist/bench/setup.js [--connections 2000] [--repeats 3]
+ *     node dist/bench/setup.js [--connections 5000] [--rounds 3]
+ *
+ * All servers of a wire run side by side and take turns, so that a machine that becomes slower does so for all of them.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -12,9 +14,9 @@ import { startServer } from './lib/server.js';
 import { startServices } from './lib/services.js';
 import { table } from './lib/table.js';
 import { VARIANTS } from './lib/variants.js';
-import { createWorld, type World } from './lib/world.js';
+import { createWorld } from './lib/world.js';
 import { Fleet } from './load/fleet.js';
-import type { Wire } from './load/frames.js';
+import { WIRES, type Wire } from './load/frames.js';
 import { expectAll } from './scenarios/context.js';
 
 const MODES: ReadonlyArray<
@@ -26,78 +28,139 @@ const MODES: ReadonlyArray<
   ['ours, LISTEN=workers', 'ours', ['socketio', 'plain'], { LISTEN: 'workers' }],
   ['ours, WORKERS=1', 'ours', ['socketio', 'plain'], { WORKERS: '1' }],
 ];
-/** What a set-up has cost the server: some at a time, and all at once, and how long that took. */
+
+/** What a set-up has cost the server in a round: some at a time, and all at once, and how long that took. */
 interface SetUp {
   readonly micros: number;
   readonly microsAtOnce: number;
   readonly allBackMs: number;
 }
 
+/** A server, its clients, and what they measured. */
+interface Contestant {
+  readonly title: string;
+  /** Opens connections to rooms of a range, and drops them. @returns what a set-up has cost, in microseconds */
+  open(rooms: readonly string[]): Promise<number>;
+  /** Opens those again, all at once, and drops them. */
+  reopen(): Promise<Pick<SetUp, 'microsAtOnce' | 'allBackMs'>>;
+  stop(): Promise<void>;
+  readonly rounds: SetUp[];
+}
+
 const WORKERS = 2;
-/** Connections that come and go first: what a server learns with them is not what a connection costs. */
-const FIRST = 500;
+/**
+ * Rounds before those that are measured: a server that has just started runs code that is not compiled yet, and a set-up costs two
+ * to three times as much.
+ */
+const FIRST_ROUNDS = 2;
 /** How long a server takes to see that clients have gone, in milliseconds. */
 const GONE_MS = 1_000;
 
 const { values } = parseArgs({
-  options: { connections: { type: 'string', default: '2000' }, repeats: { type: 'string', default: '3' } },
+  options: { connections: { type: 'string', default: '5000' }, rounds: { type: 'string', default: '3' } },
 });
 const connections = Number(values.connections);
+const rounds = FIRST_ROUNDS + Number(values.rounds);
 
 endOnSignals();
 const services = await startServices(false);
 try {
-  const world = await createWorld(services, { jobs: connections, users: connections / 5, tasksPerJob: 1 });
-  const measured = new Map<string, SetUp[]>();
-  for (let repeat = 0; repeat < Number(values.repeats); repeat += 1) {
-    for (const [title, name, wires, environment] of MODES) {
-      for (const wire of wires) {
-        const key = `${title} | ${wire}`;
-        const figures = await setUp(name, wire, environment, world);
-        console.error(`${key}: ${JSON.stringify(figures)}`);
-        measured.set(key, [...(measured.get(key) ?? []), figures]);
+  const jobs = connections * rounds;
+  const world = await createWorld(services, { jobs, users: jobs / 5, tasksPerJob: 1 });
+  const rows: string[][] = [];
+  for (const wire of WIRES) {
+    const contestants: Contestant[] = [];
+    try {
+      for (const [title, variant, wires, environment] of MODES) {
+        if (wires.includes(wire)) {
+          contestants.push(await start(title, variant, wire, environment));
+        }
       }
+      for (let round = 0; round < rounds; round += 1) {
+        const rooms = world.jobs
+          .slice(round * connections, (round + 1) * connections)
+          .map(({ jobId }) => `job:${jobId}`);
+        for (const contestant of contestants) {
+          const micros = await contestant.open(rooms);
+          if (round >= FIRST_ROUNDS) {
+            const figures = { micros, ...(await contestant.reopen()) };
+            console.error(`${contestant.title} | ${wire}: ${JSON.stringify(figures)}`);
+            contestant.rounds.push(figures);
+          }
+        }
+      }
+      for (const { title, rounds: figures } of contestants) {
+        const [first] = contestants;
+        rows.push([
+          title,
+          wire,
+          ...(['micros', 'microsAtOnce', 'allBackMs'] as const).map((name) => {
+            const middle = median(figures.map((figure) => figure[name]));
+            const ratio = median(figures.map((figure, round) => figure[name] / first!.rounds[round]![name]));
+            return `${middle.toFixed(0)} (${ratio.toFixed(2)}x)`;
+          }),
+        ]);
+      }
+    } finally {
+      await Promise.all(contestants.map((contestant) => contestant.stop()));
     }
   }
-  const rows = [...measured].map(([key, figures]) => [
-    ...key.split(' | '),
-    ...(['micros', 'microsAtOnce', 'allBackMs'] as const).map((name) =>
-      figures.map((figure) => figure[name].toFixed(0)).join(', '),
-    ),
-  ]);
   console.log(table(['', 'wire', 'server CPU of a set-up, µs', 'all at once, µs', 'all are live after, ms'], rows));
+
+  async function start(
+    title: string,
+    name: string,
+    wire: Wire,
+    environment: Record<string, string>,
+  ): Promise<Contestant> {
+    const server = await startServer(VARIANTS.find((variant) => variant.name === name)!, {
+      redisUrl: services.redis.url,
+      databaseUrl: world.databaseUrl,
+      workers: WORKERS,
+      cores: undefined,
+      environment,
+    });
+    const fleet = new Fleet(1, undefined);
+    const ports = environment['LISTEN'] === 'workers' ? WORKERS : 1;
+    const targets = Array.from({ length: ports }, (_, place) => ({ port: server.port + place, wire, key: world.key }));
+    const goAway = async (): Promise<void> => {
+      await fleet.drop();
+      await sleep(GONE_MS);
+    };
+    return {
+      title,
+      rounds: [],
+      open: async (rooms) => {
+        const before = cpuMicros(server.pid);
+        expectAll(
+          await fleet.open(
+            targets,
+            rooms.map((room) => [room]),
+            rooms.map((_, place) => place),
+          ),
+        );
+        const micros = (cpuMicros(server.pid) - before) / rooms.length;
+        await goAway();
+        return micros;
+      },
+      reopen: async () => {
+        const [before, begin] = [cpuMicros(server.pid), performance.now()];
+        expectAll(await fleet.reopen(name === 'ours'));
+        const allBackMs = performance.now() - begin;
+        const microsAtOnce = (cpuMicros(server.pid) - before) / connections;
+        await goAway();
+        return { microsAtOnce, allBackMs };
+      },
+      stop: async () => {
+        await fleet.stop();
+        await server.stop();
+      },
+    };
+  }
 } finally {
   await services.stop();
 }
 
-async function setUp(name: string, wire: Wire, environment: Record<string, string>, world: World): Promise<SetUp> {
-  const server = await startServer(VARIANTS.find((variant) => variant.name === name)!, {
-    redisUrl: services.redis.url,
-    databaseUrl: world.databaseUrl,
-    workers: WORKERS,
-    cores: undefined,
-    environment,
-  });
-  const fleet = new Fleet(1, undefined);
-  try {
-    const ports = environment['LISTEN'] === 'workers' ? WORKERS : 1;
-    const targets = Array.from({ length: ports }, (_, place) => ({ port: server.port + place, wire, key: world.key }));
-    const rooms = world.jobs.map(({ jobId }) => [`job:${jobId}`]);
-    const accounts = rooms.map((_, room) => room);
-    expectAll(await fleet.open(targets, rooms.slice(0, FIRST), accounts.slice(0, FIRST)));
-    await fleet.drop();
-    await sleep(GONE_MS);
-    const before = cpuMicros(server.pid);
-    expectAll(await fleet.open(targets, rooms, accounts));
-    const micros = (cpuMicros(server.pid) - before) / rooms.length;
-    await fleet.drop();
-    await sleep(GONE_MS);
-    const [idle, start] = [cpuMicros(server.pid), performance.now()];
-    expectAll(await fleet.reopen(name === 'ours'));
-    const allBackMs = performance.now() - start;
-    return { micros, microsAtOnce: (cpuMicros(server.pid) - idle) / rooms.length, allBackMs };
-  } finally {
-    await fleet.stop();
-    await server.stop();
-  }
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 }

@@ -445,6 +445,34 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
       expect(db.client[name], name).to.be.a('function');
     }
   },
+  'knex: query of its client, and of that of a transaction': async () => {
+    const seen: unknown[] = [];
+    const connection = {
+      query(config: Any, done: (error: Error | null, result?: unknown) => void) {
+        seen.push(config);
+        done(config.text === 'bad' ? new Error('no') : null, { rows: [{ one: 1 }], command: config.text });
+      },
+    };
+    const db = knex({ client: 'pg' });
+    const heard: unknown[] = [];
+    db.on('query', ({ sql, bindings }: Any) => heard.push(sql, bindings));
+    const statement = { sql: 'SELECT $1', bindings: [1], options: { name: 'a' } };
+    const { response } = await db.client.query(connection, { ...statement });
+    expect(response.rows).to.deep.equal([{ one: 1 }]);
+    expect(seen).to.deep.equal([{ text: 'SELECT $1', values: [1], name: 'a' }]);
+    expect(heard).to.deep.equal(['SELECT $1', [1]]);
+    const refused = await db.client.query(connection, { sql: 'bad', bindings: [] }).catch((error: Error) => error);
+    expect(refused.message).to.include('no');
+
+    // One that has ended takes nothing more: its connection is somebody else's by then.
+    const transaction = await db.transaction(undefined, { connection } as Any);
+    const { client } = transaction as Any;
+    expect(await client.acquireConnection()).to.equal(connection);
+    await client.query(connection, { ...statement });
+    await transaction.commit();
+    const late = await client.query(connection, { ...statement }).catch((error: Error) => error);
+    expect(late.message).to.include('already complete');
+  },
   'pg, knex: texts of their errors': () => {
     const [driver, queries] = ['pg/lib/client.js', 'knex/lib/client.js'].map((name) =>
       readFileSync(require.resolve(name), 'utf8'),
