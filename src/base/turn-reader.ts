@@ -2,6 +2,8 @@ import { BatchQueue } from './batch-queue.js';
 
 /** What is looked up in one query at most. */
 const CHUNK = 500;
+/** Pause between queries while many ask, in milliseconds. */
+const GATHER_MS = 4;
 
 interface Waiter<Value> {
   resolve(value: Value | undefined): void;
@@ -14,7 +16,7 @@ interface Waiter<Value> {
  */
 export class TurnReader<Value> {
   private readonly waiting = new Map<string, Array<Waiter<Value>>>();
-  private readonly keys = new BatchQueue<string>((keys) => this.lookUp(keys), CHUNK);
+  private readonly keys = new BatchQueue<string>((keys) => this.lookUp(keys), CHUNK, GATHER_MS);
 
   /** @param query looks up some keys; those that do not exist are left out */
   constructor(private readonly query: (keys: readonly string[]) => Promise<ReadonlyMap<string, Value>>) {}

@@ -24,6 +24,8 @@ export interface SubscriberOptions {
 
 /** Channels of one SUBSCRIBE after a reconnect. */
 const CHUNK = 1_000;
+/** Pause between commands while many channels are added, in milliseconds. */
+const GATHER_MS = 4;
 /** A connection is silent when so many heartbeats in a row were not heard on it. */
 const UNHEARD_BEATS = 3;
 /** Longest pause before a server that goes on refusing is asked again, in milliseconds. */
@@ -39,8 +41,10 @@ export class RedisSubscriber {
   /** Why messages may be missed; undefined when none are. */
   fault: Fault | undefined = CONNECTING;
   private names = new Set<string>();
-  private readonly added = new BatchQueue<readonly [name: string, inPlace: () => void]>((added) =>
-    this.listenToAdded(added),
+  private readonly added = new BatchQueue<readonly [name: string, inPlace: () => void]>(
+    (added) => this.listenToAdded(added),
+    CHUNK,
+    GATHER_MS,
   );
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
