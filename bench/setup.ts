@@ -12,6 +12,7 @@ import { endOnSignals } from './lib/machine.js';
 import { cpuMicros } from './lib/proc.js';
 import { startServer } from './lib/server.js';
 import { startServices } from './lib/services.js';
+import { summarize } from './lib/stats.js';
 import { table } from './lib/table.js';
 import { VARIANTS } from './lib/variants.js';
 import { createWorld } from './lib/world.js';
@@ -95,9 +96,9 @@ try {
           title,
           wire,
           ...(['micros', 'microsAtOnce', 'allBackMs'] as const).map((name) => {
-            const middle = median(figures.map((figure) => figure[name]));
-            const ratio = median(figures.map((figure, round) => figure[name] / first!.rounds[round]![name]));
-            return `${middle.toFixed(0)} (${ratio.toFixed(2)}x)`;
+            const { median: middle } = summarize(figures.map((figure) => figure[name]));
+            const ratios = figures.map((figure, round) => figure[name] / first!.rounds[round]![name]);
+            return `${middle.toFixed(0)} (${ratios.map((ratio) => `${ratio.toFixed(2)}x`).join(', ')})`;
           }),
         ]);
       }
@@ -159,8 +160,4 @@ try {
   }
 } finally {
   await services.stop();
-}
-
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 }

@@ -509,6 +509,24 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: door('counts a connection among the requests of its key, and gives a place back that was taken in vain'),
   },
   {
+    name: 'places that are asked for together are all given',
+    file: 'src/broker/redis/redis-counts.ts',
+    edits: [['resolve(place < given);', 'resolve(true);']],
+    killedBy: {
+      file: 'test/contract/redis-causes.test.ts',
+      title: 'a count that is another type of key spoils none that is asked for together with it',
+    },
+  },
+  {
+    name: 'a look-up is answered with what was read before it was asked for',
+    file: 'src/base/turn-reader.ts',
+    edits: [['this.waiting.delete(key);', '']],
+    killedBy: {
+      file: 'test/unit/turn-reader.test.ts',
+      title: 'asks together for what comes while a query is under way, and never answers with what was read before',
+    },
+  },
+  {
     name: 'an address has any number of places',
     file: 'src/door/door.ts',
     edits: [['addressGroup(address), maxConnectionsPerIp)', 'addressGroup(address), Number.MAX_SAFE_INTEGER)']],
