@@ -70,15 +70,11 @@ export class ConnectionTrouble {
 
   /** The cause of a failed command, which may say no more than that there is no connection. */
   explain(error: unknown): Fault {
-    // While it connects, nothing is known of this connection, and the error may come from another one.
-    if (this.fault !== undefined && this.fault !== CONNECTING) {
+    if (this.fault !== undefined) {
       return this.fault;
     }
     const fault = faultOf(error);
-    if (fault !== CLOSED && fault.code !== 'OTHER') {
-      return fault;
-    }
-    return this.last === undefined ? (this.fault ?? fault) : faultOf(this.last);
+    return (fault === CLOSED || fault.code === 'OTHER') && this.last !== undefined ? faultOf(this.last) : fault;
   }
 
   /** Resolves when the first attempt to connect has come to an end; later ones are the client's own. */
