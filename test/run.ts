@@ -46,8 +46,9 @@ function suites(folders: readonly string[], words: readonly string[]): string[] 
 
 interface Counts {
   passed: number;
-  failed: number;
   skipped: number;
+  /** Titles of the tests that failed. */
+  failed: string[];
 }
 
 const { values, positionals } = parseArgs({
@@ -88,15 +89,15 @@ function build(paths: readonly string[]): void {
 
 /** Runs each lane in a process of its own. The first one shows what it does; what the others say follows when it has ended. */
 async function runBeside(numbers: readonly number[]): Promise<void> {
-  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const total: Counts = { passed: 0, skipped: 0, failed: [] };
   const running = numbers.map((lane, index) => {
     const child = fork(fileURLToPath(import.meta.url), [...process.argv.slice(2), '--lane', String(lane)], {
       stdio: ['ignore', index === 0 ? 'inherit' : 'pipe', 'inherit', 'ipc'],
     });
-    child.on('message', ({ passed, failed, skipped }: Counts) => {
+    child.on('message', ({ passed, skipped, failed }: Counts) => {
       total.passed += passed;
-      total.failed += failed;
       total.skipped += skipped;
+      total.failed.push(...failed);
     });
     return { ended: once(child, 'exit'), said: child.stdout === null ? '' : text(child.stdout) };
   });
@@ -110,8 +111,10 @@ async function runBeside(numbers: readonly number[]): Promise<void> {
   process.stdout.write(`${tell(total)}\n`);
 }
 
-function tell({ passed, failed, skipped }: Counts): string {
-  return `${passed} passed, ${failed} failed, ${skipped} skipped`;
+/** How many there were, and last of all what has to be looked at. */
+function tell({ passed, skipped, failed }: Counts): string {
+  const counts = `${passed} passed, ${failed.length} failed, ${skipped} skipped`;
+  return [counts, ...failed.map((title) => `  failed: ${title}`)].join('\n');
 }
 
 /** Runs files in this process, which ends with the last test. */
@@ -127,7 +130,7 @@ async function run(files: readonly string[]): Promise<void> {
     mocha.addFile(file);
   }
   await mocha.loadFilesAsync();
-  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const counts: Counts = { passed: 0, skipped: 0, failed: [] };
   const times = new Map<string, number>();
   let lookedAt = performance.now();
   const runner = mocha.run(() => {
@@ -139,9 +142,9 @@ async function run(files: readonly string[]): Promise<void> {
     });
     // A test that leaves something open has not ended what it started.
     setTimeout(() => {
-      process.stderr.write(`Still open after the last test: ${process.getActiveResourcesInfo().join(', ')}\n`);
-      counts.failed += 1;
-      process.send?.({ passed: 0, failed: 1, skipped: 0 });
+      const left = `nothing is open after the last test, but: ${process.getActiveResourcesInfo().join(', ')}`;
+      counts.failed.push(left);
+      process.send?.({ passed: 0, skipped: 0, failed: [left] } satisfies Counts);
       process.exit(1);
     }, CLEAN_UP_MS).unref();
   });
@@ -155,8 +158,8 @@ async function run(files: readonly string[]): Promise<void> {
   runner.on('pass', () => {
     counts.passed += 1;
   });
-  runner.on('fail', () => {
-    counts.failed += 1;
+  runner.on('fail', (test) => {
+    counts.failed.push(test.fullTitle());
     process.exitCode = 1;
   });
   runner.on('pending', () => {

@@ -2,10 +2,7 @@ import cluster from 'node:cluster';
 import { createLogger, type Logger } from '../base/logger.js';
 import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG, givenVariables, loadConfig } from '../config.js';
-import { runPrimary } from './primary.js';
-import { runSingle } from './single.js';
 import { warnOfUnknownVariables } from './unknown-variables.js';
-import { runWorker } from './worker.js';
 
 /**
  * Starts this process in its role: the primary, a worker, or the only process (WORKERS=1). The exit code is 78 when the
@@ -27,11 +24,15 @@ export async function run(exec: string): Promise<void> {
     if (!cluster.isWorker) {
       warnOfUnknownVariables(givenVariables(), logger);
     }
+    // Each role loads what it needs: that is most of the time and of the processor time of a start.
     if (cluster.isWorker) {
+      const { runWorker } = await import('./worker.js');
       await runWorker({ config, logger });
     } else if (config.WORKERS === 1) {
+      const { runSingle } = await import('./single.js');
       await runSingle({ config, logger });
     } else {
+      const { runPrimary } = await import('./primary.js');
       await runPrimary({ config, logger, exec });
     }
   } catch (error) {

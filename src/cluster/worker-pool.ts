@@ -323,7 +323,11 @@ export class WorkerPool {
     }
     const patience = new AbortController();
     void sleep(this.options.drainMs, undefined, { signal: patience.signal }).then(
-      () => member.worker.process.kill('SIGKILL'),
+      () => {
+        const { pid } = member.worker.process;
+        this.options.logger.warn('worker has not drained in time: it is killed', { worker: pid });
+        member.worker.process.kill('SIGKILL');
+      },
       () => {},
     );
     await member.ended;

@@ -359,6 +359,8 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
       },
       { timeoutMs: 60_000 },
     );
+    const told = instance.log.filter(({ message }) => message === 'worker has not drained in time: it is killed');
+    expect(told.map(({ worker, level }) => [worker, level])).to.deep.equal([[hung, 'warn']]);
     await eventually(() => expect(instance.log.map(({ message }) => message)).to.include('workers replaced'), {
       timeoutMs: 30_000,
     });

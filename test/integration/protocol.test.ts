@@ -99,7 +99,7 @@ describe('the protocol on both wires', function () {
   before(async () => {
     database = await embeddedForTest();
     db = connectDatabase({ url: database.url, pool: 4 });
-    server = new InProcessServer(database.url, { RECONCILE_IDLE_MS: '50', POSITION_INTERVAL_MS: '1' });
+    server = new InProcessServer(database.url, { RECONCILE_IDLE_MS: '50' });
     await server.start();
     tasks = new TaskRepository(db, new Publisher(server.broker, silentLogger));
     jobs = new JobRepository(db);
@@ -281,7 +281,8 @@ describe('the protocol on both wires', function () {
         const user = newUser();
         const { job, task } = await jobWithEvents(user, 3);
         const quiet = await newJob(user);
-        const client = await open(wire);
+        const talkative = await serverWith({ POSITION_INTERVAL_MS: '1' });
+        const client = await open(wire, service, talkative.url);
         await client.ask('SUBSCRIBE', { rooms: [`job:${job}`, `job:${quiet}`] });
         await tasks.updateTaskFee(task, 9);
         await client.ask('PING');
