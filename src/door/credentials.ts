@@ -78,10 +78,22 @@ export const isEmpty = (credentials: Credentials): boolean => {
  * @throws TaskwireError MISSING_API_KEY, AUTHENTICATION_FAILED when two places disagree, INVALID_API_KEY, INVALID_TOKEN
  */
 export function credentialOf(credentials: Credentials): Credential {
-  const { keys, tokens } = given(credentials);
-  if (keys.size === 0 && tokens.size === 0) {
+  const credential = credentialIn(credentials);
+  if (credential === undefined) {
     const hint = credentials.hint?.();
     throw new TaskwireError('MISSING_API_KEY', hint === undefined ? {} : { message: `API key required: ${hint}` });
+  }
+  return credential;
+}
+
+/**
+ * The same for who needs none.
+ * @returns undefined when there is nothing that could be one
+ */
+export function credentialIn(credentials: Credentials): Credential | undefined {
+  const { keys, tokens } = given(credentials);
+  if (keys.size === 0 && tokens.size === 0) {
+    return undefined;
   }
   if (keys.size > 0 && tokens.size > 0) {
     throw new TaskwireError('AUTHENTICATION_FAILED', { message: 'Send an API key or a token, not both' });
@@ -117,15 +129,20 @@ function given({ query = [], header = [], auth = [], tokens = [] }: Credentials)
   keys: Set<unknown>;
   tokens: Set<unknown>;
 } {
-  const sets = {
-    keys: new Set<unknown>([...query, ...(typeof header === 'string' ? [header] : header), ...auth]),
-    tokens: new Set<unknown>(tokens),
-  };
-  for (const nothing of ['', undefined, null]) {
-    sets.keys.delete(nothing);
-    sets.tokens.delete(nothing);
+  return { keys: present(query, typeof header === 'string' ? [header] : header, auth), tokens: present(tokens) };
+}
+
+/** What stands in some places, each value once. */
+function present(...places: ReadonlyArray<readonly unknown[]>): Set<unknown> {
+  const values = new Set<unknown>();
+  for (const place of places) {
+    for (const value of place) {
+      if (value !== undefined && value !== null && value !== '') {
+        values.add(value);
+      }
+    }
   }
-  return sets;
+  return values;
 }
 
 /** What a client probably meant that sent no key and no token where they are read. */

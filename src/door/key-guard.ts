@@ -5,7 +5,7 @@ import { errorEntry, toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { AddressBrake } from './address-brake.js';
 import type { Authenticate } from './authenticator.js';
-import { type Credentials, credentialOf, isEmpty } from './credentials.js';
+import { type Credentials, credentialIn } from './credentials.js';
 
 /** Longest delay of the answer to a wrong key, in milliseconds. */
 const MAX_DELAY_MS = 2_000;
@@ -89,11 +89,11 @@ export class KeyGuard {
 
 /** A name that tells one key or token from another; undefined without one. */
 function nameOf(credentials: Credentials): string | undefined {
-  if (isEmpty(credentials)) {
-    return undefined;
-  }
   try {
-    const credential = credentialOf(credentials);
+    const credential = credentialIn(credentials);
+    if (credential === undefined) {
+      return undefined;
+    }
     return hash('sha256', 'key' in credential ? credential.key : credential.token, 'base64');
   } catch {
     return NOTHING;

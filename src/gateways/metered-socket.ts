@@ -1,6 +1,8 @@
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, WebSocket, WebSocketServer } from 'ws';
 import { chooseProtocol } from '../door/subprotocols.js';
+import { textFrame } from './frame.js';
 import type { Meter } from './meter.js';
 
 /** What this file uses of the part of `ws` that reads frames. */
@@ -15,6 +17,10 @@ interface Receiver {
 }
 
 type Done = (error?: Error) => void;
+type Sent = Parameters<WebSocket['send']>[0];
+type SendOptions = Parameters<WebSocket['send']>[1] & object;
+type Sending = (error?: Error) => void;
+type UpgradeDone<Socket> = (socket: Socket, request: IncomingMessage) => void;
 
 interface MeteredReceiver extends Receiver {
   socket: MeteredSocket | undefined;
@@ -34,6 +40,8 @@ const GET_INFO = 0;
 /** It waits, as it does for `allowSynchronousEvents: false`: it reads no frame, and takes no more bytes than it has. */
 const WAITING = 6;
 const MIN_HEAD_BYTES = 2;
+/** Longer texts, in UTF-16 units, are not copied once more to save a piece. */
+const MAX_ONE_PIECE = 1_024;
 
 /**
  * A WebSocket of which each frame is asked for before it is read: text and binary, pings and pongs, and every piece of a
@@ -43,10 +51,12 @@ const MIN_HEAD_BYTES = 2;
 export class MeteredSocket extends WebSocket {
   /** Replaced when a session moves to another socket. */
   meter: Meter | undefined;
+  private stream: Duplex | undefined;
 
   /** Called by `ws` when the upgrade is done. */
   setSocket(socket: Duplex, head: Buffer, options: unknown): void {
     inherited.setSocket.call(this, socket, head, options);
+    this.stream = socket;
     const receiver = (this as unknown as { _receiver: MeteredReceiver })._receiver;
     receiver.socket = this;
     receiver.granted = false;
@@ -54,6 +64,15 @@ export class MeteredSocket extends WebSocket {
     receiver.getInfo = getInfo;
     // Added after the listener of `ws`, which waits until all received bytes are read.
     socket.on('close', () => forget(receiver));
+  }
+
+  /** Writes a short text in one piece: `ws` hands the head of its frame and the text to the socket apart. */
+  override send(data: Sent, options?: SendOptions | Sending, done?: Sending): void {
+    if (typeof data === 'string' && data.length <= MAX_ONE_PIECE && this.readyState === WebSocket.OPEN) {
+      this.stream?.write(textFrame(Buffer.from(data)), (typeof options === 'function' ? options : done) as never);
+    } else {
+      inherited.send.call(this, data, options, done);
+    }
   }
 }
 
@@ -88,7 +107,7 @@ function forget(receiver: MeteredReceiver): void {
   receiver.parked?.();
 }
 
-const inherited = WebSocket.prototype as unknown as Pick<MeteredSocket, 'setSocket'>;
+const inherited = WebSocket.prototype as unknown as Pick<MeteredSocket, 'setSocket' | 'send'>;
 const original = (WebSocket as unknown as { Receiver: { prototype: Receiver } }).Receiver.prototype;
 
 /** A server of metered WebSockets. */
@@ -100,6 +119,13 @@ export function meteredServer(meter: () => Meter): new (options: ServerOptions) 
     constructor(options: ServerOptions) {
       const ours = { closeTimeout: SLOW_CLOSE_MS, handleProtocols: chooseProtocol };
       super({ ...ours, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+    }
+
+    /** The answer to an upgrade, and what Engine.IO says first, are one write. */
+    override handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, done: UpgradeDone<Socket>): void {
+      socket.cork();
+      setImmediate(() => socket.uncork());
+      super.handleUpgrade(request, socket, head, done);
     }
   } as unknown as new (
     options: ServerOptions,

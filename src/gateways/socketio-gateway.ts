@@ -23,6 +23,9 @@ const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 4_000;
 
+/** A query that asks for JSONP, by a parameter `j`. */
+const JSONP = /[?&](?:j|%6[Aa])(?:[=&]|$)/;
+
 /** Most packets that may wait for a client that goes on sending. */
 const MAX_WAITING_PACKETS = 4_096;
 /** How a CONNECT_ERROR of Socket.IO begins. */
@@ -56,7 +59,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     cors: { origin: true, credentials: true },
     // JSONP is off: a page of any origin could use it, past CORS and the check of its origin.
     allowRequest: (request, decide) => {
-      const jsonp = new URLSearchParams((request.url ?? '').split('?')[1]).has('j');
+      const jsonp = JSONP.test(request.url ?? '');
       decide(jsonp ? 'JSONP is switched off; poll with XMLHttpRequest or fetch' : null, !jsonp);
     },
   });

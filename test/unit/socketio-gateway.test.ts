@@ -1,8 +1,10 @@
 import { once } from 'node:events';
 import { createServer, type Server as HttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { expect } from 'chai';
 import type { Server } from 'socket.io';
+import { WebSocket } from 'ws';
 import type { Admission, Admit } from '../../src/door/door.js';
 import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
 import { FrameWriter } from '../../src/gateways/frame-writer.js';
@@ -50,6 +52,19 @@ class PollingClient {
   async fetch(): Promise<string> {
     return (await fetch(this.url)).text();
   }
+}
+
+/** Notes the pieces of each write of a socket. */
+function noteWrites(socket: Duplex, writes: string[][]): void {
+  const { _write, _writev } = socket;
+  socket._write = (chunk, encoding, done) => {
+    writes.push([Buffer.from(chunk, encoding).toString('latin1')]);
+    _write.call(socket, chunk, encoding, done);
+  };
+  socket._writev = (chunks, done) => {
+    writes.push(chunks.map(({ chunk, encoding }) => Buffer.from(chunk, encoding).toString('latin1')));
+    _writev!.call(socket, chunks, done);
+  };
 }
 
 describe('Socket.IO gateway', () => {
@@ -105,6 +120,23 @@ describe('Socket.IO gateway', () => {
     expect(await client.fetch()).to.match(/^40/);
     return client;
   }
+
+  it('says in one write that it takes a WebSocket, and what its session is; each short message is one piece', async () => {
+    const writes: string[][] = [];
+    http.prependListener('upgrade', (_request, socket) => noteWrites(socket, writes));
+    const client = new WebSocket(`${url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
+    try {
+      const [hello] = await once(client, 'message');
+      expect(writes.map((pieces) => pieces.join(''))).to.have.length(1);
+      expect(writes[0]!.join('')).to.match(/^HTTP\/1\.1 101 /);
+      expect(writes[0]!.at(-1)!.slice(2)).to.equal(String(hello));
+      client.send(`40${NAMESPACE},{}`);
+      const [taken] = await once(client, 'message');
+      expect(writes.slice(1).map((pieces) => pieces.map((piece) => piece.slice(2)))).to.deep.equal([[String(taken)]]);
+    } finally {
+      client.terminate();
+    }
+  });
 
   describe('refusals that nobody reads', () => {
     const ROUNDS = 20;

@@ -167,14 +167,17 @@ export class RedisCounts {
   }
 
   private async count(batch: ReadonlyArray<RateWaiter | PlaceWaiter>): Promise<void> {
-    const rates = groupsOf(
-      batch.filter((waiter) => waiter.kind === 'rate'),
-      ({ name }) => name,
-    ).map((waiters) => this.rateOf(waiters));
-    const places = groupsOf(
-      batch.filter((waiter) => waiter.kind === 'place'),
-      ({ name, amount }) => `${amount} ${name}`,
-    ).map((waiters) => this.placeOf(waiters));
+    const ratesOf = new Map<string, RateWaiter[]>();
+    const placesOf = new Map<string, PlaceWaiter[]>();
+    for (const waiter of batch) {
+      if (waiter.kind === 'rate') {
+        join(ratesOf, waiter.name, waiter);
+      } else {
+        join(placesOf, `${waiter.amount} ${waiter.name}`, waiter);
+      }
+    }
+    const rates = Array.from(ratesOf.values(), (waiters) => this.rateOf(waiters));
+    const places = Array.from(placesOf.values(), (waiters) => this.placeOf(waiters));
     const groups = [...rates, ...places];
     const keys = [this.nodesKey, ...groups.map(({ key }) => key)];
     const args = [rates.length, WINDOW_MS, this.options.nodeId, COUNT_MS, ...groups.flatMap((group) => group.args)];
@@ -222,18 +225,14 @@ export class RedisCounts {
   }
 }
 
-/** Those that are counted as one, in the order in which they came. */
-function groupsOf<Item>(waiters: readonly Item[], nameOf: (waiter: Item) => string): Item[][] {
-  const groups = new Map<string, Item[]>();
-  for (const waiter of waiters) {
-    const group = groups.get(nameOf(waiter));
-    if (group === undefined) {
-      groups.set(nameOf(waiter), [waiter]);
-    } else {
-      group.push(waiter);
-    }
+/** Adds to those that are counted as one, in the order in which they came. */
+function join<Item>(groups: Map<string, Item[]>, name: string, item: Item): void {
+  const group = groups.get(name);
+  if (group === undefined) {
+    groups.set(name, [item]);
+  } else {
+    group.push(item);
   }
-  return [...groups.values()];
 }
 
 /** Hands on the numbers of an answer, or rejects all who wait for it. */
