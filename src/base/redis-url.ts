@@ -11,7 +11,11 @@ export function redisUrlFault(text: string): string | undefined {
   if (url === undefined) {
     return 'wants redis://, rediss:// (TLS), or redis+unix:///path or unix:///path for a socket';
   }
-  const { protocol, hostname, pathname, searchParams } = url;
+  const { protocol, hostname, pathname, search, hash, searchParams } = url;
+  // A password that is not encoded ends up in there, and is not shown.
+  if (hash !== '' || /@/.test(pathname + search)) {
+    return 'wants :, /, ?, # and @ of a password as %3A, %2F, %3F, %23 and %40; or put it into REDIS_PASSWORD';
+  }
   const socket = protocol.endsWith('unix:');
   const unknown = [...searchParams.keys()].filter((name) => !(name === 'db' || (name === 'family' && !socket)));
   if (unknown.length > 0) {

@@ -1,9 +1,12 @@
 import type { Redis } from 'ioredis';
 import { CONNECTING, type Fault } from '../condition.js';
-import { CLOSED, faultOf } from './redis-faults.js';
+import { CLOSED, faultOf, wordsOf } from './redis-faults.js';
 
 /** The client's error when no Sentinel has answered well. What a Sentinel itself has said tells more. */
 const SENTINELS_ASKED = /^All sentinels are unreachable/;
+
+/** The code of a server that has as many clients as it may have. */
+const NO_PLACE = 'MAX_CLIENTS';
 
 /** Keeps the reason why a client has no connection: its own error at the end is always "Connection is closed.". */
 export class ConnectionTrouble {
@@ -16,11 +19,14 @@ export class ConnectionTrouble {
    * @param onChange told of each attempt that has failed
    */
   constructor(
-    private readonly client: Pick<Redis, 'on' | 'once' | 'status'> & { readonly stream?: Redis['stream'] },
+    private readonly client: Pick<Redis, 'on' | 'once' | 'status'> & Partial<Pick<Redis, 'stream' | 'options'>>,
     onChange: () => void,
   ) {
     const failed = (): void => {
-      this.fault = this.last === undefined ? CLOSED : faultOf(this.last);
+      const fault = this.last === undefined ? CLOSED : faultOf(this.last);
+      // A server without a free place closes at once, and some of its refusals are lost on the way: nothing has changed.
+      const again = this.fault?.code === NO_PLACE && (fault === CLOSED || fault.code === 'ECONNRESET');
+      this.fault = again ? this.fault : fault;
       onChange();
     };
     client.on('connecting', () => {
@@ -31,7 +37,9 @@ export class ConnectionTrouble {
       cause = error;
     });
     client.on('sentinelError', ({ message }: Error) => {
-      this.last = new Error(cause === undefined ? message : message.replace('Connection is closed.', cause.message));
+      this.last = new Error(
+        cause === undefined ? message : message.replace('Connection is closed.', () => wordsOf(cause)),
+      );
       cause = undefined;
     });
     client.on('error', (error: unknown) => {
@@ -56,7 +64,9 @@ export class ConnectionTrouble {
     this.client.stream?.once('data', (bytes: Buffer) => {
       const line = bytes.toString('latin1').split('\r\n', 1)[0]!;
       if (line.startsWith('-')) {
-        this.note(new Error(line.slice(1)));
+        // It may be the answer to the first command already, which has the password.
+        const command = { name: 'auth', args: [this.client.options?.password ?? ''] };
+        this.note(Object.assign(new Error(line.slice(1)), { command }));
       }
     });
   }

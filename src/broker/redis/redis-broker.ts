@@ -65,7 +65,7 @@ export class RedisBroker extends BrokerNode implements Broker {
       onFailed: (error) => this.limitsFailed(error),
       onRenewed: () => this.limitsWork(),
     });
-    this.rates = new RedisRates(counts, (error) => this.leases.failed(error));
+    this.rates = new RedisRates(counts, (key, error) => this.leases.rateFailed(key, error));
     this.commands.onChange(() => {
       if (this.commands.fault === undefined) {
         void this.leases.announce();
@@ -95,7 +95,7 @@ export class RedisBroker extends BrokerNode implements Broker {
   socketAdapter(): unknown {
     const { prefix, logger } = this.options;
     if (this.commands.cluster !== undefined) {
-      const adapter = new ShardedSocketAdapter(this.commands, this.subscriptions, `${prefix}:socket.io`);
+      const adapter = new ShardedSocketAdapter(this.commands, this.subscriptions, `${prefix}:socket.io`, logger);
       this.shardedAdapters.push(adapter);
       return adapter.adapter;
     }

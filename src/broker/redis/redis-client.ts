@@ -1,5 +1,6 @@
-import { Redis } from 'ioredis';
+import { Redis, ReplyError } from 'ioredis';
 import type { ConnectionOptions } from './redis-settings.js';
+import { guardReplies, wasSpoiled } from './reply-guard.js';
 
 /**
  * A connection on which commands wait and no answer comes is given up after so many checks: a server that was stopped
@@ -36,8 +37,10 @@ const waitingOf = (client: Redis): number =>
 
 /** A client that reconnects by itself, and whose commands fail soon; not connected yet. */
 export function redisClient(target: ConnectionOptions, options: ConnectionOptions = {}): Redis {
-  const all: ConnectionOptions = { ...CONNECTION_OPTIONS, retryStrategy: reconnectDelay, ...target, ...options };
-  const client = new Redis(all);
+  // A server that cannot be understood would be asked again at once: it has taken the connection.
+  const retryStrategy = (attempt: number): number => (wasSpoiled(client) ? RECONNECT_MAX_MS : reconnectDelay(attempt));
+  const client: Redis = new Redis({ ...CONNECTION_OPTIONS, retryStrategy, ...target, ...options });
+  guardReplies(client);
   // Without a listener the client would print each error. Its users look at the end of the connection.
   client.on('error', () => {});
   if (target.sentinels !== undefined) {
@@ -45,8 +48,29 @@ export function redisClient(target: ConnectionOptions, options: ConnectionOption
     hearSentinels(client, connector);
     askAllSentinels(connector);
   }
+  if (target.db !== undefined) {
+    insistOnDatabase(client);
+  }
   leaveWhenSilent(client);
   return client;
+}
+
+/** Makes a client give up a connection on which it may not use its database. By itself it would use the first one. */
+function insistOnDatabase(client: Redis): void {
+  const select = client.select.bind(client) as (database: number) => Promise<unknown>;
+  Object.assign(client, {
+    select: (database: number) =>
+      select(database).catch((error: Error) => {
+        // A server without HELLO refuses everything before the login; the client selects again after it.
+        const early = client.options.password && error.message.startsWith('NOAUTH');
+        if (early || !(error instanceof ReplyError)) {
+          throw error;
+        }
+        client.stream.destroy(error);
+        // Otherwise this connection would become ready.
+        return new Promise(() => {});
+      }),
+  });
 }
 
 /** What the client has for Sentinels. */
@@ -61,6 +85,7 @@ function hearSentinels(client: Redis, connector: SentinelConnector): void {
   const connect = connector.connectToSentinel.bind(connector);
   connector.connectToSentinel = (...args) => {
     const sentinel = connect(...args);
+    guardReplies(sentinel);
     sentinel.on('error', (error: unknown) => client.emit('sentinelCause', error));
     return sentinel;
   };

@@ -10,7 +10,9 @@ import {
   redisClient,
   writeOnceATurn,
 } from './redis-client.js';
+import { garbled } from './redis-faults.js';
 import type { Target } from './redis-settings.js';
+import { guardReplies } from './reply-guard.js';
 
 /** The connection, or on a cluster the connections, by which this process publishes and runs scripts. */
 export class RedisCommands {
@@ -137,8 +139,42 @@ function clusterClient({ nodes, options }: Extract<Target, { kind: 'cluster' }>)
   });
   cluster.on('error', () => {});
   cluster.on('+node', (node: Redis) => {
+    guardReplies(node);
+    checkSlots(node);
     leaveWhenSilent(node);
     writeOnceATurn(node);
   });
   return cluster;
+}
+
+type SlotsCallback = (error: Error | null, slots: unknown) => void;
+
+/** Makes a cluster's client refuse a list of slots that is none. By itself it throws then, where nobody can catch it. */
+function checkSlots(node: Redis): void {
+  const duplicate = node.duplicate.bind(node);
+  node.duplicate = (options) => {
+    const connection = duplicate(options);
+    guardReplies(connection);
+    const ask = connection.cluster.bind(connection) as unknown as (what: string, take: SlotsCallback) => unknown;
+    const cluster = (what: string, take: SlotsCallback): unknown =>
+      ask(what, (error, slots) => take(error ?? slotsFault(slots), slots));
+    return Object.assign(connection, { cluster }) as Redis;
+  };
+}
+
+/** What is wrong with a list of ranges: first and last slot, then the nodes that have them. */
+function slotsFault(slots: unknown): Error | null {
+  const good =
+    Array.isArray(slots) &&
+    slots.every(
+      (range) =>
+        Array.isArray(range) &&
+        range.slice(0, 2).every((slot) => Number.isInteger(slot) && slot >= 0 && slot < 16_384) &&
+        range.slice(2).every(Array.isArray),
+    );
+  if (!good) {
+    return garbled();
+  }
+  // The client would forget all nodes, and never ask again.
+  return slots.length === 0 ? new Error('CLUSTERDOWN no slot of the cluster has a node') : null;
 }

@@ -1,5 +1,6 @@
 import { type Cluster, type Redis, ReplyError } from 'ioredis';
 import { BatchQueue } from '../../base/batch-queue.js';
+import { garbled } from './redis-faults.js';
 
 /**
  * Counts requests of keys, and takes places of addresses.
@@ -183,6 +184,10 @@ export class RedisCounts {
     const args = [rates.length, WINDOW_MS, this.options.nodeId, COUNT_MS, ...groups.flatMap((group) => group.args)];
     try {
       const answers = await this.redis.countAll(keys.length, ...keys, ...args);
+      const known = (answer: unknown): boolean => Array.isArray(answer) || typeof answer === 'string';
+      if (!Array.isArray(answers) || answers.length !== groups.length || !answers.every(known)) {
+        throw garbled();
+      }
       for (const [index, group] of groups.entries()) {
         group.take(answers[index]!);
       }

@@ -1,6 +1,7 @@
-import type { Cluster, Redis } from 'ioredis';
+import { type Cluster, type Redis, ReplyError } from 'ioredis';
 import { TurnBatch } from '../../base/turn-batch.js';
 import { COUNT_MS, type RedisCounts } from './redis-counts.js';
+import { garbled, needsAnotherRight } from './redis-faults.js';
 
 /**
  * Renews the lease of a node, and checks with a test write whether the server would count: without free memory it refuses
@@ -26,8 +27,12 @@ const ANNOUNCE_MS = COUNT_MS / 6;
 /** Pause before a lease that could not be renewed is tried again, in milliseconds. */
 const RETRY_MS = 1_000;
 
-/** Most addresses that are remembered during an outage. */
+/** Most addresses, and most rates, that are remembered during an outage. */
 const MAX_UNWRITTEN = 100_000;
+const MAX_REFUSED = 1_000;
+
+/** Neither a key nor an address: counted to see whether the server counts. */
+const PROBE = 'probe';
 
 type ScriptedRedis = Redis & {
   renewLease(nodesKey: string, probeKey: string, node: string, ms: number): Promise<[added: number, refusal: string]>;
@@ -40,7 +45,7 @@ interface LeaseOptions {
   readonly leaseMs: number;
   /** The server failed or refused. This node counts by itself meanwhile. */
   readonly onFailed: (error: unknown) => void;
-  /** The server has taken the lease, and has refused nothing since the last time it was asked. */
+  /** The server has taken the lease, and has done again whatever it had refused. */
   readonly onRenewed: () => void;
 }
 
@@ -54,12 +59,20 @@ export class RedisLeases {
   private readonly lowered = new TurnBatch<string>((addresses) => void this.write(new Set(addresses)));
   /** Addresses whose counts could not be written; at most `MAX_UNWRITTEN`. */
   private readonly unwritten = new Set<string>();
+  /** Keys whose requests the server has refused to count; at most `MAX_REFUSED`. */
+  private readonly refusedRates = new Set<string>();
+  /** A dead node whose lease the server has refused to end. */
+  private unburied: string | undefined;
   private readonly redis: ScriptedRedis;
   private renewal: NodeJS.Timeout | undefined;
   /** When all counts were written, as far as is known. */
   private announcedAt = Number.NEGATIVE_INFINITY;
-  /** Something was refused since the lease was renewed last. */
+  /** Commands that have failed so far. */
+  private failures = 0;
+  /** Something was refused, and not all of it was done since. */
   private refused = false;
+  /** Times in a row that the server was asked in vain, and that it takes an operator to change that. */
+  private vain = 0;
   private stopped = false;
 
   constructor(
@@ -77,8 +90,18 @@ export class RedisLeases {
     this.schedule(this.options.leaseMs / 3);
   }
 
-  /** A command was refused. The lease is renewed soon, which shows whether the server still refuses. */
-  failed(error: unknown): void {
+  /** The server has refused to count requests of a key. */
+  rateFailed(key: string, error: unknown): void {
+    if (error instanceof ReplyError && this.refusedRates.size < MAX_REFUSED) {
+      this.refusedRates.add(key);
+    }
+    this.failed(error);
+  }
+
+  /** A command has failed. The lease is renewed soon, which shows whether the server still refuses. */
+  private failed(error: unknown): void {
+    this.failures += 1;
+    this.vain = needsAnotherRight(error) ? this.vain : 0;
     if (!this.refused && !this.stopped) {
       this.refused = true;
       this.schedule(RETRY_MS);
@@ -92,6 +115,7 @@ export class RedisLeases {
       taken = await this.counts.occupy(address, limit);
     } catch (error) {
       // Without the server each node counts for itself.
+      this.remember(address);
       this.failed(error);
       taken = this.counts.held(address) <= limit;
     }
@@ -109,12 +133,21 @@ export class RedisLeases {
   }
 
   async liveNodes(): Promise<string[]> {
-    return this.redis.liveLeases(this.counts.nodesKey);
+    const nodes = await this.redis.liveLeases(this.counts.nodesKey);
+    if (!Array.isArray(nodes)) {
+      throw garbled();
+    }
+    return nodes;
   }
 
   /** Ends the lease of a dead node; its counts stop counting with it. Never rejects. */
   async bury(nodeId: string): Promise<void> {
-    await this.redis.zrem(this.counts.nodesKey, nodeId).catch((error: unknown) => this.failed(error));
+    try {
+      await this.redis.zrem(this.counts.nodesKey, nodeId);
+    } catch (error) {
+      this.unburied = nodeId;
+      this.failed(error);
+    }
   }
 
   /** Renews the lease and writes all own counts: after a reconnect the server may have lost them. */
@@ -140,34 +173,65 @@ export class RedisLeases {
 
   private async renew(): Promise<void> {
     const { nodeId, leaseMs } = this.options;
-    const { refused } = this;
-    this.refused = false;
+    const { failures } = this;
     try {
-      const [added, refusal] = await this.redis.renewLease(this.counts.nodesKey, this.probeKey, nodeId, leaseMs);
+      const answer = await this.redis.renewLease(this.counts.nodesKey, this.probeKey, nodeId, leaseMs);
+      if (!Array.isArray(answer)) {
+        throw garbled();
+      }
+      const [added, refusal] = answer;
       if (refusal !== '') {
         throw new Error(refusal);
       }
       // The lease had ended, so other nodes have dropped this node's counts: they are written again.
-      if (added === 1 || performance.now() - this.announcedAt > ANNOUNCE_MS) {
-        await this.writeAll();
-      }
+      const all = added === 1 || performance.now() - this.announcedAt > ANNOUNCE_MS;
+      await this.askAgain(all);
     } catch (error) {
       this.failed(error);
+    }
+    if (this.stopped) {
       return;
     }
-    if (!this.stopped) {
-      this.schedule(this.refused || refused ? Math.min(RETRY_MS, leaseMs / 3) : leaseMs / 3);
-      if (!this.refused) {
-        this.options.onRenewed();
-      }
+    this.refused = failures !== this.failures;
+    this.schedule(Math.min(leaseMs / 3, this.refused ? RETRY_MS * 2 ** this.vain : leaseMs));
+    if (this.refused) {
+      this.vain += 1;
+    } else {
+      this.vain = 0;
+      this.options.onRenewed();
     }
   }
 
-  private async writeAll(): Promise<void> {
-    this.announcedAt = performance.now();
-    const addresses = new Set([...this.counts.addresses, ...this.unwritten]);
+  /**
+   * Does all that counting does, on keys of nobody, and what was refused before on its own keys: that the lease can be
+   * renewed does not say that the rest can be done.
+   *
+   * @param all whether to write the counts of all addresses
+   */
+  private async askAgain(all: boolean): Promise<void> {
+    const { counts, unburied } = this;
+    const rates = [PROBE, ...this.refusedRates];
+    const answers = await Promise.allSettled([
+      ...rates.map((name) => counts.consume(name, 0)),
+      counts.occupy(PROBE, Number.MAX_SAFE_INTEGER).finally(() => counts.leave(PROBE)),
+    ]);
+    for (const [index, name] of rates.entries()) {
+      if (answers[index]!.status === 'fulfilled') {
+        this.refusedRates.delete(name);
+      }
+    }
+    const addresses = new Set([PROBE, ...this.unwritten, ...(all ? counts.addresses : [])]);
     this.unwritten.clear();
+    this.announcedAt = all ? performance.now() : this.announcedAt;
     await this.write(addresses);
+    if (unburied !== undefined) {
+      await this.redis.zrem(counts.nodesKey, unburied);
+      this.unburied = undefined;
+    }
+    const refused = answers.find((answer) => answer.status === 'rejected');
+    if (refused !== undefined) {
+      throw refused.reason;
+    }
   }
 
   private lower(address: string): void {
@@ -175,34 +239,48 @@ export class RedisLeases {
     this.lowered.add(address);
   }
 
-  /** Writes the counts of some addresses. Never rejects. */
+  /** Writes the counts of some addresses. Those that are refused are written again with the next renewal. Never rejects. */
   private async write(addresses: ReadonlySet<string>): Promise<void> {
     if (this.stopped || addresses.size === 0) {
       return;
     }
     const pipeline = this.redis.pipeline();
+    /** The address of each command. */
+    const written: string[] = [];
     for (const address of addresses) {
       const count = this.counts.held(address);
       const key = this.counts.addressKey(address);
       if (count === 0) {
         pipeline.hdel(key, this.options.nodeId);
+        written.push(address);
       } else {
         pipeline.hset(key, this.options.nodeId, count).pexpire(key, COUNT_MS);
+        written.push(address, address);
       }
     }
     try {
       const results = (await pipeline.exec()) ?? [];
-      const refusal = results.find(([error]) => error !== null)?.[0];
-      if (refusal) {
-        throw refusal;
+      const refusals = results.flatMap(([error], index) => (error === null ? [] : [{ error, index }]));
+      for (const { index } of refusals) {
+        this.remember(written[index]!);
+      }
+      if (refusals.length > 0) {
+        this.failed(refusals[0]!.error);
       }
     } catch (error) {
-      // They are written again with the next renewal, also those of addresses without connections by then.
-      this.announcedAt = Number.NEGATIVE_INFINITY;
-      for (const address of [...addresses].slice(0, MAX_UNWRITTEN - this.unwritten.size)) {
-        this.unwritten.add(address);
+      for (const address of addresses) {
+        this.remember(address);
       }
       this.failed(error);
+    }
+  }
+
+  /** The count of an address is to be written with the next renewal, also if it has no connections by then. */
+  private remember(address: string): void {
+    if (this.unwritten.size < MAX_UNWRITTEN) {
+      this.unwritten.add(address);
+    } else {
+      this.announcedAt = Number.NEGATIVE_INFINITY;
     }
   }
 

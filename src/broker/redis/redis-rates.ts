@@ -8,7 +8,7 @@ export class RedisRates {
 
   constructor(
     private readonly counts: Pick<RedisCounts, 'consume'>,
-    private readonly onFailed: (error: unknown) => void,
+    private readonly onFailed: (key: string, error: unknown) => void,
   ) {}
 
   async consume(key: string, limit: number, requests: number): Promise<RateLimitResult> {
@@ -16,7 +16,7 @@ export class RedisRates {
       const { count, left } = await this.counts.consume(key, requests);
       return result(count, limit, left);
     } catch (error) {
-      this.onFailed(error);
+      this.onFailed(key, error);
       const { consumedPoints, msBeforeNext } = await this.own.consume(key, requests);
       return result(consumedPoints, limit, msBeforeNext);
     }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { RedisOptions } from 'ioredis';
+import { certificatesFault } from '../../base/certificates.js';
 import { parseRedisUrl } from '../../base/redis-url.js';
 
 /** Where Redis is: exactly one of `url`, `sentinels` and `cluster`. */
@@ -73,7 +74,7 @@ export type Target =
 
 /**
  * Translates settings for the client.
- * @throws when they name no server or several kinds, or when the file of certificates cannot be read
+ * @throws when they name no server or several kinds, or when the file of certificates is none
  */
 export function targetOf(settings: RedisSettings): Target {
   const { url, sentinels, cluster } = settings;
@@ -147,6 +148,10 @@ function urlOptions(url: string, caFile: string | undefined): ConnectionOptions 
 }
 
 function tlsOptions(caFile: string | undefined): { ca?: string } {
+  const fault = caFile === undefined ? undefined : certificatesFault(caFile);
+  if (fault !== undefined) {
+    throw new Error(`${caFile}: Redis ${fault}`);
+  }
   return caFile === undefined ? {} : { ca: readFileSync(caFile, 'utf8') };
 }
 

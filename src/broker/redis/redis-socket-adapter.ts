@@ -2,7 +2,9 @@ import { createAdapter } from '@socket.io/redis-adapter';
 import { type Redis, ReplyError } from 'ioredis';
 import type { Logger } from '../../base/logger.js';
 import { leave, redisClient } from './redis-client.js';
+import { faultOf } from './redis-faults.js';
 import type { ConnectionOptions } from './redis-settings.js';
+import { forgiving } from './socket-messages.js';
 
 interface SocketAdapterOptions {
   /** Of the server. */
@@ -11,6 +13,7 @@ interface SocketAdapterOptions {
   readonly logger: Logger;
 }
 
+type Listener = (...args: Buffer[]) => unknown;
 type Kind = 'subscribe' | 'psubscribe';
 
 /**
@@ -44,7 +47,10 @@ export class RedisSocketAdapter {
       subscribe: this.subscriber.subscribe.bind(this.subscriber),
       psubscribe: this.subscriber.psubscribe.bind(this.subscriber),
     };
+    const on = this.subscriber.on.bind(this.subscriber) as (event: string, listener: Listener) => Redis;
     Object.assign(this.subscriber, {
+      on: (event: string, listener: Listener) =>
+        on(event, /messageBuffer$/.test(event) ? forgiving(listener, options.logger) : listener),
       subscribe: (names: string | string[]) => this.add('subscribe', [names].flat()),
       psubscribe: (names: string | string[]) => this.add('psubscribe', [names].flat()),
     });
@@ -101,7 +107,9 @@ export class RedisSocketAdapter {
         if (error instanceof ReplyError) {
           if (!this.refused) {
             this.refused = true;
-            this.options.logger.warn('redis refuses channels of Socket.IO', { reason: (error as Error).message });
+            // The service itself sends nothing through them.
+            const lost = 'what other Socket.IO servers send to all clients';
+            this.options.logger.warn('redis refuses channels of Socket.IO', { lost, ...faultOf(error) });
           }
         } else {
           // The connection fails too, and the next one subscribes to everything.

@@ -4,7 +4,8 @@ import type { Logger } from '../../base/logger.js';
 import { CONNECTING, type Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
 import { leave } from './redis-client.js';
-import { faultOf, SILENT } from './redis-faults.js';
+import { faultOf, garbled, SILENT } from './redis-faults.js';
+import { giveUp } from './reply-guard.js';
 
 export interface SubscriberOptions {
   /** Whether to use sharded channels of a cluster's node (SSUBSCRIBE). */
@@ -19,7 +20,7 @@ export interface SubscriberOptions {
   readonly onChange: () => void;
   /** The connection is open, but the server does not answer. */
   readonly onSilent: () => void;
-  readonly logger: Pick<Logger, 'debug'>;
+  readonly logger: Pick<Logger, 'debug' | 'error'>;
 }
 
 /** Channels of one SUBSCRIBE after a reconnect. */
@@ -78,7 +79,12 @@ export class RedisSubscriber {
       if (name === this.heartbeat) {
         this.unheard = 0;
       } else {
-        options.onMessage(name, message);
+        try {
+          options.onMessage(name, message);
+        } catch (error) {
+          // No fault of the server, for which the client would take it. What is missed is found in the log.
+          options.logger.error('a message could not be handled', { channel: name, error });
+        }
       }
     });
   }
@@ -210,11 +216,19 @@ export class RedisSubscriber {
     const { client } = this;
     if (this.options.sharded) {
       // One command has channels of one slot only.
-      await Promise.all(names.map((name) => client.ssubscribe(name)));
+      this.expectCount(await Promise.all(names.map((name) => client.ssubscribe(name))));
       return;
     }
     for (let start = 0; start < names.length; start += CHUNK) {
-      await client.subscribe(...names.slice(start, start + CHUNK));
+      this.expectCount([await client.subscribe(...names.slice(start, start + CHUNK))]);
+    }
+  }
+
+  /** A server that says how many channels there are has understood; any other answer is not one to this command. */
+  private expectCount(answers: readonly unknown[]): void {
+    if (!answers.every((answer) => typeof answer === 'number')) {
+      giveUp(this.client);
+      throw garbled();
     }
   }
 

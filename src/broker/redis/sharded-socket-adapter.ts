@@ -1,9 +1,11 @@
 import { createShardedAdapter } from '@socket.io/redis-adapter';
 import type { Redis } from 'ioredis';
+import type { Logger } from '../../base/logger.js';
 import type { RedisCommands } from './redis-commands.js';
 import type { RedisSubscriber } from './redis-subscriber.js';
+import { forgiving } from './socket-messages.js';
 
-type MessageListener = (channel: Buffer, message: Buffer) => void;
+type MessageListener = (...message: Buffer[]) => unknown;
 
 /**
  * The Socket.IO adapter of a cluster, on the broker's own connections: its channels move with their slots as the broker's
@@ -19,6 +21,7 @@ export class ShardedSocketAdapter {
     commands: Pick<RedisCommands, 'publishNow' | 'cluster'>,
     subscriptions: Pick<RedisSubscriber, 'add' | 'remove'>,
     private readonly channelPrefix: string,
+    logger: Pick<Logger, 'warn'>,
   ) {
     const publisher = {
       isCluster: true,
@@ -30,7 +33,7 @@ export class ShardedSocketAdapter {
         })),
     };
     const subscriber = {
-      on: (_event: 'smessageBuffer', listener: MessageListener) => this.listeners.push(listener),
+      on: (_event: 'smessageBuffer', listener: MessageListener) => this.listeners.push(forgiving(listener, logger)),
       ssubscribe: (channel: string) => subscriptions.add(channel),
       sunsubscribe: (channels: string | string[]) =>
         Promise.all([channels].flat().map((channel) => subscriptions.remove(channel))),
