@@ -61,14 +61,14 @@ export function createStickyListener(): StickyListener {
   };
 }
 
-/** Calls back once, with all bytes read so far and the request line. */
+/** Calls back once, with all bytes read so far and the request line, or what stands in its place. */
 function readLine(socket: Socket, silent: SilentConnections, done: (bytes: Buffer, line: string) => void): void {
   const leave = silent.enter(socket);
   let bytes: Buffer | undefined;
   const onData = (chunk: Buffer): void => {
     bytes = bytes === undefined ? chunk : Buffer.concat([bytes, chunk]);
-    const end = bytes.indexOf('\r\n');
-    if (end !== -1 || bytes.length > MAX_LINE_BYTES) {
+    const end = bytes.indexOf('\n');
+    if (end !== -1 || bytes.length > MAX_LINE_BYTES || !mayBecomeLine(bytes)) {
       leave();
       socket.off('data', onData);
       done(bytes, bytes.toString('latin1', 0, end === -1 ? bytes.length : end));
@@ -76,3 +76,9 @@ function readLine(socket: Socket, silent: SilentConnections, done: (bytes: Buffe
   };
   socket.on('data', onData);
 }
+
+/**
+ * Whether bytes without a line feed may be the beginning of a request line. Those of TLS may not, say; a worker answers them at once, as it does
+ * where it has the port itself.
+ */
+const mayBecomeLine = (bytes: Buffer): boolean => /^(?:[A-Z][ -~\u0080-\u00ff]*)?\r?$/.test(bytes.toString('latin1'));

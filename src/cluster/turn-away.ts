@@ -33,6 +33,7 @@ export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
       response.end(body);
     });
   });
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response));
   return (socket, bytes) => {
     const timer = setTimeout(() => socket.destroy(), PATIENCE_MS).unref();
     socket.once('close', () => clearTimeout(timer));

@@ -63,7 +63,7 @@ const health = schemaOf<HealthReport>()(
     timestamp: count.meta({ description: 'Seconds since 1970.' }),
     websocket: z.strictObject({ active_connections: count, active_rooms: count }),
     components: z.strictObject({
-      database: z.enum(['up', 'down', 'read-only', 'busy']),
+      database: z.enum(['up', 'down', 'failing', 'read-only', 'busy']),
       broker: z.enum(['up', 'degraded', 'down']),
     }),
     lost: z.array(z.string()).readonly().optional(),
@@ -81,7 +81,7 @@ export const ANSWERS = {
   Job: job,
   JobList: jobList,
   TaskWrite: write,
-  FeeWrite: write.extend({ fee: z.number() }),
+  FeeWrite: write.extend({ fee: z.number().nullable() }),
   StatusWrite: write.extend({ task_status: z.string() }),
   BatchResults: batchResults,
   TasksCreated: z.union([write, batchResults]),

@@ -103,7 +103,7 @@ const update = (id: string, body: BodyName, answer: AnswerName, summary: string)
   body,
   answers: { 200: answer },
   once: true,
-  errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
+  errors: ['IDEMPOTENCY_MISMATCH', 'WRITE_REFUSED', 'STREAM_BUSY'],
 });
 
 /** Everything that REST does, by method and path of the route table. */
@@ -144,7 +144,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     body: 'NewTasks',
     answers: { 201: 'TasksCreated', 207: 'BatchResults' },
     once: true,
-    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
+    errors: ['IDEMPOTENCY_MISMATCH', 'WRITE_REFUSED', 'STREAM_BUSY'],
   },
   'PUT /api/tasks': {
     id: 'updateTasks',
@@ -154,7 +154,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     body: 'TaskUpdates',
     answers: { 200: 'BatchResults', 207: 'BatchResults' },
     once: true,
-    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
+    errors: ['IDEMPOTENCY_MISMATCH', 'WRITE_REFUSED', 'STREAM_BUSY'],
   },
   'GET /api/tasks/job/:job_id': {
     id: 'listTasksOfJob',
@@ -184,7 +184,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     access: 'key',
     once: true,
     answers: { 200: 'TaskWrite' },
-    errors: ['IDEMPOTENCY_MISMATCH', 'STREAM_BUSY'],
+    errors: ['IDEMPOTENCY_MISMATCH', 'WRITE_REFUSED', 'STREAM_BUSY'],
   },
   'GET /api/users/:user_id/tasks': {
     id: 'listTasksOfUser',

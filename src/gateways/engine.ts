@@ -4,7 +4,7 @@ import type { Meter, MeterListener, Meters } from './meter.js';
 import { MeteredPolling, type PollingTransport } from './metered-polling.js';
 import { CLOSE_MS, type MeteredSocket } from './metered-socket.js';
 
-/** What the gateway uses of an Engine.IO connection. */
+/** What the gateway uses of an Engine.IO connection, of Engine.IO's own and of `EngineWebsocket`. */
 export interface EngineConnection {
   readonly id: string;
   readonly readyState: 'opening' | 'open' | 'closing' | 'closed';
@@ -27,12 +27,17 @@ export interface EngineConnection {
   once(event: 'drain', listener: () => void): void;
 }
 
-type EngineSocket = MeteredSocket & { readonly _socket: Writable | null };
+/** A WebSocket, with the part of `ws` that its frames are written to. */
+export type EngineSocket = MeteredSocket & { readonly _socket: Writable | null };
 
 /** Closes a connection when what waits is sent, or after a while. */
 export function closeEngine(engine: EngineConnection): void {
   engine.close();
-  setTimeout(() => cutOff(engine), CLOSE_MS).unref();
+  cutOffLater(engine);
+}
+
+function cutOffLater(engine: EngineConnection): void {
+  setTimeout(cutOff, CLOSE_MS, engine).unref();
 }
 
 export function cutOff(engine: EngineConnection): void {
@@ -85,6 +90,11 @@ export class EngineSession implements MeterListener {
   end(): void {
     this.leave();
     this.polling?.end();
+    // It counts for nobody any more, so a client that does not confirm the end is not waited for.
+    const { socket } = this.engine.transport;
+    if (socket !== undefined && socket.readyState !== socket.CLOSED) {
+      cutOffLater(this.engine);
+    }
   }
 
   /**
@@ -95,7 +105,7 @@ export class EngineSession implements MeterListener {
     const { engine, polling } = this;
     const { socket } = engine.transport;
     const { status, close = errorEntry('INTERNAL_ERROR').close } = errorEntry(error.code);
-    setTimeout(() => cutOff(engine), CLOSE_MS).unref();
+    cutOffLater(engine);
     if (socket !== undefined) {
       socket.close(close, error.code);
     } else if (polling !== undefined) {

@@ -1,9 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import * as ws from 'ws';
 import { type ServerOptions, WebSocket, WebSocketServer } from 'ws';
 import { chooseProtocol } from '../door/subprotocols.js';
 import { textFrame } from './frame.js';
 import type { Meter } from './meter.js';
+import { refuseWrongHandshakes } from './upgrade.js';
 
 /** What this file uses of the part of `ws` that reads frames. */
 interface Receiver {
@@ -108,7 +110,7 @@ function forget(receiver: MeteredReceiver): void {
 }
 
 const inherited = WebSocket.prototype as unknown as Pick<MeteredSocket, 'setSocket' | 'send'>;
-const original = (WebSocket as unknown as { Receiver: { prototype: Receiver } }).Receiver.prototype;
+const original = (ws as unknown as { Receiver: { prototype: Receiver } }).Receiver.prototype;
 
 /** A server of metered WebSockets. */
 export function meteredServer(meter: () => Meter): new (options: ServerOptions) => WebSocketServer {
@@ -119,9 +121,10 @@ export function meteredServer(meter: () => Meter): new (options: ServerOptions) 
     constructor(options: ServerOptions) {
       const ours = { closeTimeout: SLOW_CLOSE_MS, handleProtocols: chooseProtocol };
       super({ ...ours, ...options, WebSocket: Socket } as ServerOptions<typeof Socket>);
+      refuseWrongHandshakes(this as unknown as WebSocketServer);
     }
 
-    /** The answer to an upgrade, and what Engine.IO says first, are one write. */
+    /** The answer to an upgrade, and what is said first to a session, are one write. */
     override handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, done: UpgradeDone<Socket>): void {
       socket.cork();
       setImmediate(() => socket.uncork());

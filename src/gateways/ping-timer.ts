@@ -1,38 +1,40 @@
 /** A connection as the timer sees it. Times are milliseconds of the monotonic clock. */
 interface PingedConnection {
-  /** When something came from it last. */
+  /** When its interval began: with a pong, or with whatever else counts as a sign of life. */
   heardAt: number;
-  /** When it was pinged; 0: something came since. */
+  /** When it was pinged; 0: it has answered since. */
   readonly pingedAt: number;
   ping(): void;
-  /** Closes it at once. */
-  terminate(): void;
+  /** No answer came in time: it ends. */
+  unanswered(): void;
 }
 
-/** Pings connections that have been silent, and terminates those that do not answer. One timer serves all. */
+/** Pings connections at the end of their intervals, and tells those that do not answer. One timer serves all while there are any. */
 export class PingTimer {
   private readonly connections = new Set<PingedConnection>();
-  private readonly timer: NodeJS.Timeout;
+  private timer: NodeJS.Timeout | undefined;
+  private readonly beatMs: number;
 
   constructor(
     private readonly intervalMs: number,
     private readonly timeoutMs: number,
   ) {
-    this.timer = setInterval(() => this.beat(), Math.min(1_000, intervalMs, timeoutMs)).unref();
+    this.beatMs = Math.min(1_000, intervalMs / 2, timeoutMs / 2);
   }
 
   add(connection: PingedConnection): void {
     // A random part earlier, so that connections that came together are not pinged together.
     connection.heardAt -= Math.random() * (this.intervalMs / 2);
     this.connections.add(connection);
+    this.timer ??= setInterval(() => this.beat(), this.beatMs).unref();
   }
 
   delete(connection: PingedConnection): void {
     this.connections.delete(connection);
-  }
-
-  stop(): void {
-    clearInterval(this.timer);
+    if (this.connections.size === 0) {
+      clearInterval(this.timer);
+      this.timer = undefined;
+    }
   }
 
   private beat(): void {
@@ -40,9 +42,10 @@ export class PingTimer {
     for (const connection of this.connections) {
       if (connection.pingedAt > 0) {
         if (now - connection.pingedAt >= this.timeoutMs) {
-          connection.terminate();
+          connection.unanswered();
         }
-      } else if (now - connection.heardAt >= this.intervalMs) {
+      } else if (now - connection.heardAt >= this.intervalMs - this.beatMs) {
+        // Up to a beat early, never late: clients of Socket.IO count the time between pings.
         connection.ping();
       }
     }

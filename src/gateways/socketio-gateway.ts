@@ -1,11 +1,16 @@
+import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
+import type { WebSocketServer } from 'ws';
+import { queryOf } from '../door/credentials.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
-import { closeEngine, cutOff, type EngineConnection, EngineSession } from './engine.js';
+import { closeEngine, cutOff, type EngineConnection, EngineSession, type EngineSocket } from './engine.js';
+import { type EngineTerms, EngineWebsocket } from './engine-websocket.js';
 import type { GatewayOptions } from './gateway-options.js';
 import { meteredServer } from './metered-socket.js';
+import { PingTimer } from './ping-timer.js';
 import { type Ack, type SocketData, SocketioConnection, type TaskSocket } from './socketio-connection.js';
 import { refuseUpgrade } from './upgrade.js';
 
@@ -14,8 +19,11 @@ export interface SocketioGatewayOptions extends GatewayOptions {
   readonly adapter: unknown;
 }
 
-/** How long a client may be connected without being in the namespace, in milliseconds. */
-const CONNECT_MS = 10_000;
+/**
+ * How long a client may be connected without being in a namespace, in milliseconds. The waiting room cuts it off before that, by
+ * default; what Socket.IO does is polite, and waits for the client.
+ */
+const CONNECT_MS = 12_000;
 /** Takes the place of a handshake that is no longer needed. */
 const NO_HANDSHAKE = Object.freeze({ headers: {}, query: {}, auth: {} });
 
@@ -25,6 +33,21 @@ const MAX_PAUSE_MS = 4_000;
 
 /** A query that asks for JSONP, by a parameter `j`. */
 const JSONP = /[?&](?:j|%6[Aa])(?:[=&]|$)/;
+const NO_JSONP = 'JSONP is switched off; poll with XMLHttpRequest or fetch';
+
+/** What this file uses of Engine.IO's server. */
+interface EngineServer extends EventEmitter {
+  /** Answers upgrades. It is another one when the HTTP server listens again. */
+  readonly ws: WebSocketServer;
+  readonly middlewares: readonly unknown[];
+  readonly clients: Record<string, unknown>;
+  clientsCount: number;
+  handleUpgrade(request: EngineRequest, socket: Duplex, head: Buffer): void;
+}
+
+/** An upgrade, with its query as Engine.IO and Socket.IO look for it. */
+type EngineRequest = IncomingMessage & { _query?: Query };
+type Query = NodeJS.Dict<string>;
 
 /** Most packets that may wait for a client that goes on sending. */
 const MAX_WAITING_PACKETS = 4_096;
@@ -41,6 +64,12 @@ const NO_NAMESPACE_HERE = JSON.stringify({
 /** Socket.IO with one namespace. Rooms are the hub's: one room store serves both transports. */
 export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   const { server, adapter, connections, approach, admit, meters, limits } = options;
+  const terms: EngineTerms = {
+    pingInterval: limits.PING_INTERVAL_MS,
+    pingTimeout: limits.PING_TIMEOUT_MS,
+    // A polling request may carry several messages and the packets around them.
+    maxPayload: limits.MAX_MESSAGE_BYTES + 1_024,
+  };
   const io = new Server(server, {
     path: ENGINE_PATH,
     adapter: adapter as never,
@@ -48,10 +77,9 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     // The server's other paths are upgraded by others.
     destroyUpgrade: false,
     connectTimeout: CONNECT_MS,
-    // A polling request may carry several messages and the packets around them.
-    maxHttpBufferSize: limits.MAX_MESSAGE_BYTES + 1_024,
-    pingInterval: limits.PING_INTERVAL_MS,
-    pingTimeout: limits.PING_TIMEOUT_MS,
+    maxHttpBufferSize: terms.maxPayload,
+    pingInterval: terms.pingInterval,
+    pingTimeout: terms.pingTimeout,
     perMessageDeflate: false,
     httpCompression: false,
     wsEngine: meteredServer(() => meters.stranger()),
@@ -60,12 +88,55 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     // JSONP is off: a page of any origin could use it, past CORS and the check of its origin.
     allowRequest: (request, decide) => {
       const jsonp = JSONP.test(request.url ?? '');
-      decide(jsonp ? 'JSONP is switched off; poll with XMLHttpRequest or fetch' : null, !jsonp);
+      decide(jsonp ? NO_JSONP : null, !jsonp);
     },
   });
 
   io.engine.use(checkApproach);
   io.engine.use(releaseUpgrade);
+  takeWebsockets();
+
+  /** Takes sessions that begin as a WebSocket past Engine.IO, which costs time and memory only to let them move. */
+  function takeWebsockets(): void {
+    const engine = io.engine as unknown as EngineServer;
+    const takeUpgrade = engine.handleUpgrade.bind(engine);
+    const middlewares = engine.middlewares.length;
+    const pings = new PingTimer(terms.pingInterval, terms.pingTimeout);
+
+    function onEnd(this: EngineWebsocket): void {
+      delete engine.clients[this.id];
+      engine.clientsCount -= 1;
+    }
+
+    engine.handleUpgrade = (request, socket, head) => {
+      const query: Query = Object.fromEntries(queryOf(request));
+      const begins = beginsAsWebsocket(query);
+      const fault = begins ? undefined : faultOf(query, engine.clients);
+      // Middleware of somebody else wants Engine.IO's own way.
+      if (fault === undefined && (!begins || engine.middlewares.length !== middlewares)) {
+        takeUpgrade(request, socket, head);
+        return;
+      }
+      try {
+        approach.check(request);
+        if (fault !== undefined) {
+          throw new TaskwireError('INVALID_REQUEST', { message: fault });
+        }
+      } catch (error) {
+        refuseUpgrade(socket, toTaskwireError(error));
+        return;
+      }
+      request._query = query;
+      engine.ws.handleUpgrade(request, socket, head, (ws) => {
+        const session = new EngineWebsocket(ws as unknown as EngineSocket, request, pings);
+        engine.clients[session.id] = session;
+        engine.clientsCount += 1;
+        session.on('close', onEnd);
+        session.open(terms);
+        engine.emit('connection', session);
+      });
+    };
+  }
 
   /** Sessions that begin, and sockets for those that go on over one. */
   function checkApproach(request: IncomingMessage, response: Response, next: () => void): void {
@@ -80,13 +151,13 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     }
     next();
   }
-  /** Bytes of refusals given to Engine.IO since its queue was last empty. They repeat the name of the namespace that the client sent. */
+  /** Bytes of refusals since nothing waited last. They repeat the name of the namespace that the client sent. */
   const refusals = new WeakMap<EngineConnection, number>();
 
   function onRefusal(this: EngineConnection, packet: { data?: unknown }): void {
     if (typeof packet.data === 'string' && packet.data.startsWith(REFUSAL)) {
       packet.data = withReason(packet.data);
-      const before = this.writeBuffer.length === 0 ? 0 : (refusals.get(this) ?? 0);
+      const before = isRead(this) ? 0 : (refusals.get(this) ?? 0);
       refusals.set(this, before + Buffer.byteLength(packet.data as string));
     }
   }
@@ -97,10 +168,14 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
     if (session !== undefined) {
       session.heardAt = performance.now();
     }
-    const waiting = this.writeBuffer.length;
-    if (waiting === 0) {
+    if (isRead(this)) {
       refusals.delete(this);
-    } else if (waiting > MAX_WAITING_PACKETS || (refusals.get(this) ?? 0) > limits.MAX_BUFFERED_BYTES) {
+    } else if (
+      this.writeBuffer.length > MAX_WAITING_PACKETS ||
+      // In the namespace, answers are bounded by the connection.
+      (entering.get(this) === undefined && waitingBytes(this) > limits.MAX_BUFFERED_BYTES) ||
+      (refusals.get(this) ?? 0) > limits.MAX_BUFFERED_BYTES
+    ) {
       cutOff(this);
     }
   }
@@ -190,10 +265,38 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
   return io;
 }
 
+/** Bytes that wait in the socket. */
+const waitingBytes = ({ transport }: EngineConnection): number => transport.socket?._socket?.writableLength ?? 0;
+
+/** Whether nothing waits for a client, neither in Engine.IO nor in the socket. */
+const isRead = (engine: EngineConnection): boolean => engine.writeBuffer.length === 0 && waitingBytes(engine) === 0;
+
 /** A response, or Engine.IO's stand-in for that to an upgrade. */
 type Response = ServerResponse | { readonly socket: Duplex };
 
-const isOfSession = ({ url = '' }: IncomingMessage): boolean => url.includes('sid=');
+/** Whether an upgrade begins a session as a stock client does: in protocol 4, without JSONP or base64. */
+const beginsAsWebsocket = ({ EIO, transport, sid, j, b64 }: Query): boolean =>
+  EIO === '4' && transport === 'websocket' && (sid ?? j ?? b64) === undefined;
+
+/**
+ * What is wrong with an upgrade that begins no session. Engine.IO would say it in a form of its own; and of another protocol only
+ * after the upgrade, to a socket that it then destroys, so that nothing arrives.
+ */
+function faultOf({ EIO, transport, sid, j }: Query, clients: Record<string, unknown>): string | undefined {
+  if (transport !== 'websocket') {
+    return 'An upgrade is for transport=websocket';
+  }
+  if (EIO !== '4') {
+    return 'Only protocol 4 of Engine.IO is spoken here (EIO=4): use socket.io-client 3 or later';
+  }
+  if (sid) {
+    return Object.hasOwn(clients, sid) ? undefined : 'Session ID unknown';
+  }
+  return j === undefined ? undefined : NO_JSONP;
+}
+
+/** Whether a request names a session, as Engine.IO looks for it: an empty name is none. */
+const isOfSession = (request: IncomingMessage): boolean => Boolean((request as EngineRequest)._query?.['sid']);
 
 function refuse(response: Response, error: TaskwireError): void {
   if (!(response instanceof ServerResponse)) {
@@ -228,9 +331,10 @@ function whenClosed(engine: EngineConnection, then: () => void): void {
   }
 }
 
-function onMessage(this: TaskSocket, type: string, ...args: unknown[]): void {
+/** @param type a number too: Socket.IO takes these as names of events */
+function onMessage(this: TaskSocket, type: string | number, ...args: unknown[]): void {
   const ack = typeof args.at(-1) === 'function' ? (args.pop() as Ack) : undefined;
-  this.data.connection?.receive(type, args, ack);
+  this.data.connection?.receive(String(type), args, ack);
 }
 
 function onDisconnect(this: Socket): void {

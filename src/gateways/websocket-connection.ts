@@ -109,6 +109,10 @@ export class PlainConnection extends MessageConnection implements GatewayConnect
     }
   }
 
+  unanswered(): void {
+    this.terminate();
+  }
+
   probe(): void {
     const asked = performance.now();
     this.ping();

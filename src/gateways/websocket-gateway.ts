@@ -11,16 +11,11 @@ import type { GatewayOptions } from './gateway-options.js';
 import type { Meter } from './meter.js';
 import { MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
 import { PingTimer } from './ping-timer.js';
-import { refuseUpgrade } from './upgrade.js';
+import { refuseUpgrade, refuseWrongHandshakes } from './upgrade.js';
 import { PlainConnection } from './websocket-connection.js';
 
 export interface WebsocketGatewayOptions extends GatewayOptions {
   readonly limits: GatewayOptions['limits'] & { readonly AUTH_TIMEOUT_MS: number };
-}
-
-export interface Gateway {
-  /** Ends timers; connections are ended by the registry. */
-  stop(): void;
 }
 
 const NO_SOCKET_HERE = `WebSockets are served at ${NAMESPACE}; Socket.IO at ${ENGINE_PATH}, its namespace is ${NAMESPACE}`;
@@ -38,7 +33,7 @@ class ConnectedSocket extends MeteredSocket {
 }
 
 /** Plain WebSockets at `/api/ws/tasks`: messages are JSON text. */
-export function createWebsocketGateway(options: WebsocketGatewayOptions): Gateway {
+export function createWebsocketGateway(options: WebsocketGatewayOptions): void {
   const { server, connections, approach, admit, meters, limits } = options;
   class TaskSocket extends ConnectedSocket {
     override meter: Meter | undefined = meters.stranger();
@@ -52,6 +47,7 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
     closeTimeout: SLOW_CLOSE_MS,
     handleProtocols: chooseProtocol,
   } as ConstructorParameters<typeof WebSocketServer>[0] & { WebSocket: typeof TaskSocket });
+  refuseWrongHandshakes(sockets as unknown as WebSocketServer);
   const pings = new PingTimer(limits.PING_INTERVAL_MS, limits.PING_TIMEOUT_MS);
   let lastId = 0;
 
@@ -124,8 +120,6 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): Gatewa
       refuseUpgrade(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
     }
   });
-
-  return { stop: () => pings.stop() };
 }
 
 function onError(): void {

@@ -16,9 +16,12 @@ export function answerAfterRequests(server: Server): void {
       hold(request, response);
     }
   });
+  // Node.js would answer an unknown `Expect` by itself.
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response));
 }
 
-const hasBody = ({ headers }: IncomingMessage): boolean =>
+/** Whether bytes of a request come after its head. */
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 
 function hold(request: IncomingMessage, response: ServerResponse): void {

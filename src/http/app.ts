@@ -1,6 +1,8 @@
+import type { IncomingMessage, RequestListener } from 'node:http';
 import express, { type Express } from 'express';
 import type { Logger } from '../base/logger.js';
 import type { CheckOrigin } from '../door/origin.js';
+import { TaskwireError } from '../protocol/errors.js';
 import { accessLog } from './access-log.js';
 import { type AuthenticatePorts, createAuthenticate, createCountMore } from './authenticate.js';
 import { cors } from './cors.js';
@@ -53,6 +55,12 @@ export function createApp(options: AppOptions): Express {
     next();
   });
   app.use(cors(checkOrigin));
+  app.use((request, _response, next) => {
+    if (expectsMore(request)) {
+      throw new TaskwireError('INVALID_REQUEST', { message: 'Expect: only 100-continue is known here' });
+    }
+    next();
+  });
 
   const authenticate = createAuthenticate(options);
   const endpoint = createEndpoint({
@@ -75,4 +83,26 @@ export function createApp(options: AppOptions): Express {
   });
   app.use(errorHandler(logger));
   return app;
+}
+
+const CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i;
+
+/** Whether a request expects what no server here does. In HTTP/1.0 the header has no meaning. */
+const expectsMore = ({ headers: { expect }, httpVersion }: IncomingMessage): boolean =>
+  expect !== undefined && httpVersion !== '1.0' && !CONTINUE.test(expect);
+
+/** What answers the requests of a server, those too whose target Express cannot read (`http://[::/`). */
+export function requestListener(app: Express): RequestListener {
+  const handle = app as unknown as (...args: [...Parameters<RequestListener>, next: () => void]) => void;
+  return (request, response) =>
+    handle(request, response, () => {
+      if (response.headersSent) {
+        // Half of an answer must not look like a whole one.
+        request.socket.destroy();
+      } else {
+        // Express would answer with a page. No middleware has seen the request yet: it goes again, to a path that nobody serves.
+        request.url = '/';
+        app(request, response);
+      }
+    });
 }

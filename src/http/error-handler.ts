@@ -32,7 +32,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       });
     }
     if (response.headersSent) {
-      // Express ends the connection: half of an answer must not look like a whole one.
+      // The connection is ended: half of an answer must not look like a whole one.
       next(thrown);
       return;
     }

@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closePort } from '../base/port.js';
 import { ENGINE_PATH } from '../protocol/paths.js';
@@ -13,7 +14,7 @@ const CLOSE_MS = 500;
  */
 export class RequestsInFlight {
   private readonly responses = new Set<ServerResponse>();
-  private kept = 0;
+  private readonly kept = new Set<Socket>();
   private ending = false;
 
   /**
@@ -30,11 +31,12 @@ export class RequestsInFlight {
           this.note(response);
         }
       });
-      server.on('connection', (socket) => {
-        this.kept += 1;
-        socket.once('close', () => {
-          this.kept -= 1;
-        });
+      server.on('connection', (socket: Socket) => {
+        // One whose offer of another protocol was ignored comes again.
+        if (!this.kept.has(socket)) {
+          this.kept.add(socket);
+          socket.once('close', () => this.kept.delete(socket));
+        }
       });
     }
   }
@@ -66,7 +68,7 @@ export class RequestsInFlight {
     const start = performance.now();
     const idleMs = Math.max(0, ...this.servers.map(({ keepAliveTimeout }) => keepAliveTimeout)) + CLOSE_MS;
     for (let waited = 0; waited < patienceMs; waited = performance.now() - start) {
-      if (this.responses.size === 0 && (this.kept === 0 || waited > idleMs)) {
+      if (this.responses.size === 0 && (this.kept.size === 0 || waited > idleMs)) {
         return;
       }
       await sleep(POLL_MS);

@@ -124,11 +124,11 @@ async function batch(body: readonly unknown[], status: number, ports: BatchPorts
   return answer(outcomes, status);
 }
 
-/** @throws TaskwireError STREAM_BUSY when the statement found its stream locked: nothing was written */
+/** @throws TaskwireError STREAM_BUSY when the stream was locked and nothing was written */
 async function unlocked(writing: Promise<BatchOutcome[]>): Promise<BatchOutcome[]> {
   const outcomes = await writing;
   const locked = outcomes.find((outcome) => outcome instanceof TaskwireError && outcome.code === 'STREAM_BUSY');
-  if (locked !== undefined) {
+  if (locked !== undefined && outcomes.every((outcome) => outcome instanceof TaskwireError)) {
     throw locked;
   }
   return outcomes;

@@ -103,21 +103,14 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
   resource(router, '/api/tasks/:id/fee', {
     put: update(async (taskId, body, options) => {
       const { fee } = parseInput(feeInput, body);
-      return { ...(await tasks.updateTaskFee(taskId, fee, options)), fee };
+      return tasks.updateTaskFee(taskId, fee, options);
     }),
   });
 
   resource(router, '/api/tasks/:id/status', {
     put: update(async (taskId, body, options) => {
       const { task_number, task_status, task_submission_tx_hash } = parseInput(statusInput, body);
-      const written = await tasks.updateTaskNumberAndStatus(
-        taskId,
-        task_number,
-        task_status,
-        task_submission_tx_hash,
-        options,
-      );
-      return { ...written, task_status };
+      return tasks.updateTaskNumberAndStatus(taskId, task_number, task_status, task_submission_tx_hash, options);
     }),
   });
 

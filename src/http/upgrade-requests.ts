@@ -1,27 +1,38 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { hasBody } from './answer-after-request.js';
 
 type Taker = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
 /**
  * Answers requests that offer another protocol than WebSockets (`Upgrade: h2c`, as curl --http2 and some HTTP libraries send
- * by default) as if they did not: a server may ignore such an offer. To be called when all listeners for upgrades are there.
+ * by default) as if they did not: a server may ignore such an offer. So are requests with a body, or of another method than GET, whatever
+ * they offer: no WebSocket begins like that, and they are read before they are answered, as all requests are. To be called when all
+ * listeners for upgrades are there.
  */
 export function ignoreOtherUpgrades(server: Server): void {
   const takers = server.listeners('upgrade') as Taker[];
   server.removeAllListeners('upgrade');
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    if (tokensOf(request.headers.upgrade).includes('websocket')) {
+    if (mayBecomeWebsocket(request)) {
       for (const take of takers) {
         take.call(server, request, socket, head);
       }
     } else {
       // Node.js has taken its parser off this connection. It gets a new one, and reads the request again without the offer.
       server.emit('connection', socket);
+      // Bytes that are put back would have the parser read on after a pause. With a listener, even for a moment, it does not.
+      socket.on('data', ignore);
+      socket.off('data', ignore);
       socket.unshift(Buffer.concat([Buffer.from(headOf(request), 'latin1'), head]));
     }
   });
 }
+
+const ignore = (): void => {};
+
+const mayBecomeWebsocket = (request: IncomingMessage): boolean =>
+  request.method === 'GET' && !hasBody(request) && tokensOf(request.headers.upgrade).includes('websocket');
 
 const tokensOf = (value: string | undefined): string[] =>
   (value ?? '').split(',').map((token) => token.trim().toLowerCase());

@@ -52,6 +52,7 @@ export const ERRORS = {
   },
   OWNER_MISMATCH: { message: 'This job belongs to another user', status: 409, retry: 'never' },
   ALREADY_EXISTS: { message: 'Already exists', status: 409, retry: 'never' },
+  WRITE_REFUSED: { message: 'A trigger of the database did not let this write happen', status: 409, retry: 'never' },
   PAYLOAD_TOO_LARGE: { message: 'Request body too large', status: 413, retry: 'never' },
   UNSUPPORTED_MEDIA_TYPE: { message: 'Content-Type must be application/json', status: 415, retry: 'never' },
   DATABASE_UNAVAILABLE: { message: 'Database is not available', status: 503, close: 4013, retry: 'later' },

@@ -11,6 +11,14 @@ import { Scene } from '../support/scene.js';
 const bodyOf = (jobId: string, bytes: number): string =>
   `{"job_id":"${jobId}",${' '.repeat(bytes)}"task_definition_id":1,"is_imua":false}`;
 
+/** Headers of a handshake. */
+const OFFER = [
+  'Connection: Upgrade',
+  'Upgrade: websocket',
+  'Sec-WebSocket-Version: 13',
+  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+].join('\r\n');
+
 describeWith(POSTGRES_PROGRAMS, 'request bodies through the primary', function () {
   this.timeout(60_000);
   let postgres: PostgresServer;
@@ -101,6 +109,10 @@ describeWith(POSTGRES_PROGRAMS, 'request bodies through the primary', function (
       100,
       400,
     ],
+    ['an offer of a WebSocket, to REST', `POST /api/tasks HTTP/1.1\r\n${OFFER}`, 'tw_wrong', 100, 401],
+    ['the same with a large body', `POST /api/tasks HTTP/1.1\r\n${OFFER}`, 'service', 3_000_000, 413],
+    ['the same to plain WebSockets', `POST /api/ws/tasks HTTP/1.1\r\n${OFFER}`, '', 100, 405],
+    ['the same to Socket.IO', `POST /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n${OFFER}`, '', 100, 400],
     ['an answer that needs no body', 'GET /api/ws/health HTTP/1.1', '', 100, 200],
   ] as const) {
     it(`are read before they are answered: ${what}`, async () => {
@@ -113,6 +125,25 @@ describeWith(POSTGRES_PROGRAMS, 'request bodies through the primary', function (
       });
       expect(early).to.equal('');
       expect(answer).to.match(new RegExp(`^HTTP/1\\.1 ${status} `));
+    });
+  }
+
+  it('are read before they are answered, and the connection ends: an expectation that nobody meets', async () => {
+    const head = ['POST /api/tasks HTTP/1.1', 'Expect: wonders'];
+    const { early, answer } = await inHalves(head, bodyOf('1', 100), () => fetch(`${instance.url}/api/ws/health`));
+    expect(early).to.equal('');
+    expect(answer).to.match(/^HTTP\/1\.1 400 [\s\S]*"code":"INVALID_REQUEST"/);
+    expect(answer).to.match(/^Connection: close$/m);
+  });
+
+  for (const [what, bytes] of [
+    ['lines that end with a line feed alone', 'GET /api/ws/health HTTP/1.1\nHost: a\n\n'],
+    ['TLS', `\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03${'\x07'.repeat(200)}`],
+  ] as const) {
+    it(`are not waited for when this is no HTTP: ${what}`, async () => {
+      const socket = connect(instance.port, '127.0.0.1');
+      socket.write(bytes, 'latin1');
+      expect((await socket.setEncoding('latin1').toArray()).join('')).to.match(/^HTTP\/1\.1 400 /);
     });
   }
 });

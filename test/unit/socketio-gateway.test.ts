@@ -1,28 +1,13 @@
 import { once } from 'node:events';
-import { createServer, type Server as HttpServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { expect } from 'chai';
 import type { Server } from 'socket.io';
 import { WebSocket } from 'ws';
-import type { Admission, Admit } from '../../src/door/door.js';
-import type { Connections, GatewayConnection } from '../../src/gateways/connections.js';
-import { FrameWriter } from '../../src/gateways/frame-writer.js';
-import { Meters } from '../../src/gateways/meter.js';
-import { createSocketioGateway } from '../../src/gateways/socketio-gateway.js';
+import type { Admission } from '../../src/door/door.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { NAMESPACE } from '../../src/protocol/paths.js';
 import { eventually } from '../support/eventually.js';
-
-const BUFFERED_BYTES = 100_000;
-/** Of what is asked for and refused: a few of them are more than may wait. */
-const LONG_NAMESPACE = `/${'x'.repeat(30_000)}`;
-
-const ADMISSION = {
-  identity: { keyId: 'k', owner: 'ada', role: 'user', rateLimit: 600 },
-  address: '127.0.0.1',
-  release() {},
-} as const;
+import { ADMISSION, LONG_NAMESPACE, MAX_BUFFERED_BYTES, SocketioGateway } from '../support/socketio-gateway.js';
 
 /** A client that fetches what it is sent only when it wants to. */
 class PollingClient {
@@ -68,51 +53,16 @@ function noteWrites(socket: Duplex, writes: string[][]): void {
 }
 
 describe('Socket.IO gateway', () => {
-  let http: HttpServer;
+  let gateway: SocketioGateway;
   let io: Server;
   let url: string;
-  let entered: GatewayConnection[];
-  let admit: Admit;
 
   beforeEach(async () => {
-    entered = [];
-    admit = async () => ADMISSION;
-    http = createServer();
-    const connections: Pick<Connections, 'draining' | 'enter'> = {
-      draining: false,
-      enter(connection, admission) {
-        entered.push(connection);
-        return { session: { handle() {}, fallBehind() {}, close() {} }, release: () => admission.release() };
-      },
-    };
-    io = createSocketioGateway({
-      server: http,
-      adapter: undefined,
-      connections: connections as Connections,
-      approach: { check() {}, wait: () => () => {} },
-      admit: (visitor) => admit(visitor),
-      writer: new FrameWriter(),
-      meters: new Meters({ MAX_MESSAGES_PER_SECOND: 1_000, MAX_MESSAGES_PER_SECOND_PER_KEY: 1_000 }),
-      limits: {
-        MAX_ROOMS_PER_CONNECTION: 256,
-        MAX_MESSAGE_BYTES: 32_768,
-        MAX_BUFFERED_BYTES: BUFFERED_BYTES,
-        PING_INTERVAL_MS: 60_000,
-        PING_TIMEOUT_MS: 60_000,
-        DIRECT_FRAMES: false,
-      },
-    });
-    http.listen(0, '127.0.0.1');
-    await once(http, 'listening');
-    url = `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
+    gateway = await SocketioGateway.start({ directFrames: false });
+    ({ io, url } = gateway);
   });
 
-  afterEach(async () => {
-    io.engine.close();
-    http.closeAllConnections();
-    http.close();
-    await once(http, 'close');
-  });
+  afterEach(() => gateway.stop());
 
   async function enter(): Promise<PollingClient> {
     const client = await PollingClient.open(url);
@@ -123,7 +73,7 @@ describe('Socket.IO gateway', () => {
 
   it('says in one write that it takes a WebSocket, and what its session is; each short message is one piece', async () => {
     const writes: string[][] = [];
-    http.prependListener('upgrade', (_request, socket) => noteWrites(socket, writes));
+    gateway.http.prependListener('upgrade', (_request, socket) => noteWrites(socket, writes));
     const client = new WebSocket(`${url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
     try {
       const [hello] = await once(client, 'message');
@@ -167,8 +117,8 @@ describe('Socket.IO gateway', () => {
 
     it('are not what the client is sent beside them, which may be large', async () => {
       const client = await enter();
-      const payload = Buffer.from(JSON.stringify('x'.repeat(10 * BUFFERED_BYTES)));
-      entered[0]!.deliver({ type: 'JOB_TASKS_SNAPSHOT', payload });
+      const payload = Buffer.from(JSON.stringify('x'.repeat(10 * MAX_BUFFERED_BYTES)));
+      gateway.entered[0]!.deliver({ type: 'JOB_TASKS_SNAPSHOT', payload });
       for (let round = 0; round < ROUNDS; round += 1) {
         expect(await client.send('40/other,')).to.equal(true);
       }
@@ -185,7 +135,7 @@ describe('Socket.IO gateway', () => {
 
     beforeEach(() => {
       asked = [];
-      admit = ({ auth }) =>
+      gateway.admit = ({ auth }) =>
         new Promise((resolve, reject) => {
           asked.push({
             apiKey: (auth as { api_key?: unknown }).api_key,
@@ -208,7 +158,7 @@ describe('Socket.IO gateway', () => {
       let released = 0;
       asked[0]!.answer({ ...ADMISSION, release: () => (released += 1) });
       await eventually(() => expect(released).to.equal(1));
-      expect(entered).to.deep.equal([]);
+      expect(gateway.entered).to.deep.equal([]);
       await eventually(() => expect(waiting()).to.equal(0));
     });
 

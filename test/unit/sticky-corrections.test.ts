@@ -111,6 +111,37 @@ describe('corrections around sticky', () => {
     expect(sessionOf('GET /socket.io/?EIO=4 HTTP/1.1')).to.equal(undefined);
   });
 
+  for (const [what, bytes] of [
+    ['a request line that ends with a line feed alone', 'GET / HTTP/1.1\nHost: a\n\n'],
+    ['the beginning of TLS', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'],
+    ['small letters', 'hello'],
+    ['a carriage return alone', 'GET / HTTP/1.1\rHost'],
+    ['a byte that no line has', 'GET /\x00'],
+  ] as const) {
+    it(`1: what is no request line is left to a worker at once: ${what}`, async () => {
+      const only = worker(1);
+      const client = await say('');
+      client.write(bytes, 'latin1');
+      await eventually(() => expect(sentTo(only)).to.equal(1));
+      expect(withoutOpening(only.sent[0]!.message.data).toString('latin1')).to.equal(bytes);
+    });
+  }
+
+  it('1: a request line is waited for, in however many pieces it comes', async () => {
+    const only = worker(1);
+    const client = await say('');
+    client.setNoDelay();
+    for (const piece of ['G', 'ET /caf', '\xe9?a=~ HTTP/1.1', '\r']) {
+      client.write(piece, 'latin1');
+      for (let turns = 0; turns < 50; turns += 1) {
+        await turn();
+      }
+      expect(sentTo(only)).to.equal(0);
+    }
+    client.write('\n');
+    await eventually(() => expect(only.requests.join('')).to.match(/^GET .* HTTP\/1\.1\r\n$/));
+  });
+
   it('1: requests of a session go to its worker, which need not be the least busy one', async () => {
     const [first, second] = [worker(1), worker(2)];
     cluster.emit('message', second as never, { type: 'sticky:connection', data: SESSION }, undefined as never);
