@@ -14,6 +14,8 @@ const KEY = /tw_[A-Za-z0-9_-]{8,}/g;
 const TOKEN = /eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*/g;
 /** A password may hold an @ itself: the last one before the path ends it. */
 const CREDENTIALS = /(\b[a-z]+:\/\/[^\s:/@]*:)[^\s/]*@/gi;
+/** Redis repeats what it was sent with a command that it does not know: a password, a script, an event. */
+const REPEATED = /,? with args beginning with.*/gi;
 /** Objects within objects that are printed. */
 const MAX_DEPTH = 4;
 
@@ -23,6 +25,7 @@ export function redact(text: string): string {
     .replace(KEY, 'tw_[redacted]')
     .replace(TOKEN, '[redacted token]')
     .replace(/([?&](?:api_key|token|password)=)[^&\s"]*/gi, '$1[redacted]')
+    .replace(REPEATED, '')
     .replace(CREDENTIALS, '$1[redacted]@');
 }
 

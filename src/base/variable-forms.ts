@@ -1,12 +1,20 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { certificatesFault } from './certificates.js';
 import { parseDatabaseUrl } from './database-url.js';
+import { redact } from './logger.js';
 import { redisUrlFault } from './redis-url.js';
 
 /*
  * Forms of the values that variables of the environment may have.
  */
+
+/** A value for people, without what may be a password: all before the last @, and all behind a word such as `password=`. */
+export const shown = (text: string): string =>
+  redact(
+    text.replace(/^.*@/s, '[redacted]@').replace(/(\w*(?:pass|pwd|secret|token|key|auth)\w*\s*=).*/is, '$1[redacted]'),
+  );
 
 /** A port; 0: a free one. */
 export const port = z.coerce.number().int().min(0).max(65535);
@@ -33,7 +41,11 @@ export function isProxy(text: string): boolean {
 }
 export const databaseUrl = z.string().superRefine((text, context) => {
   try {
-    parseDatabaseUrl(text);
+    for (const [name, path] of Object.entries(parseDatabaseUrl(text).files)) {
+      if (!canReadFile(path)) {
+        context.addIssue(`${name} wants a file that can be read, and ${JSON.stringify(path)} is none`);
+      }
+    }
   } catch (error) {
     context.addIssue((error as Error).message);
   }
@@ -57,7 +69,11 @@ export const urlOf = (...protocols: string[]) =>
 /** `host:port`, comma-separated; an IPv6 address in brackets. */
 export const hostPorts = list.refine(
   (items) => items.length > 0 && items.every((item) => /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\]):[1-9]\d{0,4}$/i.test(item)),
-  { message: 'wants addresses such as redis-1:6379,redis-2:6379' },
+  {
+    message:
+      'wants addresses such as redis-1:6379,redis-2:6379, and nothing else in it: the rest is said by REDIS_USERNAME, ' +
+      'REDIS_PASSWORD and REDIS_TLS, and for Sentinels themselves by REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD',
+  },
 );
 export const redisUrl = z.string().superRefine((text, context) => {
   const message = redisUrlFault(text);
@@ -66,12 +82,20 @@ export const redisUrl = z.string().superRefine((text, context) => {
   }
 });
 
-/** Whether this process may read a file. */
-export function canRead(path: string): boolean {
+/** Whether a path is that of a file, and this process may read it. */
+function canReadFile(path: string): boolean {
   try {
     accessSync(path, constants.R_OK);
-    return true;
+    return statSync(path).isFile();
   } catch {
     return false;
   }
 }
+
+/** A file of certificates. */
+export const certificates = z.string().superRefine((path, context) => {
+  const message = certificatesFault(path);
+  if (message !== undefined) {
+    context.addIssue({ code: 'custom', message });
+  }
+});

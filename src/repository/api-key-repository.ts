@@ -1,6 +1,7 @@
 import { hash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
 import { newApiKey } from '../protocol/api-key-form.js';
+import { TaskwireError } from '../protocol/errors.js';
 import type { Role, Scope } from '../protocol/tasks.js';
 import { apiKeyInput, overlapInput, rateLimitInput } from './key-input.js';
 import { preparedQuery, query } from './query.js';
@@ -64,6 +65,9 @@ const identityOf = (key: string): [id: string, hash: string, prefix: string] => 
 /** SQL: a key is neither disabled nor expired. */
 const VALID = '(active AND (expires_at IS NULL OR expires_at > now()))';
 
+/** How long a change of a key that is locked is tried again, in milliseconds. */
+const LOCK_PATIENCE_MS = 3_000;
+
 /** What the database keeps instead of a key: its SHA-256 in hex. */
 export function hashApiKey(key: string): string {
   return hash('sha256', key, 'hex');
@@ -71,7 +75,13 @@ export function hashApiKey(key: string): string {
 
 /** API keys. A key itself is known only to whoever created it; here lie its hash and what it stands for. */
 export class ApiKeyRepository {
-  constructor(private readonly db: Knex) {}
+  /**
+   * @param lookups what is only read is read there: a write may take long, and must not keep keys from being looked up
+   */
+  constructor(
+    private readonly db: Knex,
+    private readonly lookups: Knex = db,
+  ) {}
 
   /**
    * Makes a key. It is returned this once and cannot be read again.
@@ -99,8 +109,7 @@ export class ApiKeyRepository {
    */
   async rotate(keyId: string, overlapSeconds: number): Promise<CreatedKey | undefined> {
     const key = newApiKey();
-    const [record] = await query<ApiKeyRecord>(
-      this.db,
+    const [record] = await this.change<ApiKeyRecord>(
       `WITH old AS (
          UPDATE api_keys SET expires_at = least(expires_at, now() + make_interval(secs => ?))
          WHERE key_id = ? AND ${VALID} RETURNING name, owner, role, rate_limit, scopes
@@ -119,8 +128,7 @@ export class ApiKeyRepository {
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
   async limit(keyId: string, rateLimit: number): Promise<ApiKeyRecord | undefined> {
-    const [record] = await query<ApiKeyRecord>(
-      this.db,
+    const [record] = await this.change<ApiKeyRecord>(
       `UPDATE api_keys SET rate_limit = ? WHERE key_id = ? RETURNING ${COLUMNS}`,
       [parseInput(rateLimitInput, rateLimit), keyId],
     );
@@ -132,8 +140,7 @@ export class ApiKeyRepository {
    * @returns undefined when there is no such key
    */
   async enable(keyId: string): Promise<ApiKeyRecord | undefined> {
-    const [record] = await query<ApiKeyRecord>(
-      this.db,
+    const [record] = await this.change<ApiKeyRecord>(
       `UPDATE api_keys SET active = true WHERE key_id = ? RETURNING ${COLUMNS}`,
       [keyId],
     );
@@ -145,8 +152,7 @@ export class ApiKeyRepository {
    * @returns the ids of those that were active
    */
   async disableByOwner(owner: string): Promise<string[]> {
-    const rows = await query<{ key_id: string }>(
-      this.db,
+    const rows = await this.change<{ key_id: string }>(
       'UPDATE api_keys SET active = false WHERE owner = ? AND active RETURNING key_id',
       [owner],
     );
@@ -155,19 +161,21 @@ export class ApiKeyRepository {
 
   /** @returns undefined when no key has this hash. */
   async findByHash(hash: string): Promise<ApiKeyRecord | undefined> {
-    const [record] = await preparedQuery<ApiKeyRecord>(this.db, `SELECT ${COLUMNS} FROM api_keys WHERE key_hash = ?`, [
-      hash,
-    ]);
+    const [record] = await preparedQuery<ApiKeyRecord>(
+      this.lookups,
+      `SELECT ${COLUMNS} FROM api_keys WHERE key_hash = ?`,
+      [hash],
+    );
     return record;
   }
 
   /** All keys, oldest first. */
   list(): Promise<ApiKeyRecord[]> {
-    return query(this.db, `SELECT ${COLUMNS} FROM api_keys ORDER BY created_at, key_id`, []);
+    return query(this.lookups, `SELECT ${COLUMNS} FROM api_keys ORDER BY created_at, key_id`, []);
   }
 
   async count(): Promise<number> {
-    const [row] = await query<{ count: string }>(this.db, 'SELECT count(*) AS count FROM api_keys', []);
+    const [row] = await query<{ count: string }>(this.lookups, 'SELECT count(*) AS count FROM api_keys', []);
     return Number(row!.count);
   }
 
@@ -176,14 +184,14 @@ export class ApiKeyRepository {
    * @returns whether there is such a key
    */
   async disable(keyId: string): Promise<boolean> {
-    const rows = await query(this.db, 'UPDATE api_keys SET active = false WHERE key_id = ? RETURNING key_id', [keyId]);
+    const rows = await this.change('UPDATE api_keys SET active = false WHERE key_id = ? RETURNING key_id', [keyId]);
     return rows.length > 0;
   }
 
   /** Which of these keys are valid: neither disabled nor expired. */
   async active(keyIds: readonly string[]): Promise<Set<string>> {
     const rows = await query<{ key_id: string }>(
-      this.db,
+      this.lookups,
       `SELECT key_id FROM api_keys WHERE key_id = ANY(?::text[]) AND ${VALID}`,
       [keyIds],
     );
@@ -196,9 +204,24 @@ export class ApiKeyRepository {
     const sorted = [...uses].sort(([one], [other]) => (one < other ? -1 : 1));
     await query(
       this.db,
+      // Not worth waiting for a synchronous standby: while that is away, the keys would stay locked.
       `UPDATE api_keys SET last_used_at = greatest(last_used_at, used.at)
-       FROM unnest(?::text[], ?::timestamptz[]) AS used (key_id, at) WHERE api_keys.key_id = used.key_id`,
+       FROM (SELECT set_config('synchronous_commit', 'local', true)) AS quick,
+         unnest(?::text[], ?::timestamptz[]) AS used (key_id, at) WHERE api_keys.key_id = used.key_id`,
       [sorted.map(([keyId]) => keyId), sorted.map(([, date]) => date.toISOString())],
     );
+  }
+
+  /** Changes a key, which others may have locked for a moment: those that note its use. */
+  private async change<Row>(sql: string, bindings: readonly unknown[]): Promise<Row[]> {
+    for (const end = performance.now() + LOCK_PATIENCE_MS; ; ) {
+      try {
+        return await query<Row>(this.db, sql, bindings);
+      } catch (error) {
+        if (!(error instanceof TaskwireError && error.code === 'STREAM_BUSY') || performance.now() > end) {
+          throw error;
+        }
+      }
+    }
   }
 }

@@ -1,4 +1,5 @@
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
+import { rowsAreOurs } from './foreign-triggers.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
 import type { WriteKey } from './write-keys.js';
 import {
@@ -19,6 +20,8 @@ import {
  * A batch is one statement over its items. Those that can be written are numbered from 1 in `place`. Their rows are written, and so
  * locked, first, in order of their ids; then the counter is raised by as many as there are items, which get the numbers in their
  * order, all of them with the time at which the counter was held.
+ *
+ * Where a trigger of the operator has a hand in what rows become, a batch writes nothing (see foreign-triggers.ts).
  */
 
 const STREAM = `stream AS (
@@ -77,7 +80,8 @@ export function insertTasks(
   return {
     sql: `
   WITH held AS MATERIALIZED (
-    SELECT job_id FROM jobs WHERE job_id = ANY(?::numeric[]) AND user_id = ? ORDER BY job_id FOR KEY SHARE
+    SELECT job_id FROM jobs WHERE job_id = ANY(?::numeric[]) AND user_id = ? AND ${rowsAreOurs('insert')}
+    ORDER BY job_id FOR KEY SHARE
   ), input AS MATERIALIZED (
     SELECT item.*, row_number() OVER (ORDER BY item.ord) AS place
     FROM unnest(?::numeric[], ?::bigint[], ?::boolean[])
@@ -167,6 +171,7 @@ export function updateTasks(
   const uniform = rows.every(
     ([, fields]) => Object.keys(fields).length === columns.length && columns.every((column) => column in fields),
   );
+  const ours = announcement === 'silent' ? '' : ` AND ${rowsAreOurs('update')}`;
   return {
     // The rows are looked up by their ids one after the other, as pools have no other way to read tables
     // (`SESSION_SETTINGS`). Should a plan lock them in another order, a deadlock is possible, and the write is made again.
@@ -174,7 +179,7 @@ export function updateTasks(
   WITH written AS (
     UPDATE tasks SET ${assignments(uniform ? columns : Object.keys(COLUMN_TYPES), uniform)}, write_mark = ${NEXT_MARK}
     FROM unnest(?::bigint[], ?::jsonb[]) AS input (task_id, patch)
-    WHERE tasks.task_id = input.task_id AND tasks.user_id = ?
+    WHERE tasks.task_id = input.task_id AND tasks.user_id = ?${ours}
     RETURNING tasks.task_id, job_id, user_id, ${PREVIOUS_COLUMNS}
   ), task AS MATERIALIZED (
     SELECT task_id, job_id, user_id, item.type, item.ord, row_number() OVER (ORDER BY item.ord) AS place,

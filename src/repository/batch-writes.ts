@@ -1,5 +1,6 @@
-import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
+import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import type { ItemKeys } from './batch-statements.js';
+import type { Write } from './foreign-triggers.js';
 import { MAX_BATCH } from './task-input.js';
 import { isKeyTaken, type KeptWrite, keptWrites, type WriteKey } from './write-keys.js';
 import { CONFLICT_ATTEMPTS, type TaskWrite, type WriteRunner } from './write-runner.js';
@@ -18,6 +19,10 @@ export interface BatchKind<Item> {
   readonly fingerprint: (item: Item) => unknown;
   /** The statement of some items; it leaves out some and returns the rows of the others in order. */
   readonly statementOf: (items: readonly Item[], keys: ItemKeys) => Statement;
+  /** What rows the statement writes. */
+  readonly write: Write;
+  /** Makes the write of one item, where a trigger has a hand in what the rows become. */
+  readonly writeAlone: (item: Item, key: WriteKey | undefined) => Promise<TaskWrite>;
   /** Whether a row is that of an item, or of one that is left out or written for the same reason. */
   readonly isOf: (item: Item, row: WriteRow) => boolean;
   readonly missing: 'job' | 'task';
@@ -33,7 +38,8 @@ export const notFound = (missing: 'job' | 'task'): TaskwireError =>
   new TaskwireError('NOT_FOUND', { message: `No such ${missing}` });
 
 /**
- * Makes the writes of a batch in one statement and one commit. An item that is wrong does not keep the others from being
+ * Makes the writes of a batch in one statement and one commit; where a trigger of the operator has a hand in what rows become, in one
+ * of each item. An item that is wrong does not keep the others from being
  * written; one whose key was used before is answered as it was then.
  * @returns an outcome per item, in their order
  * @throws TaskwireError INVALID_REQUEST when there are too many items; whatever fails, where the writes join a transaction
@@ -80,7 +86,7 @@ export async function writeBatch<Input extends object, Item>(
 async function writeEntries<Item>(
   runner: WriteRunner,
   entries: ReadonlyArray<Entry<Item>>,
-  { statementOf, isOf, missing }: BatchKind<Item>,
+  { statementOf, write, writeAlone, isOf, missing }: BatchKind<Item>,
   outcomes: BatchOutcome[],
 ): Promise<void> {
   const keys = entries.flatMap(({ key }) => (key === undefined ? [] : [key.key]));
@@ -101,16 +107,20 @@ async function writeEntries<Item>(
   }
   const writing = [...todo.values()];
   if (writing.length > 0) {
-    const { rows, writes } = await runner.write(
+    const written = await runner.writeUnobserved(write, () =>
       statementOf(
         writing.map(({ item }) => item),
         writing.map(({ key }) => key),
       ),
     );
-    let next = 0;
-    for (const { index, item } of writing) {
-      const row = rows[next];
-      outcomes[index] = row !== undefined && isOf(item, row) ? writes[next++]! : notFound(missing);
+    if (written === undefined) {
+      await writeEach(runner, writing, writeAlone, outcomes);
+    } else {
+      let next = 0;
+      for (const { index, item } of writing) {
+        const row = written.rows[next];
+        outcomes[index] = row !== undefined && isOf(item, row) ? written.writes[next++]! : notFound(missing);
+      }
     }
   }
   for (const { entry, first } of again) {
@@ -118,7 +128,30 @@ async function writeEntries<Item>(
   }
 }
 
-const mismatch = (): TaskwireError => new TaskwireError('IDEMPOTENCY_MISMATCH');
+/** Makes writes one after the other, each with a commit of its own. Where the database is away or locked, the rest is not tried. */
+async function writeEach<Item>(
+  runner: WriteRunner,
+  entries: ReadonlyArray<Entry<Item>>,
+  writeAlone: BatchKind<Item>['writeAlone'],
+  outcomes: BatchOutcome[],
+): Promise<void> {
+  let away: TaskwireError | undefined;
+  for (const { index, item, key } of entries) {
+    try {
+      outcomes[index] = away ?? (await writeAlone(item, key));
+    } catch (thrown) {
+      const error = toTaskwireError(thrown);
+      const { status } = errorEntry(error.code);
+      if (runner.joins && status >= 500) {
+        throw thrown;
+      }
+      away = status === 503 ? error : undefined;
+      outcomes[index] = error;
+    }
+  }
+}
+
+export const mismatch = (): TaskwireError => new TaskwireError('IDEMPOTENCY_MISMATCH');
 
 const writeOf = ({ task_id, job_id, user_id, seq, epoch }: KeptWrite): TaskWrite => ({
   task_id: Number(task_id),

@@ -237,16 +237,72 @@ const UNLOGGED_AGAIN = 'NEW.write_mark <= OLD.write_mark AND OLD.write_mark >> 2
 const trigger = (name: string, operation: string, when: string): string =>
   `CREATE TRIGGER ${name} AFTER ${operation} ON tasks FOR EACH ROW WHEN (${when}) EXECUTE FUNCTION taskwire_note_change()`;
 
-/** Triggers of `tasks` by which other writers are heard. */
-export const CAPTURE_TRIGGERS = [
-  'taskwire_inserted',
-  'taskwire_updated',
-  'taskwire_deleted',
-  'taskwire_truncated',
-] as const;
-const [INSERTED, UPDATED, DELETED] = CAPTURE_TRIGGERS;
+/** The functions, each after those that it uses, by their signatures. */
+export const CAPTURE_FUNCTIONS: ReadonlyArray<readonly [signature: string, statement: string]> = [
+  ['taskwire_row(tasks)', ROW],
+  ['taskwire_channel()', CHANNEL],
+  ['taskwire_note_change()', NOTE],
+  ['taskwire_difference(jsonb,jsonb)', DIFFERENCE],
+  ['taskwire_unheard(bigint,numeric)', CHECKS[0]],
+  ['taskwire_check_told(bigint[],text)', CHECKS[1]],
+  ['taskwire_tell_one(bigint)', TELL_ONE],
+  ['taskwire_tell_changes()', TELL],
+  ['taskwire_tell_at_commit()', TELL_AT_COMMIT],
+  ['taskwire_tell_truncation()', TELL_TRUNCATION],
+  ['taskwire_make_stream()', MAKE_STREAM],
+];
 
-/** The step of the schema. Once it is released, a correction is a further step. */
+/** Gives the functions their surroundings, after they were made. */
+export const SETTLE_FUNCTIONS = SETTLE;
+
+/** A trigger by which other writers are heard. `CAPTURE=off` turns off those of `tasks`. */
+export interface CaptureTrigger {
+  readonly name: string;
+  readonly table: 'tasks' | 'task_changes' | 'users';
+  readonly statement: string;
+}
+
+export const CAPTURE_TRIGGERS: readonly CaptureTrigger[] = [
+  {
+    name: 'taskwire_tell',
+    table: 'task_changes',
+    statement: `CREATE CONSTRAINT TRIGGER taskwire_tell AFTER INSERT ON task_changes DEFERRABLE INITIALLY DEFERRED
+     FOR EACH ROW WHEN (NEW.starts) EXECUTE FUNCTION taskwire_tell_at_commit()`,
+  },
+  {
+    name: 'taskwire_made',
+    table: 'users',
+    statement:
+      'CREATE TRIGGER taskwire_made AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION taskwire_make_stream()',
+  },
+  { name: 'taskwire_inserted', table: 'tasks', statement: trigger('taskwire_inserted', 'INSERT', UNLOGGED) },
+  {
+    name: 'taskwire_updated',
+    table: 'tasks',
+    statement: trigger('taskwire_updated', 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`),
+  },
+  {
+    name: 'taskwire_deleted',
+    table: 'tasks',
+    // A deleted row has no new mark; the repository says beforehand which task it deletes.
+    statement: trigger(
+      'taskwire_deleted',
+      'DELETE',
+      `current_setting('taskwire.deleting', true) IS DISTINCT FROM OLD.task_id::text`,
+    ),
+  },
+  {
+    name: 'taskwire_truncated',
+    table: 'tasks',
+    statement: `CREATE TRIGGER taskwire_truncated AFTER TRUNCATE ON tasks FOR EACH STATEMENT
+     EXECUTE FUNCTION taskwire_tell_truncation()`,
+  },
+];
+
+/**
+ * The step of the schema. Once it is released, a correction is a further step, and what stands above follows it: it is how
+ * functions and triggers are made that somebody has dropped.
+ */
 export const CAPTURE_STEP = {
   up: [
     'ALTER TABLE tasks ADD COLUMN write_mark bigint NOT NULL DEFAULT 0',
@@ -263,32 +319,14 @@ export const CAPTURE_STEP = {
        starts boolean NOT NULL,
        PRIMARY KEY (tx, task_id)
      )`,
-    ROW,
-    CHANNEL,
-    NOTE,
-    DIFFERENCE,
-    ...CHECKS,
-    TELL_ONE,
-    TELL,
-    TELL_AT_COMMIT,
-    TELL_TRUNCATION,
-    MAKE_STREAM,
+    ...CAPTURE_FUNCTIONS.map(([, statement]) => statement),
     SETTLE,
-    `CREATE CONSTRAINT TRIGGER taskwire_tell AFTER INSERT ON task_changes DEFERRABLE INITIALLY DEFERRED
-     FOR EACH ROW WHEN (NEW.starts) EXECUTE FUNCTION taskwire_tell_at_commit()`,
-    'CREATE TRIGGER taskwire_made AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION taskwire_make_stream()',
-    trigger(INSERTED, 'INSERT', UNLOGGED),
-    trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`),
-    // A deleted row has no new mark; the repository says beforehand which task it deletes.
-    trigger(DELETED, 'DELETE', `current_setting('taskwire.deleting', true) IS DISTINCT FROM OLD.task_id::text`),
-    `CREATE TRIGGER taskwire_truncated AFTER TRUNCATE ON tasks FOR EACH STATEMENT
-     EXECUTE FUNCTION taskwire_tell_truncation()`,
+    ...CAPTURE_TRIGGERS.map(({ statement }) => statement),
     `INSERT INTO event_streams (user_id, epoch)
      SELECT user_id, ${NEW_EPOCH} FROM users ON CONFLICT DO NOTHING`,
   ],
   down: [
-    ...CAPTURE_TRIGGERS.map((name) => `DROP TRIGGER ${name} ON tasks`),
-    'DROP TRIGGER taskwire_made ON users',
+    ...CAPTURE_TRIGGERS.map(({ name, table }) => `DROP TRIGGER ${name} ON ${table}`),
     'DROP TABLE task_changes',
     'DROP FUNCTION taskwire_note_change(), taskwire_tell_at_commit(), taskwire_tell_changes(), taskwire_make_stream()',
     'DROP FUNCTION taskwire_tell_one(bigint), taskwire_tell_truncation(), taskwire_check_told(bigint[], text)',

@@ -1,16 +1,15 @@
 import type { Knex } from 'knex';
 import type { Logger } from '../base/logger.js';
-import { connectDatabase, prepares } from './connect-database.js';
+import { connectPool, finderOf, type PooledConnection } from './connect-database.js';
+import { SESSION_FACTS, type ServerFinder, type SessionFacts } from './server-finder.js';
 
-/** How often the connection is checked, in milliseconds: one that broke silently is noticed by that. */
+/** How often the connection is checked, in milliseconds: one that broke silently is noticed by that, and a server that was demoted. */
 const CHECK_MS = 5_000;
 const RETRY_MS = 1_000;
 
-type Rows = ReadonlyArray<Record<string, string>>;
-
 /** What is used of the driver's connection. */
-interface ListeningConnection {
-  query(sql: string, done: (error: Error | null, result: { readonly rows: Rows }) => void): unknown;
+interface ListeningConnection extends Pick<PooledConnection, 'generation'> {
+  query(sql: string, done: (error: Error | null, result: { readonly rows: readonly object[] }) => void): unknown;
   on(event: 'notification', listener: (message: { readonly payload?: string }) => void): unknown;
   once(event: 'error' | 'end', listener: () => void): unknown;
   removeAllListeners(event: 'notification'): unknown;
@@ -33,18 +32,21 @@ export interface ChangeListenerOptions {
  * transactions. It only makes delivery quick: without it, workers find the events in the log at the next reconcile.
  */
 export class ChangeListener {
+  private readonly finder: ServerFinder;
   private readonly db: Knex;
   private stopped = false;
   private wake: (() => void) | undefined;
   private running: Promise<void> | undefined;
 
   constructor(private readonly options: ChangeListenerOptions) {
-    this.db = connectDatabase({ url: options.url, pool: 1, applicationName: 'taskwire listen' });
+    const { url } = options;
+    this.finder = finderOf({ url });
+    this.db = connectPool({ url, pool: 1, applicationName: 'taskwire listen' }, this.finder);
   }
 
   /** Begins to listen, and does so again whenever the connection is lost. Does nothing behind a transaction pooler. */
   start(): void {
-    if (prepares(this.db)) {
+    if (this.finder.prepare) {
       this.running ??= this.run();
     }
   }
@@ -90,14 +92,15 @@ export class ChangeListener {
     connection.once('end', lose);
     try {
       connection.on('notification', ({ payload }) => onChange(payload === '' ? undefined : payload));
-      const [row] = await run(connection, 'SELECT taskwire_channel() AS channel');
-      await run(connection, `LISTEN "${row?.['channel']}"`);
+      const [row] = await run<{ channel: string }>(connection, 'SELECT taskwire_channel() AS channel');
+      await run(connection, `LISTEN "${row?.channel}"`);
       onState(true);
       // Something may have been committed before this connection listened.
       onChange(undefined);
       while (!lost && !this.stopped) {
         await this.pause(CHECK_MS);
-        await run(connection, 'SELECT 1');
+        await this.finder.examine(async () => (await run<SessionFacts>(connection, SESSION_FACTS))[0]!);
+        lost ||= connection.generation !== this.finder.generation;
       }
     } finally {
       connection.removeAllListeners('notification');
@@ -119,9 +122,9 @@ export class ChangeListener {
   }
 }
 
-const run = (connection: ListeningConnection, sql: string): Promise<Rows> =>
+const run = <Row extends object>(connection: ListeningConnection, sql: string): Promise<readonly Row[]> =>
   new Promise((resolve, reject) => {
     connection.query(sql, (error, result) =>
-      error === null || error === undefined ? resolve(result.rows) : reject(error),
+      error === null || error === undefined ? resolve(result.rows as readonly Row[]) : reject(error),
     );
   });

@@ -1,6 +1,8 @@
 import knex, { type Knex } from 'knex';
 import type { SessionKind } from '../base/database-url.js';
-import { isServerGone } from './database-errors.js';
+import { AbandonedSessions, type PoolCounts } from './abandoned-sessions.js';
+import type { Place } from './ask-server.js';
+import { dropsSettings, isServerGone, noteUnconnected } from './database-errors.js';
 import type { PoolWatch } from './database-watch.js';
 import { SESSION_FACTS, ServerFinder, type SessionFacts, suits, wrongServer } from './server-finder.js';
 import { type RawConnection, watchConnection } from './watched-connection.js';
@@ -15,6 +17,10 @@ const IDLE_TRANSACTION_MS = 30_000;
 /** Connections are replaced after about an hour, so that a new address of the server is noticed in the end. */
 const LIFETIME_MS = 3_600_000;
 const LIFETIME_JITTER_MS = 600_000;
+/** How long a connection to a server that is not the wanted one is used, in milliseconds. Then the wanted one is looked for again. */
+const MAKE_DO_MS = 5_000;
+/** How often statements that fail by how the database is set up have connections made anew, in milliseconds. */
+const RENEW_MS = 5_000;
 
 /**
  * Settings that the statements here rely on, whatever the defaults of the server, the database and the role are.
@@ -67,21 +73,37 @@ export interface DatabaseOptions {
   readonly session?: SessionKind;
   /** Gets told how the queries went. */
   readonly watch?: PoolWatch;
-  /** Told about connections that broke while idle, and of a server that is left because it takes no writes. */
+  /** Told of a server that is left because it takes no writes. */
   readonly onWarning?: (message: string) => void;
+  /** Told of each connection that could not be made or has broken while idle. A pool that is in use says so by its `watch`. */
+  readonly onNote?: (message: string) => void;
 }
 
 /**
  * Opens a pool of Postgres connections. Nothing is connected yet; `destroy()` closes it.
  *
- * A connection that is answered "read-only" is given up at once, and with it all others of its time: their server was
- * demoted. The next statement connects anew, to where the address leads then, or to the server of the URL that takes writes.
+ * A connection that is answered "read-only" or breaks is given up at once, and with it all others of its time: their server
+ * was demoted, or is gone. The next statement connects anew, to where the address leads then, or to the server of the URL
+ * that takes writes.
  * @throws Error when the URL cannot be read
  */
 export function connectDatabase(options: DatabaseOptions): Knex {
+  return connectPool(options, finderOf(options));
+}
+
+/** @throws Error when the URL cannot be read */
+export const finderOf = ({ url, session = 'read-write' }: Pick<DatabaseOptions, 'url' | 'session'>): ServerFinder =>
+  new ServerFinder(url, session, ACQUIRE_MS);
+
+/**
+ * One of several pools of a database.
+ * @param finder what they share
+ * @param makesDo whether connections to a server of another kind are used while there is none of the wanted kind: to one
+ * that takes no writes for what only reads
+ */
+export function connectPool(options: DatabaseOptions, finder: ServerFinder, makesDo = false): Knex {
   const { statementMs = STATEMENT_MS, lockMs = LOCK_MS } = options;
-  const warn = (message: unknown): void => options.onWarning?.(String(message));
-  const finder = new ServerFinder(options.url, options.session ?? 'read-write', ACQUIRE_MS);
+  const note = (message: unknown): void => options.onNote?.(String(message));
   const settings = {
     application_name: options.applicationName ?? 'taskwire',
     connectionTimeoutMillis: ACQUIRE_MS,
@@ -97,19 +119,23 @@ export function connectDatabase(options: DatabaseOptions): Knex {
         ? {}
         : { options: finder.options }),
   };
-  const leave = (): void => {
-    finder.lookAgain();
-    warn('the database server takes no writes; connections are made anew');
+  // A pooler knows its sessions itself, and the ids that it gives are not those of the server.
+  const abandoned = finder.prepare ? new AbandonedSessions(finder) : undefined;
+  const takesNoWrites = ({ generation }: PooledConnection): void => {
+    if (finder.leave(generation)) {
+      options.onWarning?.('the database server takes no writes; connections are made anew');
+    }
   };
   const db = knex({
     client: 'pg',
     connection: async () => {
-      const { url, stream } = await finder.find();
+      const place = await finder.find(makesDo);
+      const { url, stream } = place;
       return {
         connectionString: url,
         ...(stream === undefined ? {} : { stream }),
         ...settings,
-        expirationChecker: () => finder.lost,
+        expirationChecker: expiration(finder, place),
       };
     },
     pool: {
@@ -120,33 +146,56 @@ export function connectDatabase(options: DatabaseOptions): Knex {
       maxConnectionLifetimeJitterMillis: LIFETIME_JITTER_MS,
       afterCreate(connection: PooledConnection, ready: Ready) {
         connection.generation = finder.generation;
-        watchConnection(connection, statementMs + SILENCE_MS, leave);
-        checkSession(connection, finder, ready);
+        connection.until = Number.POSITIVE_INFINITY;
+        watchConnection(
+          connection,
+          statementMs + SILENCE_MS,
+          () => takesNoWrites(connection),
+          () => abandoned?.add(connection.processID),
+        );
+        // The first says why; what follows is only that the connection has ended.
+        connection.once('error', (error) => {
+          if (isServerGone(error)) {
+            finder.leave(connection.generation);
+          }
+        });
+        checkSession(connection, finder, makesDo, ready);
       },
-      validate: (connection: PooledConnection) => connection.generation === finder.generation,
+      validate: ({ generation, until }: PooledConnection) =>
+        generation === finder.generation && performance.now() < until,
     },
     acquireConnectionTimeout: ACQUIRE_MS,
-    log: { warn, error: warn, deprecate: warn, debug() {} },
+    log: { warn: note, error: note, deprecate: note, debug() {} },
   });
-  leaveTheUnreachable(db, finder);
-  return db.withUserParams({ prepare: finder.prepare, onServerGone: () => finder.noteGone(), watch: options.watch });
+  watchConnects(db, finder, abandoned);
+  return db.withUserParams({ prepare: finder.prepare, renew: renewal(finder), watch: options.watch, abandoned });
+}
+
+/** Whether connections have to go to another place now. One that is made do with is used for a moment. */
+function expiration(finder: ServerFinder, place: Place): () => boolean {
+  if (finder.found === place) {
+    return () => finder.found !== place;
+  }
+  const until = performance.now() + MAKE_DO_MS;
+  return () => finder.found !== undefined || performance.now() >= until;
 }
 
 /**
- * A connection that cannot be made says that its server may be gone, whoever wanted it: a statement, a transaction, or
- * somebody who only listens.
+ * A connection is made only when there is a place for its session. One that cannot be made says that its server may be gone,
+ * whoever wanted it: a statement, a transaction, or somebody who only listens.
  */
-function leaveTheUnreachable(db: Knex, finder: ServerFinder): void {
-  const client = db.client as { acquireRawConnection(): Promise<unknown> };
+function watchConnects(db: Knex, finder: ServerFinder, abandoned: AbandonedSessions | undefined): void {
+  const client = db.client as { acquireRawConnection(): Promise<unknown>; readonly pool: PoolCounts };
   const connect = client.acquireRawConnection.bind(client);
   client.acquireRawConnection = async () => {
     try {
+      await abandoned?.admit(client.pool);
       return await connect();
     } catch (error) {
       if (isServerGone(error)) {
         finder.noteGone();
       }
-      throw error;
+      throw noteUnconnected(error);
     }
   };
 }
@@ -156,9 +205,12 @@ export function prepares(db: Knex): boolean {
   return db.userParams['prepare'] === true;
 }
 
-/** A connection and the time of the search that it belongs to. */
-interface PooledConnection extends RawConnection {
+/** A connection, and the search that it belongs to. */
+export interface PooledConnection extends RawConnection {
   generation: number;
+  /** Until when it is used, by the clock of `performance`. */
+  until: number;
+  once(event: 'error', listener: (error: Error) => void): unknown;
 }
 
 /** Who is told how the queries of this pool went. */
@@ -166,15 +218,27 @@ export function watchOf(db: Knex): PoolWatch | undefined {
   return db.userParams['watch'] as PoolWatch | undefined;
 }
 
-/** Whether all connections of the pool are in use. */
+/** Whether all connections of the pool are in use, or were given up and are still in use by the server. */
 export function isFull(db: Knex): boolean {
-  const pool = db.client.pool as { numUsed(): number; readonly max: number } | undefined;
-  return pool !== undefined && pool.numUsed() >= pool.max;
+  const pool = db.client.pool as PoolCounts | undefined;
+  const abandoned = db.userParams['abandoned'] as AbandonedSessions | undefined;
+  return pool !== undefined && pool.numUsed() + (abandoned?.taken ?? 0) >= pool.max;
 }
 
-/** Tells the pool that a server may be gone: of several, the one that is wanted is looked for again. */
-export function noteServerGone(db: Knex): void {
-  (db.userParams['onServerGone'] as (() => void) | undefined)?.();
+/** Has the pool make its connections anew: those of now may have been opened when the database was set up in another way. */
+export function renewConnections(db: Knex): void {
+  (db.userParams['renew'] as (() => void) | undefined)?.();
+}
+
+/** Not for each of many statements that fail. */
+function renewal(finder: ServerFinder): () => void {
+  let next = Number.NEGATIVE_INFINITY;
+  return () => {
+    if (performance.now() >= next) {
+      next = performance.now() + RENEW_MS;
+      finder.lookAgain();
+    }
+  };
 }
 
 type Ready = (error: Error | null, connection: PooledConnection) => void;
@@ -185,22 +249,40 @@ function startupOptions(own: string | undefined): string {
   return [...(own === undefined ? [] : [own]), ...ours].join(' ');
 }
 
-/** A new connection to a server of another kind than the wanted one is refused: the pool would keep it. */
-function checkSession(connection: PooledConnection, finder: ServerFinder, ready: Ready): void {
-  if (finder.kind === 'any' || finder.kind === 'prefer-standby') {
-    ready(null, connection);
-    return;
-  }
+/** A new connection to a server of another kind than the wanted one is refused, or used for a moment. */
+function checkSession(connection: PooledConnection, finder: ServerFinder, makesDo: boolean, ready: Ready): void {
+  const refuse = (error: Error): void => {
+    connection.connection.stream.destroy();
+    ready(error, connection);
+  };
   connection.query(SESSION_FACTS, (error, result) => {
     const facts = (result as { rows: SessionFacts[] } | undefined)?.rows[0];
     if (error !== null && error !== undefined) {
-      ready(error, connection);
-    } else if (facts === undefined || !suits(finder.kind, facts)) {
-      finder.lookAgain();
-      connection.connection.stream.destroy();
-      ready(wrongServer(`The database server is not ${finder.kind} now`), connection);
-    } else {
+      refuse(error);
+      return;
+    }
+    if (finder.prepare && facts?.seqscan !== SESSION_SETTINGS['enable_seqscan']) {
+      refuse(dropsSettings());
+    } else if (facts !== undefined && suits(finder.kind, facts)) {
+      finder.suited(facts);
+      connection.generation = finder.generation;
       ready(null, connection);
+    } else if (makesDo) {
+      finder.makeDo();
+      connection.generation = finder.generation;
+      connection.until = performance.now() + MAKE_DO_MS;
+      ready(null, connection);
+    } else {
+      if (facts !== undefined) {
+        finder.check(facts);
+      }
+      refuse(wrongServer(`The database server is not ${finder.kind} now`));
     }
   });
+}
+
+/** What a session of a pool says. */
+export async function sessionFacts(db: Knex): Promise<SessionFacts> {
+  const { rows } = (await db.raw(SESSION_FACTS)) as { rows: SessionFacts[] };
+  return rows[0]!;
 }

@@ -11,6 +11,14 @@ const SQL_STATES = [
   '55P03', // lock not available
 ];
 
+/** SQLSTATEs of a database that is not as it was set up: the statements here are always the same ones. */
+const MISFIT_STATES = new Set([
+  '3F000', // no such schema
+  '42501', // this role may not do it
+  '42883', // no such function
+  '42P01', // no such table
+]);
+
 const SYSTEM_CODES = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -58,12 +66,34 @@ export const isAcquireTimeout = (error: unknown): boolean =>
 export const refusesWrites = (error: unknown): boolean =>
   isReadOnly(error) || ['53100', '53400'].includes(String((error as { code?: unknown }).code));
 
+/**
+ * Whether a statement failed by how the database is set up now: rights were taken, a table is missing, or the session has
+ * another `search_path` than it should.
+ */
+export const isMisfit = (error: unknown): boolean =>
+  error instanceof Error && MISFIT_STATES.has(String((error as { code?: unknown }).code));
+
+/** Errors of connections that could not be made. Whatever they say, no statement is to blame. */
+const unconnected = new WeakSet<object>();
+
+/** Marks the error of a connection that could not be made. @returns the error */
+export function noteUnconnected(error: unknown): unknown {
+  if (error instanceof Error) {
+    unconnected.add(error);
+  }
+  return error;
+}
+
 /** Whether an error says something about the server, and not only about one statement of it. */
 export function isServerTrouble(error: unknown): boolean {
   const { code } = error as { code?: unknown };
   const own = ['57014', '25P03', '40001', '40P01', '55P03'];
   return isDatabaseUnavailable(error) && !(typeof code === 'string' && own.includes(code));
 }
+
+/** An error that says of a pooler that it ignores settings of sessions. It gives sessions of the server to one client after the other. */
+export const dropsSettings = (): Error =>
+  new Error('A pooler in front of the database drops the settings of sessions: add ?prepare=false to DATABASE_URL');
 
 /**
  * An error of a pooler that takes no settings of sessions, said so that its reader knows what to do; any other error as it
@@ -89,16 +119,19 @@ export function causeText(error: unknown): string {
 /** Whether an error says that the connection, and perhaps its server, is gone. */
 export function isServerGone(error: unknown): boolean {
   const { code } = error as { code?: unknown };
-  return (
-    isDatabaseUnavailable(error) && (typeof code !== 'string' || SYSTEM_CODES.has(code) || /^(?:08|57P)/.test(code))
-  );
+  // 57P05: the session had nothing to do for longer than the server allows.
+  return isAway(error) && (typeof code !== 'string' || SYSTEM_CODES.has(code) || /^(?:08|57P(?!05))/.test(code));
 }
 
 /**
- * Whether an error says that the database cannot be reached or cannot serve now, so that the same query may succeed
- * later; false for errors of the query itself.
+ * Whether an error says that the database cannot serve now, so that the same query may succeed later; false for errors of
+ * the query itself.
  */
-export function isDatabaseUnavailable(error: unknown): boolean {
+export const isDatabaseUnavailable = (error: unknown): boolean =>
+  isAway(error) || isMisfit(error) || (error instanceof Error && unconnected.has(error));
+
+/** Whether an error says that the database cannot be reached or cannot serve now, and may well by itself after a while. */
+export function isAway(error: unknown): boolean {
   if (!(error instanceof Error)) {
     return false;
   }
@@ -111,7 +144,7 @@ export function isDatabaseUnavailable(error: unknown): boolean {
   }
   // A host with several addresses fails with one error per address.
   if (error instanceof AggregateError && error.errors.length > 0) {
-    return error.errors.every(isDatabaseUnavailable);
+    return error.errors.every(isAway);
   }
   const text = causeText(error);
   return name === 'KnexTimeoutError' || name === 'TimeoutError' || MESSAGES.some((pattern) => pattern.test(text));

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
-import { connectDatabase, type DatabaseOptions } from './connect-database.js';
-import type { DatabaseWatch } from './database-watch.js';
+import { connectDatabase, connectPool, type DatabaseOptions, finderOf, sessionFacts } from './connect-database.js';
+import type { DatabaseWatch, PoolName } from './database-watch.js';
 
-export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onWarning'> {
+export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onWarning' | 'onNote'> {
   /** Most connections of this process, over all pools; at least three are used. */
   readonly connections: number;
   /** A replica for pages, snapshots and replays; unset: they are read where everything else is. */
@@ -18,7 +18,7 @@ export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onW
  * still joined, and the health still answers.
  */
 export interface DatabasePools {
-  /** Writes of tasks and jobs, and the trimming of the log. */
+  /** Writes of tasks, jobs and keys, and the trimming of the log. */
   readonly writes: Knex;
   /** Pages, snapshots and replays from the server that takes writes. */
   readonly reads: Knex;
@@ -34,30 +34,40 @@ export interface DatabasePools {
 /** How long a write waits for a lock, in milliseconds: then its connection is for others, and it is tried again. */
 const WRITE_LOCK_MS = 200;
 
+/** How often it is looked whether the server is still the wanted one, in milliseconds. */
+const EXAMINE_MS = 5_000;
+
 /** Half of the connections are for writes, a fifth for quick questions, the rest for reads. */
-export function connectPools({ connections, url, readUrl, onWarning, watch }: DatabasePoolsOptions): DatabasePools {
+export function connectPools({ connections, url, readUrl, watch, ...told }: DatabasePoolsOptions): DatabasePools {
   const lookups = Math.max(1, Math.floor(connections / 5));
   const writes = Math.max(1, Math.floor(connections / 2));
   const reads = Math.max(1, connections - writes - lookups);
-  const pool = (name: string, size: number, more: Partial<DatabaseOptions> = {}): Knex =>
-    connectDatabase({
-      url,
-      pool: size,
-      applicationName: `taskwire ${name}`,
-      ...(onWarning === undefined ? {} : { onWarning }),
-      watch: watch.pool(name),
-      ...more,
-    });
+  const finder = finderOf({ url });
+  const optionsOf = (name: PoolName, pool: number): DatabaseOptions => ({
+    ...told,
+    url,
+    pool,
+    applicationName: `taskwire ${name}`,
+    watch: watch.pool(name),
+  });
   const pools = {
-    writes: pool('writes', writes, { lockMs: WRITE_LOCK_MS }),
-    reads: pool('reads', reads),
-    lookups: pool('lookups', lookups),
-    replica: readUrl === undefined ? undefined : pool('replica', reads, { url: readUrl, session: 'any' }),
+    writes: connectPool({ ...optionsOf('writes', writes), lockMs: WRITE_LOCK_MS }, finder),
+    reads: connectPool(optionsOf('reads', reads), finder, true),
+    lookups: connectPool(optionsOf('lookups', lookups), finder, true),
+    replica:
+      readUrl === undefined
+        ? undefined
+        : connectDatabase({ ...told, url: readUrl, session: 'any', pool: reads, applicationName: 'taskwire replica' }),
   };
+  const examine = setInterval(() => {
+    // When nobody answers, whoever needs the database meets that.
+    finder.examine(() => sessionFacts(pools.lookups)).catch(() => {});
+  }, EXAMINE_MS).unref();
   return {
     ...pools,
     sizes: { writes, reads },
     destroy: async () => {
+      clearInterval(examine);
       await Promise.all(Object.values(pools).map((db) => db?.destroy()));
     },
   };

@@ -1,9 +1,16 @@
-import { causeText, isAcquireTimeout, isServerTrouble, refusesWrites } from './database-errors.js';
+import { causeText, isAcquireTimeout, isAway, isServerTrouble, refusesWrites } from './database-errors.js';
 
-/** What the database cannot do now, as the health tells it. */
+/** The pools whose queries say how the database is. */
+export type PoolName = 'writes' | 'reads' | 'lookups';
+
+/** What the database cannot do now. */
 export interface DatabaseTrouble {
-  /** `read-only`: writes are refused, for example because the disk is full. `busy`: all connections of a pool are in use. */
-  readonly status: 'read-only' | 'busy' | 'down';
+  /**
+   * `down`: it does not answer, or takes no more connections. `failing`: it refuses logins or statements, as it is not set
+   * up as it should be. `read-only`: writes are refused, for example because the disk is full. `busy`: all connections of a
+   * pool are in use.
+   */
+  readonly status: 'down' | 'failing' | 'read-only' | 'busy';
   /** In words for an operator: the pool and what the server or the driver said. */
   readonly reason: string;
 }
@@ -38,28 +45,34 @@ export interface DatabaseWatchOptions {
  * one of each request. A statement that fails by its own fault says nothing about the database.
  */
 export class DatabaseWatch {
-  private readonly troubles = new Map<string, DatabaseTrouble>();
-  private readonly calming = new Map<string, NodeJS.Timeout>();
+  private readonly troubles = new Map<PoolName, DatabaseTrouble>();
+  private readonly calming = new Map<PoolName, NodeJS.Timeout>();
   private failedAt = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly options: DatabaseWatchOptions) {}
 
-  /** Failures of the last half minute, while the server answers. */
-  get recentTrouble(): 'read-only' | 'busy' | undefined {
+  /** The worst failures of the last half minute, and of which pools. */
+  get recentTrouble(): { readonly status: DatabaseTrouble['status']; readonly pools: readonly PoolName[] } | undefined {
     const status = this.trouble?.status;
-    return status === 'down' || performance.now() - this.failedAt > RECENT_MS ? undefined : status;
+    if (status === undefined || performance.now() - this.failedAt > RECENT_MS) {
+      return undefined;
+    }
+    return {
+      status,
+      pools: [...this.troubles].flatMap(([name, trouble]) => (trouble.status === status ? [name] : [])),
+    };
   }
 
   /** The worst trouble of any pool that no later query has disproved. */
   get trouble(): DatabaseTrouble | undefined {
     const troubles = [...this.troubles.values()];
-    return (['down', 'read-only', 'busy'] as const)
+    return (['down', 'failing', 'read-only', 'busy'] as const)
       .map((status) => troubles.find((trouble) => trouble.status === status))
       .find((trouble) => trouble !== undefined);
   }
 
   /** The watch of one pool. */
-  pool(name: string): PoolWatch {
+  pool(name: PoolName): PoolWatch {
     const { troubles, calming } = this;
     const { calmMs = CALM_MS } = this.options;
     const change = (trouble: DatabaseTrouble | undefined): void => this.change(name, trouble);
@@ -80,16 +93,18 @@ export class DatabaseWatch {
           : full && isAcquireTimeout(error)
             ? 'busy'
             : isServerTrouble(error)
-              ? 'down'
+              ? isAway(error)
+                ? 'down'
+                : 'failing'
               : undefined;
         if (status !== undefined) {
-          change({ status, reason: `${name}: ${causeText(error)}` });
+          change({ status, reason: `${name}: ${reasonOf(error, full)}` });
         }
       },
     };
   }
 
-  private change(name: string, trouble: DatabaseTrouble | undefined): void {
+  private change(name: PoolName, trouble: DatabaseTrouble | undefined): void {
     const before = this.trouble;
     clearTimeout(this.calming.get(name));
     this.calming.delete(name);
@@ -106,4 +121,12 @@ export class DatabaseWatch {
       this.options.onTrouble(now);
     }
   }
+}
+
+/** What the server or the driver said; what the pool says, without a code, would blame its size. */
+function reasonOf(error: unknown, full: boolean): string {
+  if (!isAcquireTimeout(error) || (error as { code?: unknown }).code !== undefined) {
+    return causeText(error);
+  }
+  return full ? 'all connections are in use' : 'no connection could be made in time';
 }

@@ -3,17 +3,29 @@ import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
-import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
+import type { ReplayPage, ReplayQuery, ReplayState, Snapshot, Witness } from './log.js';
 import { preparedQuery, query } from './query.js';
 import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
+import { witness } from './witness.js';
 
 /** Bytes of what the events of one page say, of which the first event may have more. */
 const PAGE_BYTES = 4_194_304;
 
+/** A row that comes with a `Witness` when it was asked for. */
+interface Witnessed {
+  readonly witness?: Witness;
+}
+
+const witnessOf = ({ witness: found }: Witnessed): Witnessed => (found === undefined ? {} : { witness: found });
+
 /** Reads the log of committed events, and the states that belong to it. All methods reject with a TaskwireError. */
 export class EventLog {
-  constructor(private readonly db: Knex) {}
+  /** @param witnessed whether pages and snapshots come with a `Witness` */
+  constructor(
+    private readonly db: Knex,
+    private readonly witnessed = false,
+  ) {}
 
   /** Heads of the streams that exist. */
   async heads(userIds: readonly string[]): Promise<Map<string, Position>> {
@@ -67,9 +79,9 @@ export class EventLog {
       }
     }
     const events = parts.length === 0 ? 'SELECT * FROM task_events WHERE false' : parts.join(' UNION ALL ');
-    const rows = await query<StateRow & Partial<EventRow> & { total: number | null }>(
+    const rows = await query<StateRow & Partial<EventRow> & Witnessed & { total: number | null }>(
       this.db,
-      `WITH state AS MATERIALIZED (SELECT ${STATE} FROM event_streams s WHERE s.user_id = ?),
+      `WITH state AS MATERIALIZED (SELECT ${STATE}${this.witnessed ? `, ${witness('s')}` : ''} FROM event_streams s WHERE s.user_id = ?),
        found AS (SELECT DISTINCT ON (e.seq) e.* FROM (${events}) e ORDER BY e.seq LIMIT ?),
        sized AS (
          SELECT found.*, count(*) OVER () AS total,
@@ -85,7 +97,12 @@ export class EventLog {
     }
     const state = stateOf(first);
     const found = rows.flatMap((row) => (row.seq == null ? [] : [eventOf(userId, state.epoch, row as EventRow)]));
-    return { ...state, events: found.slice(0, limit), complete: (first.total ?? 0) <= Math.min(limit, found.length) };
+    return {
+      ...state,
+      events: found.slice(0, limit),
+      complete: (first.total ?? 0) <= Math.min(limit, found.length),
+      ...witnessOf(first),
+    };
   }
 
   /**
@@ -103,12 +120,13 @@ export class EventLog {
   ): Promise<Snapshot | undefined> {
     const below = before === undefined ? {} : { after: before };
     const { sql, bindings } = pageStatement(room, { order: 'newest', limit, bytes, ...below });
-    const [row] = await preparedQuery<PageRow>(this.db, sql, bindings);
+    const statement = this.witnessed ? `SELECT page.*, ${witness('page')} FROM (${sql}) page` : sql;
+    const [row] = await preparedQuery<PageRow & Witnessed>(this.db, statement, bindings);
     if (row === undefined) {
       return undefined;
     }
     const { userId, seq, epoch, tasks, more, last } = pageOfRow(row);
-    return { userId, seq, epoch, tasks, truncated: more, oldest: last };
+    return { userId, seq, epoch, tasks, truncated: more, oldest: last, ...witnessOf(row) };
   }
 
   /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */

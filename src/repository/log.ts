@@ -17,12 +17,24 @@ export interface ReplayQuery {
   readonly limit: number;
 }
 
+/** By what an answer of a replica is compared with the primary. */
+export interface Witness {
+  /** Whether the server was in recovery: only then it has no history of its own. */
+  readonly standby: boolean;
+  /** When it was started, to the microsecond. */
+  readonly started: string;
+  /** When the event at the head of the stream was logged, to the microsecond; null when it is no longer in the log. */
+  readonly event: string | null;
+}
+
 /** All fields are of one snapshot of the database. */
 export interface ReplayPage extends ReplayState {
   /** In `seq` order, without copies. */
   readonly events: readonly TaskEvent[];
   /** Whether nothing of the rooms up to `head` is missing; otherwise ask again after the last event. */
   readonly complete: boolean;
+  /** Only when it was asked for. */
+  readonly witness?: Witness | undefined;
 }
 
 export interface ReplayState extends Position {
@@ -38,4 +50,6 @@ export interface Snapshot extends Position {
   readonly truncated: boolean;
   /** The lowest task id in it; undefined when it is empty. */
   readonly oldest: number | undefined;
+  /** Only when it was asked for. */
+  readonly witness?: Witness | undefined;
 }

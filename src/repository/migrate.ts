@@ -1,15 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { CAPTURE_TRIGGERS } from './capture-schema.js';
-import { explained, isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
+import { type Capture, examineCapture, type Repair, repairsOf } from './capture-repair.js';
+import { advised } from './connect-advice.js';
+import { isAway, isLockTimeout } from './database-errors.js';
+import { BOOKS, examineSchema } from './examine-schema.js';
 import { migrationSource } from './migrations.js';
 
 /** Key of the advisory lock: the letters `taskwire` as a 64-bit number. */
 const LOCK_KEY = '8386110886542668389';
 const RETRY_MS = 100;
-/** Table in which knex keeps which steps were applied, and its name in earlier versions. */
-const BOOKS = 'taskwire_migrations';
+/** Name of the table of applied steps in earlier versions. */
 const OLD_BOOKS = 'schema_migrations';
 const PATIENCE_MS = 60_000;
 /** The tables that steps change. Statements that write meet `tasks` first. */
@@ -32,6 +33,8 @@ export interface MigrateOptions {
    * and a new schema has it on.
    */
   readonly capture?: 'on' | 'off';
+  /** Told of what is not as it should be, and of what was mended that somebody has dropped. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /**
@@ -40,6 +43,9 @@ export interface MigrateOptions {
  * All steps and knex's own bookkeeping are one transaction under an advisory lock of that transaction, so a process that
  * dies half-way leaves nothing behind, no lock either. It may run while others write: where they hold a table for longer than
  * a moment, it gives up and begins again, for up to a minute.
+ *
+ * A schema that a newer version has brought further is left as it is: in a rolling upgrade, instances of the version before
+ * are started again beside new ones.
  *
  * @returns names of the steps that were applied, none when the schema was up to date
  * @throws TaskwireError DATABASE_UNAVAILABLE
@@ -50,9 +56,12 @@ export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<s
     for (;;) {
       const late = performance.now() > end;
       try {
-        const applied = await db.transaction((transaction) => attempt(transaction, options));
-        if (applied !== undefined) {
-          return applied;
+        const outcome = await db.transaction((transaction) => attempt(transaction, options));
+        if (outcome !== undefined) {
+          for (const warning of outcome.warnings) {
+            options.onWarning?.(warning);
+          }
+          return outcome.applied;
         }
         if (late) {
           throw new TaskwireError('DATABASE_UNAVAILABLE', { message: 'Another process is migrating the database' });
@@ -65,13 +74,18 @@ export async function migrate(db: Knex, options: MigrateOptions = {}): Promise<s
       await sleep(RETRY_MS);
     }
   } catch (thrown) {
-    const error = explained(thrown);
-    throw isDatabaseUnavailable(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
+    const error = advised(db, thrown);
+    throw isAway(error) ? new TaskwireError('DATABASE_UNAVAILABLE', { cause: error }) : error;
   }
 }
 
+interface Outcome {
+  readonly applied: string[];
+  readonly warnings: readonly string[];
+}
+
 /** @returns undefined when another process has the lock. The caller tries again: a statement that waits would time out. */
-async function attempt(transaction: Knex.Transaction, { capture }: MigrateOptions): Promise<string[] | undefined> {
+async function attempt(transaction: Knex.Transaction, { capture }: MigrateOptions): Promise<Outcome | undefined> {
   const lock: { rows: Array<{ mine: boolean }> } = await transaction.raw(
     'SELECT pg_try_advisory_xact_lock(?::bigint) AS mine',
     [LOCK_KEY],
@@ -82,17 +96,38 @@ async function attempt(transaction: Knex.Transaction, { capture }: MigrateOption
   const wait = await lockWait(transaction);
   await limitWait(transaction, wait / 2);
   await adoptBooks(transaction);
-  const books = { migrationSource, tableName: BOOKS };
-  const [, pending]: [unknown[], unknown[]] = await transaction.migrate.list(books);
-  let names: string[] = [];
+  const { schema, pending, newer, missing, taken } = await examineSchema(transaction);
+  if (newer.length > 0) {
+    if (pending.length > 0) {
+      throw new Error(
+        `The schema has steps of another version (${newer.join(', ')}) and lacks ${pending.join(', ')}: run the newest version`,
+      );
+    }
+    return {
+      applied: [],
+      warnings: [`the schema is of a newer version (${newer.join(', ')}): it is used as it is; update this instance`],
+    };
+  }
+  if (schema === null) {
+    throw new Error(
+      'There is no schema of this search_path: make one, or name one in DATABASE_URL with options=-csearch_path%3DNAME',
+    );
+  }
+  if (taken.length > 0) {
+    throw new Error(
+      `Another program has ${taken.join(', ')} in schema ${schema}: make a schema for taskwire, and name it in ` +
+        'DATABASE_URL with options=-csearch_path%3DNAME',
+    );
+  }
+  let applied: string[] = [];
   if (pending.length > 0) {
     await lockTables(transaction, wait);
-    [, names] = await transaction.migrate.latest({ ...books, disableTransactions: true });
+    [, applied] = await transaction.migrate.latest({ migrationSource, tableName: BOOKS, disableTransactions: true });
   }
-  if (capture !== undefined) {
-    await setCapture(transaction, capture === 'on');
+  if (missing.length > 0) {
+    return { applied, warnings: [`${missing.join(', ')} of the schema is not there: restore it from a backup`] };
   }
-  return names;
+  return { applied, warnings: await repairCapture(transaction, capture, wait) };
 }
 
 /** After so many milliseconds somebody who waits for a lock looks whether others wait for him, and ends his own transaction. */
@@ -145,15 +180,46 @@ async function adoptBooks(transaction: Knex.Transaction): Promise<void> {
   }
 }
 
-/** Turns the triggers of capture on or off. It changes nothing where they are so already, since a change waits for writers. */
-async function setCapture(transaction: Knex.Transaction, on: boolean): Promise<void> {
-  const { rows }: { rows: Array<{ tgname: string; tgenabled: string }> } = await transaction.raw(
-    `SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'tasks'::regclass AND tgname = ANY(?)`,
-    [[...CAPTURE_TRIGGERS]],
-  );
-  for (const { tgname, tgenabled } of rows) {
-    if ((tgenabled === 'D') === on) {
-      await transaction.raw(`ALTER TABLE tasks ${on ? 'ENABLE' : 'DISABLE'} TRIGGER ${tgname}`);
-    }
+/**
+ * Turns capture on or off, and makes what somebody has dropped of it. A user who may not do that goes on, as long as only
+ * other writers suffer.
+ * @returns what is to be told of it
+ */
+async function repairCapture(transaction: Knex.Transaction, capture: Capture, wait: number): Promise<string[]> {
+  const repairs = repairsOf(await examineCapture(transaction), capture);
+  if (repairs.length === 0) {
+    return [];
   }
+  const made = namesOf(repairs, 'make');
+  try {
+    // Undone alone when this user may not do it.
+    await transaction.transaction(async (part) => {
+      if (made.length > 0 || repairs.some(({ table }) => table !== 'tasks')) {
+        await lockTables(part, wait);
+      }
+      for (const { statement } of repairs) {
+        await part.raw(statement);
+      }
+    });
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== '42501' || capture === 'off') {
+      throw error;
+    }
+    return [unmended(repairs)];
+  }
+  return made.length === 0
+    ? []
+    : [`${made.join(', ')} had been dropped and was made again: run taskwire renew-epochs, as changes were not heard`];
+}
+
+const namesOf = (repairs: readonly Repair[], kind: Repair['kind']): string[] =>
+  repairs.flatMap((repair) => (repair.kind === kind ? (repair.what ?? []) : []));
+
+function unmended(repairs: readonly Repair[]): string {
+  const [made, enabled] = [namesOf(repairs, 'make'), repairs.filter(({ kind }) => kind === 'enable')];
+  const todo = [
+    ...(made.length === 0 ? [] : [`run taskwire migrate (${made.join(', ')} is not there)`]),
+    ...enabled.map(({ statement }) => statement),
+  ];
+  return `what other programs write is not heard, and this user may not mend it; as the owner of the tables: ${todo.join('; ')}`;
 }

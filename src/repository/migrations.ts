@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import { CAPTURE_STEP } from './capture-schema.js';
+import { FOREIGN_TRIGGERS_STEP } from './foreign-triggers.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
 interface Step {
@@ -186,6 +187,7 @@ const STEPS: readonly Step[] = [
     ],
     down: ['DROP TABLE write_keys'],
   },
+  { name: '0009_foreign_triggers', ...FOREIGN_TRIGGERS_STEP },
 ];
 
 async function run(db: Knex, statements: readonly string[]): Promise<void> {
@@ -200,3 +202,11 @@ export const migrationSource: Knex.MigrationSource<Step> = {
   getMigrationName: (step) => step.name,
   getMigration: async (step) => ({ up: (db) => run(db, step.up), down: (db) => run(db, step.down) }),
 };
+
+/** Names of all steps, in their order, and of the tables that each one makes. */
+export const STEP_TABLES: ReadonlyArray<{ readonly name: string; readonly tables: readonly string[] }> = STEPS.map(
+  ({ name, up }) => ({
+    name,
+    tables: up.flatMap((statement) => /^CREATE (?:UNLOGGED )?TABLE (\w+)/.exec(statement)?.[1] ?? []),
+  }),
+);

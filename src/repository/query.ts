@@ -1,14 +1,7 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
-import { isFull, noteServerGone, prepares, watchOf } from './connect-database.js';
-import {
-  explained,
-  isAcquireTimeout,
-  isDatabaseUnavailable,
-  isLockTimeout,
-  isReadOnly,
-  isServerGone,
-} from './database-errors.js';
+import { isFull, prepares, renewConnections, watchOf } from './connect-database.js';
+import { explained, isDatabaseUnavailable, isLockTimeout, isMisfit, isReadOnly } from './database-errors.js';
 
 /**
  * A transaction of another program's client, in which statements are to run.
@@ -135,12 +128,10 @@ async function run<Row>(db: Knex, statement: Statement, bindings: readonly unkno
       // The statement has changed nothing. The next connection goes to the server that takes writes, if there is one.
       return run(db, statement, bindings, true);
     }
-    const full = isFull(db);
-    // Who waited for a connection in vain knows nothing of the server while all of them are in use.
-    if (isServerGone(error) && !(full && isAcquireTimeout(error))) {
-      noteServerGone(db);
+    if (isMisfit(error)) {
+      renewConnections(db);
     }
-    watchOf(db)?.failed(error, full);
+    watchOf(db)?.failed(error, isFull(db));
     if (isLockTimeout(error)) {
       throw new TaskwireError('STREAM_BUSY', { retryAfterMs: BUSY_RETRY_MS, cause: error });
     }

@@ -3,23 +3,28 @@ import type { Room } from '../protocol/rooms.js';
 import type { DatabasePools } from './database-pools.js';
 import { EventLog } from './event-log.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
+import { Replica } from './replica.js';
 
 /**
  * The log as a hub reads it, each question over the connections that are for it.
  *
- * With a replica, pages of the log and snapshots are read there. An answer of the replica is used only when it is as new as
- * the head of the stream on the primary. Otherwise, or when the replica does not answer, the primary is asked. So a replica
- * that is behind makes reads slower, but never shows less.
+ * With a replica, pages of the log and snapshots are read there. An answer of the replica is used only when it is what the
+ * primary would have said. Otherwise, or when the replica does not answer, the primary is asked. So a replica that is behind
+ * makes reads slower, but never shows anything else.
  */
 export class ReadableLog {
   private readonly quick: EventLog;
   private readonly primary: EventLog;
-  private readonly replica: EventLog | undefined;
+  private readonly replica: Replica | undefined;
 
-  constructor({ lookups, reads, replica }: Pick<DatabasePools, 'lookups' | 'reads' | 'replica'>) {
+  /** @param onReplica told why the replica is not used; with undefined when it is used again */
+  constructor(
+    { lookups, reads, replica }: Pick<DatabasePools, 'lookups' | 'reads' | 'replica'>,
+    onReplica: (reason: string | undefined) => void = () => {},
+  ) {
     this.quick = new EventLog(lookups);
     this.primary = new EventLog(reads);
-    this.replica = replica === undefined ? undefined : new EventLog(replica);
+    this.replica = replica === undefined ? undefined : new Replica({ replica, lookups, onChange: onReplica });
   }
 
   heads(userIds: readonly string[]): Promise<ReadonlyMap<string, Position>> {
@@ -30,45 +35,20 @@ export class ReadableLog {
     return this.quick.state(userId);
   }
 
-  read(query: ReplayQuery): Promise<ReplayPage> {
-    return this.fresh(
+  async read(query: ReplayQuery): Promise<ReplayPage> {
+    const { userId } = query;
+    const found = await this.replica?.ask(
       (log) => log.read(query),
-      // A page that is not the last one does not change by what came after it.
-      ({ seq, epoch, complete }) => ({ userId: query.userId, epoch, seq: complete ? seq : Number.MAX_SAFE_INTEGER }),
+      ({ witness, ...page }) => witness && { ...page, userId, witness },
     );
+    return found ?? this.primary.read(query);
   }
 
-  snapshot(room: Room, limit: number, bytes: number, before?: number): Promise<Snapshot | undefined> {
-    return this.fresh(
+  async snapshot(room: Room, limit: number, bytes: number, before?: number): Promise<Snapshot | undefined> {
+    const found = await this.replica?.ask(
       (log) => log.snapshot(room, limit, bytes, before),
-      (snapshot) => snapshot,
+      (snapshot) => snapshot?.witness && { ...snapshot, complete: true, witness: snapshot.witness },
     );
-  }
-
-  /**
-   * @param shown what an answer shows of a stream; undefined when it shows none, as a replica may not know it yet
-   */
-  private async fresh<Answer>(
-    ask: (log: EventLog) => Promise<Answer>,
-    shown: (answer: Answer) => (Position & { readonly userId: string }) | undefined,
-  ): Promise<Answer> {
-    if (this.replica === undefined) {
-      return ask(this.primary);
-    }
-    try {
-      const answer = await ask(this.replica);
-      const position = shown(answer);
-      if (position !== undefined && (await this.isNew(position))) {
-        return answer;
-      }
-    } catch {
-      // The replica is away or does not know the stream yet; the primary is asked.
-    }
-    return ask(this.primary);
-  }
-
-  private async isNew({ userId, seq, epoch }: Position & { readonly userId: string }): Promise<boolean> {
-    const head = (await this.quick.heads([userId])).get(userId);
-    return head === undefined || (head.epoch === epoch && head.seq <= seq);
+    return found ?? this.primary.snapshot(room, limit, bytes, before);
   }
 }

@@ -5,6 +5,8 @@ export type Done = (error: Error | null, result: unknown) => void;
 
 /** What knex uses of a connection, and its socket. */
 export interface RawConnection {
+  /** Of its session at the server. */
+  readonly processID: number;
   query(config: unknown, done: Done): unknown;
   readonly connection: { readonly stream: Socket };
 }
@@ -15,11 +17,17 @@ export interface RawConnection {
  * - When queries wait and no answer comes for `silentMs`, the connection is closed. Otherwise the pool would give it to one
  *   query after the other, and each would wait in vain. One timer serves all queries of a connection: the driver's own
  *   timers, one for each query, cost more than anything else in a write.
+ *   `onSilence` is called: the session may go on without it.
  * - When a statement is refused because the server takes no writes, `onReadOnly` is called.
  *
  * @param silentMs how long an answer may take, in milliseconds
  */
-export function watchConnection(connection: RawConnection, silentMs: number, onReadOnly: () => void): void {
+export function watchConnection(
+  connection: RawConnection,
+  silentMs: number,
+  onReadOnly: () => void,
+  onSilence: () => void,
+): void {
   const query = connection.query.bind(connection);
   let waiting = 0;
   let since = 0;
@@ -37,6 +45,7 @@ export function watchConnection(connection: RawConnection, silentMs: number, onR
       watch(left);
     } else if (waiting > 0) {
       const error = new Error('The database does not answer');
+      onSilence();
       connection.connection.stream.destroy(Object.assign(error, { code: 'ETIMEDOUT' }));
     }
   }

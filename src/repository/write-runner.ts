@@ -1,5 +1,6 @@
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
 import { isConflict } from './database-errors.js';
+import { areRowsChanged, type Write } from './foreign-triggers.js';
 import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { invalidFields } from './task-input.js';
 import { isKeyTaken, type WriteKey, writeKeyOf } from './write-keys.js';
@@ -26,11 +27,21 @@ export interface TaskWrite {
 /** How often a write is tried that Postgres undoes because of a deadlock with others. */
 export const CONFLICT_ATTEMPTS = 5;
 
+/** For how long writes are observed from the start once one had to be, in milliseconds. */
+const OBSERVE_MS = 10_000;
+
+/** What a statement returned, and for each row what was written. */
+export interface Written {
+  readonly rows: WriteRow[];
+  readonly writes: TaskWrite[];
+}
+
 /** Runs the statements of writes, and hands their events to the publisher once they are committed. */
 export class WriteRunner {
   readonly announcement: Announcement;
   /** Whether writes join a transaction that somebody else commits. */
   readonly joins: boolean;
+  private readonly observeUntil: Record<Write, number> = { insert: 0, update: 0 };
 
   constructor(
     readonly db: Database,
@@ -57,10 +68,33 @@ export class WriteRunner {
     return key === undefined ? undefined : writeKeyOf(key, write());
   }
 
-  /** @returns the rows that the statement returned, and for each of them what was written */
-  async write(statement: Statement): Promise<{ readonly rows: WriteRow[]; readonly writes: TaskWrite[] }> {
+  async write(statement: Statement): Promise<Written> {
     const rows = await this.run(statement);
     return { rows, writes: this.announce(rows) };
+  }
+
+  /**
+   * Makes a write by a statement that takes for granted that rows become what is asked for (`rowsAreOurs`).
+   * @returns undefined when a trigger has a hand in them: nothing is written, and the write has to be made another way
+   */
+  async writeUnobserved(kind: Write, statement: () => Statement): Promise<Written | undefined> {
+    if (kind === 'update' && this.announcement === 'silent') {
+      // It tells nothing, whatever becomes of the row.
+      return this.write(statement());
+    }
+    if (performance.now() < this.observeUntil[kind]) {
+      return undefined;
+    }
+    const written = await this.write(statement());
+    if (written.rows.length > 0) {
+      return written;
+    }
+    if (await areRowsChanged(this.db, kind)) {
+      this.observeUntil[kind] = performance.now() + OBSERVE_MS;
+      return undefined;
+    }
+    // A trigger that kept the statement from writing may be gone by now.
+    return this.write(statement());
   }
 
   private async run({ sql, bindings }: Statement): Promise<WriteRow[]> {

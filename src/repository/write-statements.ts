@@ -1,5 +1,6 @@
 import type { EventType } from '../protocol/events.js';
 import { INITIAL_TASK_STATUS } from '../protocol/tasks.js';
+import { rowsAreOurs } from './foreign-triggers.js';
 import { isoText } from './task-json.js';
 import { COLUMN_TYPES, type Patch } from './task-patch.js';
 import type { WriteKey } from './write-keys.js';
@@ -55,9 +56,9 @@ export const NEXT_MARK =
  * What the log gives back of a written event: a `WriteRow`.
  * @param epoch SQL of the stream's epoch
  */
-export const loggedRow = (announcement: Announcement): string =>
+export const loggedRow = (announcement: Announcement, epoch = '(SELECT epoch FROM stream)'): string =>
   `task_id, job_id::text AS job_id, user_id, changes::text AS changes,
-    concat_ws(' ', type, seq, (SELECT epoch FROM stream), ${isoText('created_at')}) AS stamp${
+    concat_ws(' ', type, seq, ${epoch}, ${isoText('created_at')}) AS stamp${
       announcement === 'unpublished' ? ', pg_notify(taskwire_channel(), user_id)' : ''
     }`;
 
@@ -69,7 +70,7 @@ export const UNLOGGED = `
   SELECT task_id, job_id::text AS job_id, user_id, NULL AS changes, NULL AS stamp FROM task`;
 
 /** SQL that looks the idempotency key up before a write, and the condition that it was not there. */
-const guard = ({
+export const guard = ({
   key,
   onlyAgain,
 }: Manner): { readonly seen: string; readonly unseen: string; readonly bindings: unknown[] } =>
@@ -105,24 +106,38 @@ function finish({ announcement, key }: Manner, type: EventType, said: string, wh
     ${announcement === 'published'}
   FROM task LEFT JOIN stream ON true ${where}
   RETURNING ${loggedRow(announcement)}`;
-  return key === undefined
-    ? `${stream}${log}`
-    : `${stream}, logged AS (${log}
-  ), kept AS (
+  const kept = `
     INSERT INTO write_keys (${KEY_COLUMNS})
-    SELECT ?, ?, task.task_id, task.job_id, task.user_id, stream.seq, stream.epoch FROM task, stream
+    SELECT ?, ?, task.task_id, task.job_id, task.user_id, stream.seq, stream.epoch FROM task, stream`;
+  return stream + withKey({ key }, log, kept);
+}
+
+/**
+ * The end of a statement that `guard` begins.
+ * @param log SQL that logs what was written, and returns it
+ * @param kept SQL that keeps it under the key
+ */
+export const withKey = ({ key }: Pick<Manner, 'key'>, log: string, kept: string): string =>
+  key === undefined
+    ? log
+    : `, logged AS (${log}
+  ), kept AS (${kept}
   )
   SELECT task_id, job_id, user_id, changes, stamp, NULL AS fingerprint FROM logged
   UNION ALL
   SELECT task_id, job_id::text, user_id, NULL, concat_ws(' ', '-', seq, epoch), fingerprint FROM seen`;
-}
 
-const keyBindings = ({ key }: Manner): unknown[] => (key === undefined ? [] : [key.key, key.fingerprint]);
+export const keyBindings = ({ key }: Pick<Manner, 'key'>): unknown[] =>
+  key === undefined ? [] : [key.key, key.fingerprint];
 
-/** Inserts a task of an existing job. Without the job no row is changed and none is returned. */
+/**
+ * Inserts a task of an existing job. Without the job no row is changed and none is returned.
+ * @param owner whose the job has to be; undefined: anybody's
+ */
 export function insertTask(
   input: { job_id: string; task_definition_id: number; is_imua: boolean },
   manner: Manner,
+  owner?: string,
 ): Statement {
   const { job_id, task_definition_id, is_imua } = input;
   const { seen, unseen, bindings } = guard(manner);
@@ -132,10 +147,17 @@ export function insertTask(
   WITH ${seen}task AS (
     INSERT INTO tasks (job_id, user_id, task_definition_id, is_imua, task_status, created_at, write_mark)
     SELECT job_id, user_id, ?::bigint, ?::boolean, '${INITIAL_TASK_STATUS}', clock_timestamp(), ${NEW_MARK}
-    FROM jobs WHERE job_id = ?::numeric${unseen} FOR KEY SHARE
+    FROM jobs WHERE job_id = ?::numeric${owner === undefined ? '' : ' AND user_id = ?'}${unseen} FOR KEY SHARE
     RETURNING task_id, job_id, user_id, taskwire_row(tasks) AS said
   )${finish(manner, 'TASK_CREATED', 'task.said')}`,
-    bindings: [...bindings, task_definition_id, is_imua, job_id, ...keyBindings(manner)],
+    bindings: [
+      ...bindings,
+      task_definition_id,
+      is_imua,
+      job_id,
+      ...(owner === undefined ? [] : [owner]),
+      ...keyBindings(manner),
+    ],
   };
 }
 
@@ -163,15 +185,8 @@ export const PREVIOUS: Readonly<Record<string, string>> = Object.fromEntries(
 /** SQL of the old value that an event says: jsonb. */
 export const oldValue = ({ name, previous }: Replaced): string => `jsonb_build_object('${name}', ${previous})`;
 
-/**
- * Updates a task. Without the task no row is changed and none is returned.
- *
- * Old values come from the row itself, where the update keeps them in `previous_...` columns. A SELECT in the same
- * statement would not do: when the statement had to wait for the row, it shows values from before the wait.
- */
-export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner): Statement {
-  const { seen, unseen, bindings } = guard(manner);
-  const replaced = REPLACED[type];
+/** SQL that sets the columns of an update, and keeps what it replaces. */
+export function assignmentsOf({ fields }: Patch): { readonly sql: string; readonly values: readonly unknown[] } {
   const columns = Object.keys(fields);
   const assignments = columns.flatMap((column) => {
     const set = `${column} = ?::${COLUMN_TYPES[column]}`;
@@ -181,10 +196,26 @@ export function updateTask({ taskId, type, fields, said }: Patch, manner: Manner
   const values = columns.map((column) =>
     COLUMN_TYPES[column] === 'jsonb' ? JSON.stringify(fields[column]) : fields[column],
   );
+  return { sql: assignments.join(', '), values };
+}
+
+/**
+ * Updates a task. Without the task no row is changed and none is returned; the same where a trigger may change what the event
+ * would say (see observed-update.ts).
+ *
+ * Old values come from the row itself, where the update keeps them in `previous_...` columns. A SELECT in the same
+ * statement would not do: when the statement had to wait for the row, it shows values from before the wait.
+ */
+export function updateTask(patch: Patch, manner: Manner): Statement {
+  const { taskId, type, said } = patch;
+  const { seen, unseen, bindings } = guard(manner);
+  const replaced = REPLACED[type];
+  const { sql, values } = assignmentsOf(patch);
+  const ours = manner.announcement === 'silent' ? '' : ` AND ${rowsAreOurs('update')}`;
   return {
     sql: `
   WITH ${seen}task AS (
-    UPDATE tasks SET ${assignments.join(', ')}, write_mark = ${NEXT_MARK} WHERE task_id = ?${unseen}
+    UPDATE tasks SET ${sql}, write_mark = ${NEXT_MARK} WHERE task_id = ?${unseen}${ours}
     RETURNING task_id, job_id, user_id${replaced === undefined ? '' : `, ${replaced.previous}`}
   )${finish(manner, type, replaced === undefined ? '?::jsonb' : `?::jsonb || ${oldValue(replaced)}`)}`,
     bindings: [

@@ -13,7 +13,7 @@ export interface HealthOptions {
   /** Any quick query; rejects when the database does not serve. */
   readonly probeDatabase: () => Promise<unknown>;
   /** Trouble that recent queries have met, and that a probe does not show. */
-  readonly databaseTrouble?: () => 'read-only' | 'busy' | undefined;
+  readonly databaseTrouble?: () => Trouble | undefined;
   readonly brokerState: () => BrokerState;
   readonly readiness: () => Readiness;
   readonly collect: () => Promise<Totals>;
@@ -24,16 +24,38 @@ export interface HealthOptions {
 }
 
 type State = 'up' | 'down';
-/** `read-only`: the database answers and refuses writes. `busy`: all connections of this worker to it are in use. */
-export type DatabaseState = State | 'read-only' | 'busy';
+/**
+ * `failing`: the database answers, and other queries fail. `read-only`: it refuses writes. `busy`: all connections of this
+ * worker to it are in use.
+ */
+export type DatabaseState = State | 'failing' | 'read-only' | 'busy';
+
+/** Trouble of some kinds of queries. */
+export interface Trouble {
+  readonly status: 'down' | 'failing' | 'read-only' | 'busy';
+  readonly pools: ReadonlyArray<keyof typeof LOST_IN>;
+}
+
+/** What does not work while the queries of a pool fail, in words. */
+const LOST_IN = {
+  writes: 'writes fail',
+  reads: 'pages, snapshots and replays fail',
+  lookups: 'keys and rooms cannot be looked up',
+} as const;
 
 /** What does not work while the database is in a state, in words. */
-const LOST: Readonly<Record<DatabaseState, readonly string[]>> = {
-  up: [],
-  down: [],
-  'read-only': ['writes are refused'],
-  busy: ['requests wait for connections to the database'],
-};
+function lostBy(state: DatabaseState, trouble: Trouble | undefined): readonly string[] {
+  switch (state) {
+    case 'failing':
+      return trouble?.pools.map((pool) => LOST_IN[pool]) ?? [];
+    case 'read-only':
+      return ['writes are refused'];
+    case 'busy':
+      return ['requests wait for connections to the database'];
+    default:
+      return [];
+  }
+}
 
 export interface HealthReport {
   readonly status: 'healthy' | 'degraded' | 'starting' | 'draining';
@@ -74,8 +96,10 @@ export class Health {
     const readiness = this.options.readiness();
     const { database: answers, report } = await this.find();
     const { status: broker, lost: lostByBroker } = this.options.brokerState();
-    const database = answers === 'up' ? (this.options.databaseTrouble?.() ?? 'up') : answers;
-    const lost = [...LOST[database], ...lostByBroker];
+    const trouble = answers === 'up' ? this.options.databaseTrouble?.() : undefined;
+    // The database answers here: what is down for others of its queries is not all of it.
+    const database = trouble?.status === 'down' ? 'failing' : (trouble?.status ?? answers);
+    const lost = [...lostBy(database, trouble), ...lostByBroker];
     const whole = database === 'up' && broker === 'up';
     return {
       status: readiness === 'ready' ? (whole ? 'healthy' : 'degraded') : readiness,

@@ -10,6 +10,7 @@ import { describeWith } from '../support/programs.js';
 import { batchSuite } from './batch.suite.js';
 import { boundsSuite } from './bounds.suite.js';
 import { captureSuite } from './capture.suite.js';
+import { foreignTriggersSuite } from './foreign-triggers.suite.js';
 import { onceSuite } from './once.suite.js';
 import { repositorySuite, type SuiteDatabase } from './repository.suite.js';
 import { snapshotSuite } from './snapshot.suite.js';
@@ -38,6 +39,7 @@ describeWith(POSTGRES_PROGRAMS, 'repositories over Postgres', () => repositorySu
 describeWith(POSTGRES_PROGRAMS, 'batches over Postgres', () => batchSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'capture over Postgres', () => captureSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'bounds of capture over Postgres', () => boundsSuite(openPostgres));
+describeWith(POSTGRES_PROGRAMS, 'triggers of the operator over Postgres', () => foreignTriggersSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'writes under keys over Postgres', () => onceSuite(openPostgres));
 describeWith(POSTGRES_PROGRAMS, 'snapshots over Postgres', () => snapshotSuite(openPostgres));
 
@@ -45,5 +47,6 @@ describe('repositories over the embedded database', () => repositorySuite(openEm
 describe('batches over the embedded database', () => batchSuite(openEmbedded));
 describe('capture over the embedded database', () => captureSuite(openEmbedded));
 describe('bounds of capture over the embedded database', () => boundsSuite(openEmbedded));
+describe('triggers of the operator over the embedded database', () => foreignTriggersSuite(openEmbedded));
 describe('writes under keys over the embedded database', () => onceSuite(openEmbedded));
 describe('snapshots over the embedded database', () => snapshotSuite(openEmbedded));

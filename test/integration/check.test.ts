@@ -1,40 +1,14 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { migrate } from '../../src/repository/migrate.js';
+import { check, of } from '../support/check.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith, freePort } from '../support/programs.js';
 import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
-
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-
-interface Finding {
-  readonly check: string;
-  readonly status: string;
-  readonly message: string;
-  readonly hint?: string;
-}
-
-/** Runs `taskwire check --json` with these variables and arguments. */
-async function check(env: Record<string, string>, ...args: string[]): Promise<{ code: number; findings: Finding[] }> {
-  const child = spawn(process.execPath, [MAIN, 'check', '--json', ...args], {
-    env: { PATH: process.env['PATH'], WORKERS: '2', ...env },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let out = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    out += text;
-  });
-  const [code] = (await once(child, 'close')) as [number];
-  return { code, findings: JSON.parse(out) as Finding[] };
-}
-
-const of = (findings: readonly Finding[], name: string): Finding[] => findings.filter(({ check }) => check === name);
 
 describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'taskwire check', function () {
   this.timeout(120_000);

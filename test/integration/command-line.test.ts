@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import WebSocket from 'ws';
 import { errorEntry } from '../../src/protocol/errors.js';
 import { Instance } from '../support/instance.js';
+import { unprivileged } from '../support/postgres.js';
 import { describeWith, freePort } from '../support/programs.js';
 import { REDIS_PROGRAMS, type RedisServer, startRedis } from '../support/redis.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
@@ -21,9 +22,10 @@ interface Outcome {
 }
 
 /** Runs `taskwire` with these arguments and only these variables. */
-async function taskwire(args: readonly string[], env: Record<string, string>): Promise<Outcome> {
+async function taskwire(args: readonly string[], env: Record<string, string>, user = {}): Promise<Outcome> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: { PATH: process.env['PATH'], LOG_FORMAT: 'json', ...env },
+    ...user,
   });
   let out = '';
   let err = '';
@@ -68,6 +70,23 @@ describe('command line', function () {
   });
 
   after(() => rmSync(dir, { recursive: true, force: true }));
+
+  it('says what to do to a user who may not use the folder of the data', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'taskwire-cli-'));
+    const other = unprivileged();
+    if (other === undefined) {
+      chmodSync(folder, 0);
+    }
+    try {
+      const { code, err } = await taskwire(['keys', 'list'], { DATA_DIR: folder }, other);
+      expect(err).to.include(`DATA_DIR: got "${folder}"; ${folder} cannot be written by user `);
+      expect(err).to.match(other === undefined ? /; change that, or / : /; run this as its owner \(user 0\), change/);
+      expect(err).to.include('choose another one with DATA_DIR');
+      expect(code).to.equal(78);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
 
   it('makes, lists and disables keys, though no service runs', async () => {
     const made = await taskwire(

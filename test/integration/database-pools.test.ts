@@ -20,7 +20,12 @@ interface World {
   readonly users: Readonly<Record<'alice' | 'mallory', { readonly key: string; readonly taskId: number }>>;
 }
 
-async function worldOn(databaseUrl: string, environment: Record<string, string> = {}): Promise<World> {
+/** @param serviceUrl the database as the service connects to it */
+async function worldOn(
+  databaseUrl: string,
+  environment: Record<string, string> = {},
+  serviceUrl = databaseUrl,
+): Promise<World> {
   const db = connectDatabase({ url: databaseUrl, pool: 2 });
   try {
     const make = async (owner: string, job_id: string) => {
@@ -34,7 +39,7 @@ async function worldOn(databaseUrl: string, environment: Record<string, string> 
       return { key, taskId };
     };
     const users = { alice: await make('alice', '1'), mallory: await make('mallory', '2') };
-    const service = new InProcessServer(databaseUrl, environment);
+    const service = new InProcessServer(serviceUrl, environment);
     await service.start();
     return { service, databaseUrl, users };
   } finally {
@@ -160,6 +165,73 @@ describeWith(POSTGRES_PROGRAMS, 'connections to the database', function () {
       await stranger.end();
       await db.destroy();
     }
+  });
+});
+
+describeWith(POSTGRES_PROGRAMS, 'a database that is set up in another way while it is used', function () {
+  this.timeout(60_000);
+  let postgres: PostgresServer;
+  let world: World;
+
+  before(async () => {
+    postgres = await startPostgres();
+    await postgres.admin('CREATE ROLE taskwire LOGIN');
+    const url = await postgres.createDatabase();
+    await adminOf(url, 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO taskwire');
+    await adminOf(url, 'GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO taskwire');
+    world = await worldOn(url, {}, url.replace('postgres@', 'taskwire@'));
+  });
+  after(async () => {
+    await world?.service.stop();
+    await postgres?.stop();
+  });
+
+  const adminOf = async (connectionString: string, statement: string): Promise<void> => {
+    const client = new pg.Client({ connectionString });
+    await client.connect();
+    await client.query(statement);
+    await client.end();
+  };
+  const write = (fee: number): Promise<Response> =>
+    call(world, 'alice', 'PUT', `/api/tasks/${world.users.alice.taskId}/fee`, { fee });
+  const health = async (): Promise<unknown> => (await fetch(`${world.service.url}/api/ws/health`)).json();
+  const refused = async (lost: string): Promise<void> => {
+    const answer = await write(1);
+    expect(answer.status).to.equal(503);
+    expect(await answer.json()).to.have.nested.property('error.code', 'DATABASE_UNAVAILABLE');
+    const report = await health();
+    expect(report).to.nested.include({ status: 'degraded', 'components.database': 'failing' });
+    expect(report).to.have.property('lost').that.includes(lost);
+  };
+  const works = async (): Promise<void> => {
+    await eventually(async () => expect((await write(2)).status).to.equal(200));
+    await eventually(async () => expect(await health()).to.include({ status: 'healthy' }), { timeoutMs: 20_000 });
+  };
+
+  it('says that writes fail when a right is taken, and goes on when it is given back', async () => {
+    await adminOf(world.databaseUrl, 'REVOKE INSERT ON task_events FROM taskwire');
+    await refused('writes fail');
+    await adminOf(world.databaseUrl, 'GRANT INSERT ON task_events TO taskwire');
+    await works();
+  });
+
+  it('says that writes fail when they cannot connect, while other connections answer', async () => {
+    await postgres.admin('ALTER ROLE taskwire CONNECTION LIMIT 1');
+    await postgres.admin(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskwire writes'`,
+    );
+    await eventually(() => refused('writes fail'));
+    await postgres.admin('ALTER ROLE taskwire CONNECTION LIMIT -1');
+    await works();
+  });
+
+  it('finds its tables again when the search path is put right', async () => {
+    await postgres.admin(`ALTER ROLE taskwire SET search_path = pg_catalog`);
+    const cut = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'taskwire'`;
+    await postgres.admin(cut);
+    await eventually(() => refused('writes fail'));
+    await postgres.admin('ALTER ROLE taskwire RESET search_path');
+    await eventually(works, { timeoutMs: 20_000 });
   });
 });
 

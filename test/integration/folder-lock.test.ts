@@ -3,12 +3,10 @@ import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { makePrivate } from '../../src/embedded/private-files.js';
-import { freePort } from '../support/programs.js';
+import { freePort, TASKWIRE } from '../support/programs.js';
 
-const TASKWIRE = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const LOCK = new URL('../../src/embedded/folder-lock.js', import.meta.url).href;
 
 /** Programs with a pid namespace, a mount namespace and a host name of their own: what a container has of what matters here. */

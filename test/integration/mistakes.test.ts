@@ -1,8 +1,10 @@
 import { once } from 'node:events';
+import { connect as connectSocket } from 'node:net';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import { io, type Socket } from 'socket.io-client';
 import WebSocket from 'ws';
+import { errorEntry } from '../../src/protocol/errors.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
@@ -526,6 +528,19 @@ describe('typical mistakes', function () {
           ...(body === undefined ? {} : { body }),
         });
         expectAnswer(((await response.json()) as Any).error, code, says);
+      });
+    }
+
+    for (const [title, text, code, says] of [
+      ['a target that is no URL', 'GET http://[::/x HTTP/1.1', 'NOT_FOUND', 'Nothing is served'],
+      ['an expectation', 'GET /api/ws/health HTTP/1.1\r\nExpect: 200-ok', 'INVALID_REQUEST', 'only 100-continue'],
+    ] as const) {
+      it(`${title}: ${code}`, async () => {
+        const socket = connectSocket(Number(new URL(server.url).port), '127.0.0.1');
+        socket.write(`${text}\r\nHost: a\r\nConnection: close\r\n\r\n`);
+        const [head, body] = (await socket.setEncoding('latin1').toArray()).join('').split('\r\n\r\n');
+        expect(head).to.match(new RegExp(`^HTTP/1\\.1 ${errorEntry(code).status} [\\s\\S]*X-Request-Id: `));
+        expectAnswer(JSON.parse(body!).error, code, says);
       });
     }
   });

@@ -119,8 +119,13 @@ describe('the package', function () {
             heard.push({ seq, epoch, job_id: jobId, task_id: Number(taskId), type });
           }
         });
-        const { published, failed, user_id, ...last } = await schedule({ JOB: '77', REDIS: redis.url });
-        expect({ published, failed, user_id }).to.deep.equal({ published: 2, failed: 0, user_id: 'alice' });
+        const { published, failed, user_id, fee, ...last } = await schedule({ JOB: '77', REDIS: redis.url });
+        expect({ published, failed, user_id, fee }).to.deep.equal({
+          published: 2,
+          failed: 0,
+          user_id: 'alice',
+          fee: 2.5,
+        });
         await eventually(() =>
           expect(heard).to.deep.equal([
             { ...last, seq: Number(last['seq']) - 1, type: 'TASK_CREATED' },

@@ -52,6 +52,23 @@ describeWith([...POSTGRES_PROGRAMS, ...PGBOUNCER_PROGRAMS], 'behind PgBouncer in
     expect(await new TaskReader(db).getTasksByJob('1')).to.have.length(20);
   });
 
+  it('says what to add to the URL also when it ignores the settings of sessions', async () => {
+    const ignored = 'extra_float_digits,options,statement_timeout,lock_timeout,idle_in_transaction_session_timeout';
+    const ignoring = await PgBouncer.start(server.port, { ignore_startup_parameters: ignored });
+    try {
+      const db = connectDatabase({ url: ignoring.url('taskwire'), pool: 1 });
+      open.push(db);
+      expect(await migrate(db).catch((error: Error) => error.message)).to.match(/prepare=false/);
+      expect(await new TaskReader(db).getTask(1).catch((error: Error) => error.message)).to.match(/prepare=false/);
+      const right = connectDatabase({ url: ignoring.url('taskwire', '?prepare=false'), pool: 1 });
+      open.push(right);
+      await migrate(right);
+    } finally {
+      await Promise.all(open.splice(0).map((db) => db.destroy()));
+      await ignoring.stop();
+    }
+  });
+
   it('says what to add to the URL when it is missing', async () => {
     const db = connect('');
     const reason = await new TaskReader(db).getTask(1).catch((error: Error) => error.message);

@@ -7,7 +7,11 @@ import type { Knex } from 'knex';
 import pg from 'pg';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectPools, type DatabasePools } from '../../src/repository/database-pools.js';
+import { type DatabaseTrouble, DatabaseWatch } from '../../src/repository/database-watch.js';
+import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
+import { TaskReader } from '../../src/repository/task-reader.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
@@ -96,6 +100,90 @@ describeWith(STANDBY_PROGRAMS, 'a Postgres that fails over', function () {
       Array(20).fill('ok'),
     );
     expect(warnings).to.include('the database server takes no writes; connections are made anew');
+  });
+
+  describe('and its pools', () => {
+    let pools: DatabasePools;
+    let told: Array<DatabaseTrouble | 'recovered'>;
+    let tasks: TaskRepository;
+    let taskId: number;
+
+    /** Ports of the servers that the pools' present connections lead to. */
+    const servers = async (): Promise<number[]> => {
+      const ports = await Promise.all(
+        [pools.writes, pools.reads, pools.lookups].map(async (db) => {
+          const { rows } = await db.raw('SELECT inet_server_port() AS port');
+          return rows[0].port as number;
+        }),
+      );
+      return [...new Set(ports)];
+    };
+
+    beforeEach(async () => {
+      proxy = await startTcpProxy({ port: primary.port });
+      told = [];
+      const watch = new DatabaseWatch({
+        onTrouble: (trouble) => told.push(trouble),
+        onRecovery: () => told.push('recovered'),
+        calmMs: 10,
+      });
+      const url = `postgres://postgres@127.0.0.1:${proxy.port}/${name}`;
+      pools = connectPools({ url, connections: 10, watch, onWarning: (message) => warnings.push(message) });
+      ({ tasks, taskId } = await taskOn(pools.writes));
+      expect(await servers()).to.deep.equal([primary.port]);
+      await caughtUp(primary);
+    });
+    afterEach(() => pools.destroy());
+
+    const demote = async (): Promise<void> => {
+      await primary.admin('ALTER SYSTEM SET default_transaction_read_only = on');
+      await primary.admin('SELECT pg_reload_conf()');
+      await eventually(async () => {
+        const { rows } = await pools.lookups.raw('SHOW default_transaction_read_only');
+        expect(rows[0].default_transaction_read_only).to.equal('on');
+      });
+    };
+
+    it('go together: reads follow as soon as writes have met it', async () => {
+      await demote();
+      expect(await writes(tasks, taskId, 1)).to.equal('DATABASE_UNAVAILABLE');
+      await standby.promote();
+      proxy!.setTarget({ port: standby.port });
+      expect(await writes(tasks, taskId, 2)).to.equal('ok');
+      expect(await servers()).to.deep.equal([standby.port]);
+    });
+
+    it('follow the address also where nobody writes', async () => {
+      await demote();
+      await standby.promote();
+      proxy!.setTarget({ port: standby.port });
+      await eventually(async () => expect(await servers()).to.deep.equal([standby.port]), { timeoutMs: 30_000 });
+    });
+
+    it('leave a server of before that still takes writes, as soon as one of them has met the new one', async () => {
+      await standby.promote();
+      proxy!.setTarget({ port: standby.port });
+      expect(await servers()).to.deep.equal([primary.port]);
+      // Two at a time need one connection more.
+      await Promise.all([1, 2].map(() => pools.writes.raw('SELECT pg_sleep(0.1)')));
+      expect(await servers()).to.deep.equal([standby.port]);
+    });
+
+    it('read on while nobody takes writes, and say so', async () => {
+      await demote();
+      for (let turn = 0; turn < 5; turn += 1) {
+        expect(await writes(tasks, taskId, 1)).to.equal('DATABASE_UNAVAILABLE');
+        expect(await new TaskReader(pools.reads).getTask(taskId)).to.have.property('task_id', taskId);
+        expect(await new EventLog(pools.lookups).heads(['alice'])).to.have.lengthOf(1);
+      }
+      expect(told).to.have.lengthOf(1);
+      expect(told[0]).to.include({ status: 'read-only' });
+      expect(warnings).to.deep.equal(['the database server takes no writes; connections are made anew']);
+      await primary.admin('ALTER SYSTEM RESET default_transaction_read_only');
+      await primary.admin('SELECT pg_reload_conf()');
+      await eventually(async () => expect(await writes(tasks, taskId, 2)).to.equal('ok'));
+      await eventually(() => expect(told.at(-1)).to.equal('recovered'));
+    });
   });
 
   it('of several servers uses the one that takes writes, before and after', async () => {

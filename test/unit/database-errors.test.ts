@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { isDatabaseUnavailable } from '../../src/repository/database-errors.js';
+import { isAway, isDatabaseUnavailable, noteUnconnected } from '../../src/repository/database-errors.js';
 
 const error = (message: string, code?: string): Error => Object.assign(new Error(message), code ? { code } : {});
 
@@ -10,11 +10,26 @@ describe('isDatabaseUnavailable', () => {
     });
   }
 
-  for (const code of ['23505', '42601', '22012', '22P02', '42P01']) {
+  for (const code of ['23505', '42601', '22012', '22P02', '42703']) {
     it(`takes SQLSTATE ${code} for an error of the query`, () => {
       expect(isDatabaseUnavailable(error('select 1 - of the query', code))).to.equal(false);
     });
   }
+
+  for (const code of ['42P01', '42501', '42883', '3F000']) {
+    it(`takes SQLSTATE ${code} for a database that is not set up as it should be, and does not wait for it at a start`, () => {
+      expect(isDatabaseUnavailable(error('select 1 - of the schema', code))).to.equal(true);
+      expect(isAway(error('select 1 - of the schema', code))).to.equal(false);
+    });
+  }
+
+  it('takes what a connection that could not be made says for an outage, whatever it is', () => {
+    for (const refusal of [error('password authentication failed', '28P01'), error('self-signed certificate')]) {
+      expect(isDatabaseUnavailable(refusal)).to.equal(false);
+      expect(isDatabaseUnavailable(noteUnconnected(refusal))).to.equal(true);
+      expect(isAway(refusal)).to.equal(false);
+    }
+  });
 
   for (const code of ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOENT', 'ETIMEDOUT', 'EAI_AGAIN']) {
     it(`takes ${code} for an outage`, () => {

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { noteUnconnected } from '../../src/repository/database-errors.js';
 import { type DatabaseTrouble, DatabaseWatch } from '../../src/repository/database-watch.js';
 import { eventually } from '../support/eventually.js';
 
@@ -39,7 +40,7 @@ describe('database watch', () => {
       writes.failed(error('insert into x - No space left on device', { code: '53100' }), false);
       writes.worked();
       expect(writes.troubled, 'the next success has nothing to say').to.equal(false);
-      expect(watch.recentTrouble).to.equal('read-only');
+      expect(watch.recentTrouble).to.deep.equal({ status: 'read-only', pools: ['writes'] });
     }
     expect(told).to.have.length(1);
     await eventually(() => expect(told.slice(1)).to.deep.equal(['recovered']));
@@ -55,7 +56,10 @@ describe('database watch', () => {
     expect(watch.trouble?.status).to.equal('busy');
     reads.failed(timeout, false);
     expect(watch.trouble?.status).to.equal('down');
-    expect(told.map((trouble) => (trouble as DatabaseTrouble).status)).to.deep.equal(['busy', 'down']);
+    expect(told).to.deep.equal([
+      { status: 'busy', reason: 'reads: all connections are in use' },
+      { status: 'down', reason: 'reads: no connection could be made in time' },
+    ]);
   });
 
   it('goes by the worst of the pools', () => {
@@ -66,6 +70,25 @@ describe('database watch', () => {
     reads.worked();
     expect(watch.trouble?.status).to.equal('read-only');
     expect(told).to.have.length(3);
+  });
+
+  it('tells a database that is not set up as it should be from one that is away, and names the pools', async () => {
+    const [writes, reads] = [watch.pool('writes'), watch.pool('reads')];
+    const denied = error('insert into task_events - permission denied for table task_events', { code: '42501' });
+    writes.failed(denied, false);
+    const refused = error('password authentication failed for user "taskwire"', { code: '28P01' });
+    reads.failed(noteUnconnected(refused), false);
+    expect(watch.recentTrouble).to.deep.equal({ status: 'failing', pools: ['writes', 'reads'] });
+    // Others of its statements may succeed all the while.
+    writes.worked();
+    reads.worked();
+    expect(watch.recentTrouble?.pools).to.deep.equal(['writes', 'reads']);
+    await eventually(() =>
+      expect(told).to.deep.equal([
+        { status: 'failing', reason: 'writes: permission denied for table task_events' },
+        'recovered',
+      ]),
+    );
   });
 
   it('does not take a statement that failed by itself for trouble of the server', () => {

@@ -38,6 +38,7 @@ describe('redaction', () => {
       ['postgres://joe:se@cr@et@db/x', 'postgres://joe:[redacted]@db/x'],
       ['rediss://:secret@cache', 'rediss://:[redacted]@cache'],
       ['postgres://db/x?password=secret', 'postgres://db/x?password=[redacted]'],
+      ["ERR unknown command 'auth', with args beginning with: 's3cr3t'\n at x", "ERR unknown command 'auth'\n at x"],
       ['at 12:30 joe@example.com http://host:9002/path', 'at 12:30 joe@example.com http://host:9002/path'],
       ['tw_ is how keys begin', 'tw_ is how keys begin'],
     ]) {

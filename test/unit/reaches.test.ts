@@ -257,6 +257,18 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     }
     expect(transport.readyState).to.equal('open');
   },
+  'Engine.IO: handleUpgrade, ws and clients of its server': async () => {
+    const { engine, io } = await engineConnection();
+    const server = io.engine as Any;
+    expect(server.handleUpgrade.length).to.equal(3);
+    expect(server.ws).to.be.instanceOf(WebSocketServer);
+    expect(server.middlewares).to.be.an('array').with.lengthOf(1);
+    expect([server.clients[engine.id], server.clientsCount]).to.deep.equal([engine, 1]);
+    const source = readFileSync(require.resolve('engine.io').replace('engine.io.js', 'server.js'), 'utf8');
+    // Replaced, it is called for each upgrade.
+    expect(source).to.include('this.handleUpgrade(req, socket, head);').and.include('req._query.sid');
+    expect(source).to.include('this.clients[engineRequest._query.sid].transport.onRequest(engineRequest);');
+  },
   'Engine.IO: what it keeps of a handshake': async () => {
     const { engine, upgradeResponse } = await engineConnection();
     expect(engine.request.headers).to.be.an('object');
@@ -357,6 +369,28 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     void one.connect().catch(() => {});
     await eventually(() => expect(one.stream).to.be.instanceOf(Socket));
   },
+  'ioredis: dispatch and shiftCommand of its reply handler': () => {
+    const { default: Handler } = require('ioredis/built/DataHandler.js') as Any;
+    const called: string[] = [];
+    const one = {
+      redis: { condition: {}, commandQueue: { shift: () => undefined }, emit: (name: string) => called.push(name) },
+      __proto__: Handler.prototype,
+    } as Any;
+    one.dispatch(() => called.push('handled'));
+    one.returnReply(Buffer.from('x'));
+    expect(called).to.deep.equal(['handled', 'error']);
+    expect((redis() as Any).recoverFromFatalError).to.have.length(3);
+  },
+  'ioredis: select while it connects': () => {
+    const source = readFileSync(require.resolve('ioredis/built/redis/event_handler.js'), 'utf8');
+    expect(source).to.include('send: () => self.select(self.condition.select)');
+  },
+  "ioredis: duplicate of a cluster's node, and its SLOTS": () => {
+    const source = readFileSync(require.resolve('ioredis/built/cluster/index.js'), 'utf8');
+    expect(source)
+      .to.include('duplicatedConnection = redis.duplicate(')
+      .and.include('duplicatedConnection.cluster("SLOTS",');
+  },
   'ioredis: connectToSentinel of its connector': () => {
     const one = new Redis({ sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'a', lazyConnect: true });
     closers.push(() => one.disconnect());
@@ -414,6 +448,9 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
   'pg: stream of a connection': () => {
     expect((new pg.Client() as Any).connection.stream).to.be.instanceOf(Socket);
   },
+  'pg: processID of a connection': () => {
+    expect(new pg.Client()).to.have.property('processID', null);
+  },
   'pg: connects the stream that it is given': async () => {
     const stream = new Socket();
     const connected = new Promise((resolve) => {
@@ -439,7 +476,9 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
   'knex: pool and connections of its client': () => {
     const db = knex({ client: 'pg', connection: {}, pool: { min: 0, max: 3 } });
     closers.push(() => db.destroy());
-    expect(db.client.pool.numUsed()).to.equal(0);
+    for (const count of ['numUsed', 'numFree', 'numPendingCreates']) {
+      expect(db.client.pool[count](), count).to.equal(0);
+    }
     expect(db.client.pool.max).to.equal(3);
     for (const name of ['acquireConnection', 'acquireRawConnection', 'releaseConnection']) {
       expect(db.client[name], name).to.be.a('function');

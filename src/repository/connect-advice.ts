@@ -1,0 +1,39 @@
+import type { Knex } from 'knex';
+import { prepares } from './connect-database.js';
+import { explained } from './database-errors.js';
+
+/** What a server or a pooler says that it will say again at every attempt, and what to do about it. */
+const ADVICE: ReadonlyArray<readonly [said: RegExp, advice: string]> = [
+  [
+    /transaction blocks not allowed in statement pooling mode/,
+    'A pooler in front of the database is in statement mode, which has no transactions: set pool_mode = transaction in it',
+  ],
+  [
+    /client password must be a (?:non-empty )?string/,
+    'The database wants a password, and there is none: write it in the URL, or set PGPASSWORD',
+  ],
+  [
+    /server does not support SSL connections/,
+    'The server has no TLS: turn ssl on there, or write sslmode=disable in the URL',
+  ],
+];
+
+/**
+ * An error of a connection that would come at every attempt, said so that its reader knows what to do; any other error as it
+ * is.
+ * @param db the pool that it happened in
+ */
+export function advised(db: Knex, error: unknown): unknown {
+  if (!(error instanceof Error)) {
+    return error;
+  }
+  const parameter = /unsupported startup parameter: (\w+)/.exec(error.message)?.[1];
+  if (parameter !== undefined && !prepares(db)) {
+    return new Error(
+      `A pooler in front of the database takes no settings of sessions: take ${parameter} out of the URL, and set it with ALTER ROLE`,
+      { cause: error },
+    );
+  }
+  const advice = ADVICE.find(([said]) => said.test(error.message))?.[1];
+  return advice === undefined ? explained(error) : new Error(advice, { cause: error });
+}
