@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { postgresVariableFaults } from './base/postgres-variables.js';
 import { parseRedisUrl } from './base/redis-url.js';
 import {
-  canRead,
+  certificates,
   count,
   databaseUrl,
   flag,
@@ -13,6 +14,7 @@ import {
   milliseconds,
   port,
   redisUrl,
+  shown,
   urlOf,
 } from './base/variable-forms.js';
 
@@ -59,7 +61,7 @@ const schema = z.object({
   /** TLS to Sentinels and to the servers that they or the cluster name. */
   REDIS_TLS: flag.default(false),
   /** Certificates (PEM) of a private authority that signs those of Redis. */
-  REDIS_CA_FILE: z.string().min(1).refine(canRead, { message: 'wants a file that can be read' }).optional(),
+  REDIS_CA_FILE: certificates.optional(),
   /** Prefix of all keys and channels in Redis. */
   REDIS_PREFIX: z
     .string()
@@ -190,6 +192,10 @@ const checked = schema
       message: 'wants TOKEN_ISSUER, TOKEN_AUDIENCE and one of TOKEN_JWKS_URL and TOKEN_JWKS_FILE, or none of them',
     },
   )
+  .refine(({ DATABASE_URL, DATABASE_READ_URL }) => DATABASE_READ_URL === undefined || DATABASE_URL !== undefined, {
+    path: ['DATABASE_READ_URL'],
+    message: 'has no effect without DATABASE_URL',
+  })
   .superRefine((config, context) => {
     for (const [variable, message] of redisFaults(config)) {
       context.addIssue({ code: 'custom', path: [variable], message });
@@ -268,6 +274,12 @@ export const VARIABLES: readonly string[] = [...Object.keys(schema.shape), ...Ob
 /** Names of all variables that this process was given, ours and others'. */
 export const givenVariables = (environment: NodeJS.ProcessEnv = process.env): string[] => Object.keys(environment);
 
+/** Variables of Postgres' own programs that seem to be meant for this one, and have no effect. */
+export const postgresWarnings = (config: Config, environment: NodeJS.ProcessEnv = process.env): string[] =>
+  (['DATABASE_URL', 'DATABASE_READ_URL'] as const).flatMap((variable) =>
+    config[variable] === undefined ? [] : postgresVariableFaults(config[variable], variable, environment),
+  );
+
 /**
  * Reads the configuration. An empty variable counts as unset.
  * @throws ConfigError naming every variable that is wrong
@@ -304,7 +316,8 @@ function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS
     const lines = result.error.issues.map((issue) => {
       const name = String(issue.path[0]);
       const secret = /_(?:URL|PASSWORD|SECRET)$/.test(name);
-      return `${name}: got ${secret ? 'a value that is not shown' : JSON.stringify(given[name])}; ${issue.message}`;
+      const value = given[name] === undefined ? undefined : JSON.stringify(shown(given[name]));
+      return `${name}: got ${secret ? 'a value that is not shown' : value}; ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));
   }

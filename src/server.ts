@@ -31,7 +31,7 @@ import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { answerAfterRequests } from './http/answer-after-request.js';
-import { createApp } from './http/app.js';
+import { createApp, requestListener } from './http/app.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
 import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
@@ -109,6 +109,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     readUrl: config.DATABASE_READ_URL,
     connections: config.DATABASE_POOL,
     onWarning: (message) => logger.warn('database', { message }),
+    onNote: (message) => logger.debug('database', { message }),
     watch,
   });
   releasers.push('database', () => db.destroy());
@@ -118,10 +119,15 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const publisher = new Publisher(broker, logger);
   const tasks = new TaskRepository(db.writes, publisher, { statuses: config.TASK_STATUSES });
   const jobs = new JobRepository(db.writes);
-  const apiKeys = new ApiKeyRepository(db.lookups);
+  const apiKeys = new ApiKeyRepository(db.writes, db.lookups);
 
   // The hub puts what the broker brings in order and repairs it from the log.
-  const hub = new Hub(broker, new ReadableLog(db), config, logger);
+  const readable = new ReadableLog(db, (reason) =>
+    reason === undefined
+      ? logger.info('the read replica is used again')
+      : logger.warn('the read replica is not used', { reason }),
+  );
+  const hub = new Hub(broker, readable, config, logger);
   releasers.push('hub', () => hub.stop());
   const bus = new ControlBus(broker, logger);
   releasers.push('control bus', () => bus.stop());
@@ -235,9 +241,10 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     logger,
   });
 
+  const answer = requestListener(app);
   // Express before Socket.IO, which takes the requests of its own path away from it.
-  const http = createHttpServer(HTTP_LIMITS, app);
-  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, app);
+  const http = createHttpServer(HTTP_LIMITS, answer);
+  const rest = config.REST_PORT === undefined ? undefined : createHttpServer(HTTP_LIMITS, answer);
   const servers = [http, rest].filter((server) => server !== undefined);
   const requests = new RequestsInFlight(
     servers,
@@ -254,7 +261,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     meters,
     limits: config,
   });
-  const websockets = createWebsocketGateway({
+  createWebsocketGateway({
     server: http,
     connections,
     approach,
@@ -276,7 +283,6 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     answerAfterRequests(server);
   }
   releasers.push('Engine.IO', () => io.engine.close());
-  releasers.push('plain WebSockets', () => websockets.stop());
   releasers.push('connections that wait', () => waitingRoom.stop());
   releasers.push('connections', () => connections.drain(0));
 

@@ -1,29 +1,17 @@
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import { examineRedis } from '../broker/redis/examine-redis.js';
 import { describeSettings, redisSettings } from '../broker/redis/redis-settings.js';
 import { type Config, loadClientConfig, loadConfig } from '../config.js';
-import { connectDatabase } from '../repository/connect-database.js';
-import { examineDatabase } from '../repository/examine-database.js';
+import { checkDatabase } from './check-database.js';
+import { end } from './end.js';
+import type { Finding } from './finding.js';
 import { json, print } from './options.js';
 import { askHealth } from './remote.js';
 import { table } from './table.js';
 
-/** The result of one check. */
-interface Finding {
-  readonly check: 'postgres' | 'clock' | 'redis' | 'files' | 'service' | 'upgrade';
-  /** `failed`: the service would not work, or not as it should. */
-  readonly status: 'ok' | 'warning' | 'failed';
-  readonly message: string;
-  /** What to do about it. */
-  readonly hint?: string | undefined;
-}
-
-/** Most difference of the clocks, in milliseconds: tokens, leases and rate limits depend on both. */
-const MAX_CLOCK_MS = 1_000;
 /** With fewer open files than this, connections soon use up all. */
 const MIN_FILES = 10_000;
 const ANSWER_MS = 5_000;
@@ -55,87 +43,8 @@ export function checkCommand(): Command {
         ]);
         print(table(['STATUS', 'CHECK', ''], rows));
       }
-      process.exitCode = findings.some(({ status }) => status === 'failed') ? 1 : 0;
+      end(findings.some(({ status }) => status === 'failed') ? 1 : 0);
     });
-}
-
-async function checkDatabase({ DATABASE_URL, DATABASE_POOL, DATA_DIR, WORKERS, CAPTURE }: Config): Promise<Finding[]> {
-  if (DATABASE_URL === undefined) {
-    return [checkFolder(DATA_DIR)];
-  }
-  const db = connectDatabase({ url: DATABASE_URL, pool: 1, applicationName: 'taskwire check' });
-  try {
-    const facts = await examineDatabase(db);
-    const { version, schema, mayCreate, readOnly, refusedTables, maxSessions, clockAheadMs, roundTripMs } = facts;
-    const { disabledTriggers } = facts;
-    const wanted = DATABASE_POOL * WORKERS;
-    const findings: Finding[] = [];
-    const say = (status: Finding['status'], message: string, hint?: string): void => {
-      findings.push({ check: 'postgres', status, message, hint });
-    };
-    say('ok', `Postgres ${version}, ${roundTripMs} ms for a question`);
-    if (Number.parseInt(version, 10) < 12) {
-      say('failed', `Postgres ${version} is too old`, 'it wants 12 or later');
-    }
-    if (readOnly) {
-      say('failed', 'it takes no writes', 'this is a standby, or default_transaction_read_only is on');
-    }
-    if (schema === null) {
-      say('failed', 'there is no schema of this search_path', 'make one, or name one with options=-csearch_path=...');
-    } else if (!mayCreate) {
-      say(
-        refusedTables.length === 0 ? 'warning' : 'failed',
-        `this user may not make tables in schema ${schema}`,
-        'run taskwire migrate as one who may',
-      );
-    }
-    if (refusedTables.length > 0) {
-      say(
-        'failed',
-        `this user may not read and write ${refusedTables.join(', ')}`,
-        'GRANT SELECT, INSERT, UPDATE, DELETE',
-      );
-    }
-    if (disabledTriggers.length > 0 && CAPTURE !== 'off') {
-      say(
-        'warning',
-        `what other programs write is not heard: ${disabledTriggers.join(', ')} turned off`,
-        'start the service with CAPTURE=on, or ENABLE TRIGGER; then run taskwire renew-epochs',
-      );
-    }
-    if (wanted > maxSessions) {
-      say(
-        'warning',
-        `this instance may open ${wanted} connections (WORKERS x DATABASE_POOL), the server has ${maxSessions}`,
-        'lower DATABASE_POOL, or raise max_connections',
-      );
-    }
-    const off = Math.abs(clockAheadMs) > MAX_CLOCK_MS;
-    const message = `the clock of Postgres is ${Math.abs(clockAheadMs)} ms ${clockAheadMs < 0 ? 'behind' : 'ahead'}`;
-    return [
-      ...findings,
-      { check: 'clock', status: off ? 'warning' : 'ok', message, hint: off ? 'run NTP on both' : undefined },
-    ];
-  } catch (error) {
-    const { message, code } = error as Error & { code?: string };
-    return [
-      { check: 'postgres', status: 'failed', message: message || (code ?? 'no answer'), hint: 'see DATABASE_URL' },
-    ];
-  } finally {
-    await db.destroy();
-  }
-}
-
-/** The embedded database is a folder of this machine. */
-function checkFolder(folder: string): Finding {
-  const path = resolve(folder);
-  const there = existsSync(path) ? path : dirname(path);
-  try {
-    accessSync(there, constants.W_OK);
-    return { check: 'postgres', status: 'ok', message: `embedded database in ${path}, for one instance` };
-  } catch {
-    return { check: 'postgres', status: 'failed', message: `${there} cannot be written`, hint: 'see DATA_DIR' };
-  }
 }
 
 async function checkRedis(config: Config): Promise<Finding[]> {

@@ -6,7 +6,7 @@ import { ROLES, type Role, SCOPES, type Scope } from '../protocol/tasks.js';
 import { type ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
 import { migrate } from '../repository/migrate.js';
 import { announceKey } from './announce.js';
-import { json, list, positive, print, seconds } from './options.js';
+import { json, list, positive, print, seconds, warn } from './options.js';
 import { table } from './table.js';
 import { withDatabase } from './with-database.js';
 
@@ -31,7 +31,7 @@ type Audit = (event: KeyEvent, fields: Readonly<Record<string, unknown>>) => voi
 
 const onKeys = (work: (keys: ApiKeyRepository, config: Config, audit: Audit) => Promise<void>): Promise<void> =>
   withDatabase(async (db, config) => {
-    await migrate(db);
+    await migrate(db, { onWarning: warn });
     const logger = createLogger({ level: config.LOG_LEVEL, format: config.LOG_FORMAT });
     const editor = commandLineEditor();
     await work(new ApiKeyRepository(db), config, (event, fields) => auditKey(logger, editor, event, fields));

@@ -34,3 +34,8 @@ export const list = (text: string, before: readonly string[] = []): string[] => 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
+
+/** For people: standard output is for results. */
+export function warn(text: string): void {
+  process.stderr.write(`${text}\n`);
+}

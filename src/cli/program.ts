@@ -6,7 +6,7 @@ import { loadClientConfig } from '../config.js';
 import { migrate } from '../repository/migrate.js';
 import { checkCommand } from './check.js';
 import { keysCommand } from './keys.js';
-import { addressOf, json, print, url } from './options.js';
+import { addressOf, json, print, url, warn } from './options.js';
 import { askHealth, askStats } from './remote.js';
 import { renewEpochsCommand } from './renew-epochs.js';
 import { table } from './table.js';
@@ -38,7 +38,7 @@ export function createProgram(): Command {
     .description("bring the database's schema up to date; `start` does this too")
     .action(() =>
       withDatabase(async (db) => {
-        const steps = await migrate(db);
+        const steps = await migrate(db, { onWarning: warn });
         print(steps.length === 0 ? 'The schema is up to date.' : `Done: ${steps.join(', ')}.`);
       }),
     );

@@ -68,7 +68,7 @@ async function bringUpToDate(url: string, { CAPTURE }: Config, logger: Logger): 
   try {
     for (let told = false; ; told = true) {
       try {
-        const steps = await migrate(db, { capture: CAPTURE });
+        const steps = await migrate(db, { capture: CAPTURE, onWarning: (message) => logger.warn(message) });
         if (steps.length > 0) {
           logger.info('schema brought up to date', { steps });
         }

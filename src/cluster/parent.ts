@@ -4,7 +4,9 @@ const LOOK_MS = 500;
 export const END_WITH_PARENT = '--end-with-parent';
 
 /**
- * Calls back once when the parent process is gone. npm ends on a signal without passing it on, and would leave the service behind.
+ * Calls back once when the parent process is gone. npm passes SIGTERM and SIGINT on; other signals end it alone, and would leave the service behind.
+ * A parent that is gone when this begins is not missed. The parent is npm, not its shell: that lives on without npm and passes nothing
+ * on, so the script `start` has it become this program (`exec`).
  * @param args arguments of this program; without END_WITH_PARENT nothing is watched
  */
 export function onParentGone(listener: () => void, args: readonly string[] = process.argv): void {

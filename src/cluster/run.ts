@@ -1,7 +1,7 @@
 import cluster from 'node:cluster';
 import { createLogger, type Logger } from '../base/logger.js';
 import { outliveReaders } from '../base/standard-streams.js';
-import { ConfigError, EXIT_CONFIG, givenVariables, loadConfig } from '../config.js';
+import { ConfigError, EXIT_CONFIG, givenVariables, loadConfig, postgresWarnings } from '../config.js';
 import { warnOfUnknownVariables } from './unknown-variables.js';
 
 /**
@@ -23,6 +23,9 @@ export async function run(exec: string): Promise<void> {
     process.on('unhandledRejection', fail);
     if (!cluster.isWorker) {
       warnOfUnknownVariables(givenVariables(), logger);
+      for (const warning of postgresWarnings(config)) {
+        logger.warn(warning);
+      }
     }
     // Each role loads what it needs: that is most of the time and of the processor time of a start.
     if (cluster.isWorker) {

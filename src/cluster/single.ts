@@ -2,17 +2,13 @@ import type { Logger } from '../base/logger.js';
 import { tryPort, urlOf } from '../base/port.js';
 import { channelWithin } from '../base/process-messages.js';
 import { Releasers } from '../base/releasers.js';
-import type { Broker } from '../broker/broker.js';
-import { LocalBroker } from '../broker/local/local-broker.js';
-import { LocalPrimary } from '../broker/local/local-primary.js';
-import { RedisBroker } from '../broker/redis/redis-broker.js';
-import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer, type TaskServer } from '../server.js';
 import { openDatabase } from './database.js';
 import { DatabaseChanges } from './database-changes.js';
 import { welcome } from './demonstration.js';
 import { onEndSignals } from './end-signals.js';
+import { openBroker } from './open-broker.js';
 import { tidyAfterStorms } from './tidy.js';
 
 /**
@@ -45,7 +41,14 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
   try {
     const database = await openDatabase({ config, logger, releasers });
     const { url: databaseUrl, embedded } = database;
-    const broker = createBroker(config, logger);
+    const broker = await openBroker(config, logger, async () => {
+      const { LocalBroker } = await import('../broker/local/local-broker.js');
+      const { LocalPrimary } = await import('../broker/local/local-primary.js');
+      const channel = channelWithin();
+      new LocalPrimary().attach(channel.primary);
+      // Socket.IO's own adapter is the one for a single process.
+      return new LocalBroker(channel.worker, () => undefined, logger);
+    });
     server = createServer({ config: database.config, databaseUrl, broker, logger, listens: true });
     releasers.push('server', server.stop);
     tidyAfterStorms(server.http);
@@ -61,15 +64,4 @@ export async function runSingle({ config, logger }: { config: Config; logger: Lo
     await releasers.release();
     throw error;
   }
-}
-
-function createBroker(config: Config, logger: Logger): Broker {
-  const redis = redisSettings(config);
-  if (redis !== undefined) {
-    return new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
-  }
-  const channel = channelWithin();
-  new LocalPrimary().attach(channel.primary);
-  // Socket.IO's own adapter is the one for a single process.
-  return new LocalBroker(channel.worker, () => undefined, logger);
 }

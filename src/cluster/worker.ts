@@ -1,15 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
-import { createAdapter } from '@socket.io/cluster-adapter';
 import type { Logger } from '../base/logger.js';
 import { channelToPrimary, type ToPrimary } from '../base/process-messages.js';
 import { TurnBatch } from '../base/turn-batch.js';
-import type { Broker } from '../broker/broker.js';
-import { LocalBroker } from '../broker/local/local-broker.js';
-import { RedisBroker } from '../broker/redis/redis-broker.js';
-import { redisSettings } from '../broker/redis/redis-settings.js';
 import type { Config } from '../config.js';
 import { createServer } from '../server.js';
 import { BEAT_MS } from './heartbeat.js';
+import { openBroker } from './open-broker.js';
 import { serveHandedOver } from './sticky-corrections.js';
 import { tidyAfterStorms } from './tidy.js';
 
@@ -27,11 +23,11 @@ export async function runWorker({ config, logger }: { config: Config; logger: Lo
     }
   };
   setInterval(() => tell({ type: 'taskwire:alive' }), BEAT_MS).unref();
-  const redis = redisSettings(config);
-  const broker: Broker =
-    redis === undefined
-      ? new LocalBroker(channel, createAdapter, logger)
-      : new RedisBroker({ ...redis, prefix: config.REDIS_PREFIX, logger });
+  const broker = await openBroker(config, logger, async () => {
+    const { LocalBroker } = await import('../broker/local/local-broker.js');
+    const { createAdapter } = await import('@socket.io/cluster-adapter');
+    return new LocalBroker(channel, createAdapter, logger);
+  });
   const listens = config.LISTEN === 'workers';
   const server = createServer({ config, databaseUrl: config.DATABASE_URL!, broker, logger, listens });
   if (!listens) {

@@ -45,7 +45,16 @@ export function tryFolder(folder: string): void {
   } catch (error) {
     throw asUnusable(folder, error);
   } finally {
-    rmSync(probe, { force: true });
+    drop(probe);
+  }
+}
+
+/** Removes a file, if it is there: in a folder of somebody else not even that can be known. */
+function drop(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // Whatever hinders it has hindered the file as well.
   }
 }
 
@@ -54,9 +63,19 @@ export function asUnusable(folder: string, error: unknown): unknown {
   const { code, message } = error as NodeJS.ErrnoException;
   return code !== undefined && UNWRITABLE.has(code)
     ? new UnusableFolderError(
-        `${folder} cannot be written by user ${userName()} (${message}); change that, or choose another one with DATA_DIR`,
+        `${folder} cannot be written by user ${userName()} (${message}); ${remedy(folder)}, or choose another one with DATA_DIR`,
       )
     : error;
+}
+
+/** What to do about a folder. */
+function remedy(folder: string): string {
+  try {
+    const { uid } = statSync(folder);
+    return uid === process.geteuid?.() ? 'change that' : `run this as its owner (user ${uid}), change that`;
+  } catch {
+    return 'change that';
+  }
 }
 
 /** In a container a user may have a number only. */

@@ -5,7 +5,6 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { io } from 'socket.io-client';
 import WebSocket from 'ws';
@@ -15,13 +14,11 @@ import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';
 import { unprivileged } from '../support/postgres.js';
-import { freePort } from '../support/programs.js';
+import { freePort, TASKWIRE } from '../support/programs.js';
 import { RestWrites, Scene } from '../support/scene.js';
 import { SmallDisk, withDisks } from '../support/small-disk.js';
 import { Subscriber } from '../support/subscriber.js';
 import { random, Writer } from '../support/writers.js';
-
-const TASKWIRE = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 const keyOf = (instance: Instance, kind: 'user' | 'service'): string =>
   new RegExp(`${kind} key +(tw_\\S+)`).exec(instance.output)![1]!;
@@ -77,7 +74,7 @@ describe('an instance on embedded defaults', function () {
   this.timeout(120_000);
 
   it('starts with nothing configured, and what it prints works', async () => {
-    const instance = await Instance.start();
+    const instance = await Instance.start({ fromNothing: true });
     try {
       await greeted(instance);
       const subscriber = new WebSocket(
@@ -580,7 +577,7 @@ describe('an instance on embedded defaults', function () {
   }
 
   it('ends in order on a SIGTERM that comes while its workers start', async () => {
-    const instance = await Instance.launch({ workers: 2 });
+    const instance = await Instance.launch({ workers: 2, fromNothing: true });
     try {
       const said = (message: string) => instance.log.filter((line) => line.message === message);
       await eventually(() => expect(said('schema brought up to date')).to.have.length(1), { timeoutMs: 60_000 });

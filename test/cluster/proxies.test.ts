@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { expect } from 'chai';
 import { Account } from '../support/account.js';
@@ -118,6 +118,7 @@ for (const kind of PROXIES) {
     let instances: Instance[];
     let proxy: ReverseProxy;
     let url: string;
+    const clients: Array<Subscriber | EventStream> = [];
 
     before(async () => {
       redis = await startRedis();
@@ -131,6 +132,9 @@ for (const kind of PROXIES) {
     });
 
     after(async () => {
+      for (const client of clients) {
+        client.close();
+      }
       await proxy?.stop();
       await Promise.all((instances ?? []).map((instance) => instance.kill()));
       await scene?.close();
@@ -190,6 +194,7 @@ for (const kind of PROXIES) {
         headers: { 'x-api-key': key },
         reconnects: true,
       });
+      clients.push(...subscribers, stream);
       const live = () =>
         eventually(() => expect(subscribers.every((one) => one.live)).to.equal(true), { timeoutMs: 60_000 });
       await live();
@@ -233,18 +238,105 @@ for (const kind of PROXIES) {
       const account = new Account(scene.db);
       for (const subscriber of subscribers) {
         await account.settle(subscriber);
-        subscriber.close();
       }
       const streamed = () =>
         stream.messages
           .filter(({ type }) => type === 'TASK_CREATED')
           .map(({ data }) => Number(data.changes?.task_definition_id ?? data.task_definition_id));
       await eventually(() => expect(streamed().sort()).to.deep.equal(numbers.sort()), { timeoutMs: 30_000 });
-      stream.close();
     });
   });
 
+  describeStreams(kind);
   describeNames(kind);
+}
+
+/** A server in the place of an instance. */
+async function upstream(answer: RequestListener, host = '127.0.0.1', port = 0): Promise<Server> {
+  const server = createServer(answer);
+  server.listen(port, host);
+  await once(server, 'listening');
+  return server;
+}
+
+function endAll(servers: readonly Server[]): void {
+  for (const server of servers) {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+function describeStreams(kind: ProxyKind): void {
+  describeWith([kind.program], `${kind.program} in front of instances that stream`, function () {
+    this.timeout(60_000);
+    let upstreams: Server[];
+    let proxy: ReverseProxy;
+    /** Streams that the instances hold, and what ends them. */
+    let streams: ServerResponse[];
+
+    beforeEach(async () => {
+      streams = [];
+      const answer: RequestListener = (request, response) => {
+        const type = request.headers.accept ?? '';
+        response.setHeader('content-type', type);
+        if (type.includes('json-seq')) {
+          response.end('whole');
+        } else {
+          streams.push(response);
+          response.write('first\n');
+        }
+      };
+      upstreams = [await upstream(answer), await upstream(answer)];
+      proxy = await kind.start({ instances: upstreams.map((server) => (server.address() as AddressInfo).port) });
+    });
+
+    afterEach(async () => {
+      await proxy?.stop();
+      endAll(upstreams ?? []);
+    });
+
+    for (const type of ['text/event-stream', 'application/x-ndjson']) {
+      it(`${type} arrives piece by piece, and ends at the instance when its client goes`, async () => {
+        const response = await fetch(proxy.url, { headers: { accept: type } });
+        const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+        expect((await reader.read()).value).to.equal('first\n');
+        for (const piece of ['second\n', 'third\n']) {
+          // Each is there before the next is written.
+          streams[0]!.write(piece);
+          expect((await reader.read()).value).to.equal(piece);
+        }
+        const closed = once(streams[0]!, 'close');
+        await reader.cancel();
+        await closed;
+      });
+    }
+
+    it('survives reloads while requests come as fast as they can', async () => {
+      let running = true;
+      let answered = 0;
+      const requests = Array.from({ length: 32 }, async () => {
+        while (running) {
+          // A proxy may drop a request when it is reloaded; it has to be there afterwards.
+          await fetch(proxy.url, { method: 'POST', headers: { accept: 'application/json-seq' }, body: 'x' }).then(
+            async (response) => {
+              answered += (await response.text()) === 'whole' ? 1 : 0;
+            },
+            () => {},
+          );
+        }
+      });
+      try {
+        for (let reload = 0; reload < 10; reload += 1) {
+          await proxy.reload();
+          const before = answered;
+          await eventually(() => expect(answered).to.be.greaterThan(before + 100));
+        }
+      } finally {
+        running = false;
+        await Promise.all(requests);
+      }
+    });
+  });
 }
 
 function describeNames(kind: ProxyKind): void {
@@ -257,17 +349,10 @@ function describeNames(kind: ProxyKind): void {
     this.timeout(60_000);
     const servers: Server[] = [];
 
-    afterEach(() => {
-      for (const server of servers.splice(0)) {
-        server.closeAllConnections();
-        server.close();
-      }
-    });
+    afterEach(() => endAll(servers.splice(0)));
 
     const serve = async (host: string, port: number): Promise<Server> => {
-      const server = createServer((_request, response) => response.end(host));
-      server.listen(port, host);
-      await once(server, 'listening');
+      const server = await upstream((_request, response) => response.end(host), host, port);
       servers.push(server);
       return server;
     };
@@ -298,10 +383,7 @@ function describeNames(kind: ProxyKind): void {
             { timeoutMs: 30_000 },
           );
         await answers(['127.0.7.1', '127.0.7.2']);
-        for (const server of servers.splice(0)) {
-          server.closeAllConnections();
-          server.close();
-        }
+        endAll(servers.splice(0));
         await serve('127.0.7.3', port);
         await serve('127.0.7.4', port);
         addresses.set('taskwire-1', '127.0.7.3').set('taskwire-2', '127.0.7.4');

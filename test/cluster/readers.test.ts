@@ -3,8 +3,10 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { END_WITH_PARENT } from '../../src/cluster/parent.js';
 import { eventually } from '../support/eventually.js';
 import { freePort } from '../support/programs.js';
 
@@ -83,31 +85,61 @@ describe('who started the service, and who reads what it says', function () {
     expect(said).to.match(/^\S+ info +key created .*\n$/);
   });
 
-  it('whoever started it by npm start may be ended alone: the service ends too', async () => {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGKILL'] as const) {
+    for (const workers of [1, 2]) {
+      it(`whoever started it by npm start may be ended alone: the service ends too (${signal}, WORKERS=${workers})`, async () => {
+        const port = await freePort();
+        // What `npm start` is, without a build: npm, a shell that becomes the service, and the service.
+        const { scripts } = JSON.parse(readFileSync(join(ENTRY, '../../package.json'), 'utf8'));
+        const pidFile = join(dir, 'pid');
+        const start = String(scripts.start).replace('dist/cluster.js', ENTRY);
+        const noting = `import { writeFileSync } from 'node:fs'; import cluster from 'node:cluster'; cluster.isPrimary && writeFileSync(${JSON.stringify(pidFile)}, String(process.pid));`;
+        writeFileSync(join(dir, 'note.mjs'), noting);
+        writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'a', version: '1.0.0', scripts: { start } }));
+        const more = { WORKERS: String(workers), HOME: dir, NODE_OPTIONS: `--import=${join(dir, 'note.mjs')}` };
+        const npm = spawn('npm', ['start', '--', '--more'], {
+          cwd: dir,
+          env: environment(port, more),
+          stdio: 'ignore',
+        });
+        const exited = once(npm, 'exit');
+        let pid: number | undefined;
+        try {
+          await healthy(port);
+          // npm is a program of Node.js as well; the service wrote last.
+          pid = Number(readFileSync(pidFile, 'utf8'));
+          expect(pid).not.to.equal(npm.pid);
+          npm.kill(signal);
+          await exited;
+          await eventually(() => expect(isAlive(pid!)).to.equal(false), { timeoutMs: 30_000 });
+        } finally {
+          npm.kill('SIGKILL');
+          if (pid !== undefined && isAlive(pid)) {
+            process.kill(pid, 'SIGKILL');
+          }
+        }
+      });
+    }
+  }
+
+  it('whoever started it may be gone before it begins: the service goes on', async () => {
     const port = await freePort();
-    // What `npm start` is, without a build: npm, a shell, and the service.
-    const { scripts } = JSON.parse(readFileSync(join(ENTRY, '../../package.json'), 'utf8'));
     const pidFile = join(dir, 'pid');
-    const start = String(scripts.start).replace('dist/cluster.js', ENTRY);
-    const noting = `import { writeFileSync } from 'node:fs'; import cluster from 'node:cluster'; cluster.isPrimary && writeFileSync(${JSON.stringify(pidFile)}, String(process.pid));`;
-    writeFileSync(join(dir, 'note.mjs'), noting);
-    writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'a', version: '1.0.0', scripts: { start } }));
-    const env = environment(port, { HOME: dir, NODE_OPTIONS: `--import=${join(dir, 'note.mjs')}` });
-    const npm = spawn('npm', ['start'], { cwd: dir, env, stdio: 'ignore' });
-    const exited = once(npm, 'exit');
-    let pid: number | undefined;
+    // The shell ends at once, and leaves the service to whoever takes orphans; it begins after that.
+    const begin = `while kill -0 $$ 2> /dev/null; do sleep 0.1; done; exec "$0" "$1" ${END_WITH_PARENT}`;
+    const command = `(${begin}) & echo $! > "$2"`;
+    const env = environment(port, { WORKERS: '1' });
+    const shell = spawn('/bin/sh', ['-c', command, process.execPath, ENTRY, pidFile], { env, stdio: 'ignore' });
+    await once(shell, 'exit');
+    const pid = Number(readFileSync(pidFile, 'utf8'));
     try {
       await healthy(port);
-      // npm is a program of Node.js as well; the service wrote last.
-      pid = Number(readFileSync(pidFile, 'utf8'));
-      npm.kill('SIGTERM');
-      await exited;
-      await eventually(() => expect(isAlive(pid!)).to.equal(false), { timeoutMs: 30_000 });
+      // Longer than it takes to look for the parent twice.
+      await sleep(1_500);
+      await healthy(port);
     } finally {
-      npm.kill('SIGKILL');
-      if (pid !== undefined && isAlive(pid)) {
-        process.kill(pid, 'SIGKILL');
-      }
+      process.kill(pid, 'SIGTERM');
+      await eventually(() => expect(isAlive(pid)).to.equal(false), { timeoutMs: 30_000 });
     }
   });
 });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fillDataDir } from './data-dir.js';
 import { eventually } from './eventually.js';
 import { freePort } from './programs.js';
 
@@ -22,6 +23,8 @@ export interface InstanceOptions {
   readonly preload?: string;
   /** Whose rights it has; this user's when absent. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;
+  /** Whether it makes its embedded database itself, as at its very first start. Otherwise it finds an empty one. */
+  readonly fromNothing?: boolean;
 }
 
 interface LogLine {
@@ -42,13 +45,13 @@ export class Instance {
   readonly workers = new Set<number>();
   exitCode: number | null | undefined;
   private readonly child: ChildProcess;
-  private readonly dataDir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
   private readonly exited: Promise<void>;
   private readonly killed = new Set<number>();
   private rest = '';
 
   private constructor(
     readonly port: number,
+    private readonly dataDir: string,
     options: InstanceOptions,
   ) {
     this.url = `http://127.0.0.1:${port}`;
@@ -91,7 +94,12 @@ export class Instance {
 
   /** Starts an instance; it may not be ready yet. */
   static async launch(options: InstanceOptions = {}): Promise<Instance> {
-    return new Instance(options.port ?? (await freePort()), options);
+    const dataDir = mkdtempSync(join(tmpdir(), 'taskwire-test-'));
+    const { DATABASE_URL, DATA_DIR } = options.env ?? {};
+    if (DATABASE_URL === undefined && DATA_DIR === undefined && options.fromNothing !== true) {
+      await fillDataDir(dataDir);
+    }
+    return new Instance(options.port ?? (await freePort()), dataDir, options);
   }
 
   /** Starts an instance and waits until all of its workers are ready. */

@@ -11,7 +11,7 @@ import { findProgram, freePort } from './programs.js';
 /** The program that `startPgBouncer` needs, for `describeWith`. */
 export const PGBOUNCER_PROGRAMS: readonly string[] = ['pgbouncer'];
 
-/** A PgBouncer in transaction mode in front of a Postgres, on a free port of 127.0.0.1. */
+/** A PgBouncer, in transaction mode unless its settings say otherwise, in front of a Postgres, on a free port of 127.0.0.1. */
 export class PgBouncer {
   private constructor(
     readonly port: number,
@@ -20,7 +20,7 @@ export class PgBouncer {
   ) {}
 
   /** @param postgresPort where the Postgres listens; connections to it are few, so that sessions change hands often */
-  static async start(postgresPort: number): Promise<PgBouncer> {
+  static async start(postgresPort: number, settings: Readonly<Record<string, string>> = {}): Promise<PgBouncer> {
     const dir = mkdtempSync(join(tmpdir(), 'taskwire-pgbouncer-'));
     const identity = unprivileged();
     const port = await freePort();
@@ -37,7 +37,9 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 3
 logfile = ${join(dir, 'log')}
-`,
+${Object.entries(settings)
+  .map(([name, value]) => `${name} = ${value}\n`)
+  .join('')}`,
     );
     chmodSync(ini, 0o644);
     if (identity !== undefined) {

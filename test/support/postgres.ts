@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -194,6 +194,13 @@ export class PostgresServer {
     } finally {
       await client.end();
     }
+  }
+
+  /** From now on the server asks this role for its password. */
+  async requirePasswords(role: string): Promise<void> {
+    const file = join(this.dir, 'data', 'pg_hba.conf');
+    writeFileSync(file, `host all ${role} all scram-sha-256\n${readFileSync(file, 'utf8')}`);
+    await this.admin('SELECT pg_reload_conf()');
   }
 
   /** Ends the server within an exit handler, where nothing can be awaited. */

@@ -1,6 +1,10 @@
 import { accessSync, constants, readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The command line, as it was built. */
+export const TASKWIRE = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 /** Debian keeps the server programs of each version here, outside of PATH. */
 const POSTGRES_HOME = '/usr/lib/postgresql';

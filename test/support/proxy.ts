@@ -2,7 +2,7 @@ import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_proces
 import { once } from 'node:events';
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -156,6 +156,8 @@ export const HAPROXY: ProxyKind = {
       log: () => readFileSync(log, 'utf8'),
       async reload() {
         const before = loaded;
+        // It executes itself after each load, and ignores signals until it has begun anew.
+        await eventually(() => expect(catches(child.pid!, constants.signals.SIGUSR2)).to.equal(true));
         child.kill('SIGUSR2');
         await eventually(() => expect(loaded).to.equal(before + 1));
       },
@@ -176,7 +178,7 @@ export const CADDY: ProxyKind = {
     const text = instancesIn(readFileSync(join(DEPLOY, 'caddy/Caddyfile'), 'utf8'), options)
       .replaceAll('transport http {\n', `transport http {\n${resolvers}`)
       .replace('\n:80 {', `\nhttp://:${port} {\nbind 127.0.0.1`);
-    const admin = `unix/${join(dir, 'admin')}`;
+    const admin = `127.0.0.1:${await freePort()}`;
     writeFileSync(config, `{\nadmin ${admin}\n}\n${text}`);
     const program = findProgram('caddy')!;
     const env = { PATH: process.env['PATH'], HOME: dir };
@@ -195,8 +197,14 @@ export const CADDY: ProxyKind = {
       log: () => readFileSync(log, 'utf8'),
       async reload() {
         const order = ['reload', '--force', '--config', config, '--adapter', 'caddyfile', '--address', admin];
-        // It may close the connection by which it is told before it has answered; to be told again changes nothing.
-        await eventually(() => promisify(execFile)(program, order, { env }));
+        const loads = (): number => readFileSync(log, 'utf8').split('load complete').length;
+        const before = loads();
+        // It may close the connection by which it is told before it has answered.
+        await eventually(() =>
+          promisify(execFile)(program, order, { env }).catch((error) => {
+            expect(loads(), `${error}\n${readFileSync(log, 'utf8').slice(-5_000)}`).to.be.greaterThan(before);
+          }),
+        );
       },
       stop: () => stopped(child, dir),
     };
@@ -204,6 +212,12 @@ export const CADDY: ProxyKind = {
 };
 
 export const PROXIES: readonly ProxyKind[] = [NGINX, HAPROXY, CADDY];
+
+/** Whether a process has a handler for a signal. */
+function catches(pid: number, signal: number): boolean {
+  const caught = /^SigCgt:\s+(\w+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1];
+  return (BigInt(`0x${caught}`) & (1n << BigInt(signal - 1))) !== 0n;
+}
 
 async function listens(port: number, runs = (): void => {}): Promise<void> {
   await eventually(async () => {

@@ -34,7 +34,9 @@ export class InProcessServer {
   readonly server: TaskServer;
 
   constructor(databaseUrl: string, environment: Readonly<Record<string, string>> = {}) {
-    this.config = loadConfig({ MAX_CONNECTIONS_PER_IP: '1000', ...environment });
+    // A replica is named beside its primary.
+    const primary = 'DATABASE_READ_URL' in environment ? { DATABASE_URL: databaseUrl } : {};
+    this.config = loadConfig({ MAX_CONNECTIONS_PER_IP: '1000', ...primary, ...environment });
     this.server = createServer({ config: this.config, databaseUrl, broker: this.broker, logger: silentLogger });
   }
 
