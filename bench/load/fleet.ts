@@ -2,12 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { pinned } from '../lib/machine.js';
 import type { Target } from './connection.js';
-import type { Counted, Ended, Expected, Opened, Request } from './messages.js';
+import type { Counted, Ended, Expected, Opened, Pace, Request } from './messages.js';
 
 const WORKER = fileURLToPath(new URL('worker.js', import.meta.url));
 
-/** Connections that are being set up at a time, where it is not said otherwise. */
-const PARALLEL = 64;
+/** Where it is not said otherwise. */
+const PACE: Pace = { parallel: 64 };
 
 /** The clients of a run, as the driver sees them: some load processes that share the connections. */
 export class Fleet {
@@ -23,7 +23,7 @@ export class Fleet {
     targets: readonly Target[],
     rooms: ReadonlyArray<readonly string[]>,
     accounts: readonly number[],
-    parallel = PARALLEL,
+    pace = PACE,
   ): Promise<Opened> {
     const { length } = this.members;
     const share = Math.ceil(rooms.length / length);
@@ -36,7 +36,7 @@ export class Fleet {
             targets,
             rooms: rooms.slice(from, to),
             accounts: accounts.slice(from, to),
-            parallel: Math.ceil(parallel / length),
+            pace: shareOf(pace, length),
           });
         }),
       ),
@@ -84,6 +84,9 @@ export class Fleet {
     return Promise.all(this.members.map((member) => member.ask<Answer>(request)));
   }
 }
+
+const shareOf = (pace: Pace, members: number): Pace =>
+  'parallel' in pace ? { parallel: Math.ceil(pace.parallel / members) } : { perSecond: pace.perSecond / members };
 
 function joined(parts: readonly Float64Array[]): Float64Array {
   const whole = new Float64Array(parts.reduce((total, { length }) => total + length, 0));

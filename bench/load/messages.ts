@@ -1,5 +1,8 @@
 import type { Target } from './connection.js';
 
+/** When connections begin: so many are being set up at a time, or so many begin in each second, whatever became of others. */
+export type Pace = { readonly parallel: number } | { readonly perSecond: number };
+
 /** What the driver asks of a load process. Each request gets one answer. */
 export type Request =
   | {
@@ -10,8 +13,7 @@ export type Request =
       readonly rooms: ReadonlyArray<readonly string[]>;
       /** Number of the room, among all of the scenario, whose events each connection counts; -1: none. */
       readonly accounts: readonly number[];
-      /** Connections that are being set up at a time. */
-      readonly parallel: number;
+      readonly pace: Pace;
     }
   /** Sets up again, all at once, the connections that were dropped, from where each stopped. */
   | { readonly do: 'reopen'; readonly resume: boolean }

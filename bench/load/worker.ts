@@ -1,7 +1,7 @@
 import { micros } from '../lib/clock.js';
 import { goFirst } from '../lib/machine.js';
 import { Connection, type ConnectionEvents, type RoomRequest, type Target } from './connection.js';
-import type { Counted, Ended, Expected, Opened, Request } from './messages.js';
+import type { Counted, Ended, Expected, Opened, Pace, Request } from './messages.js';
 
 /** How long a connection may take to be set up before it is tried again. */
 const PATIENCE_MS = 5_000;
@@ -47,10 +47,10 @@ class Load implements ConnectionEvents {
         this.sums = new Float64Array(size);
         this.epochs = new Array(size);
         this.live = new Uint8Array(size);
-        return this.open(request.parallel, false);
+        return this.open(request.pace, false);
       }
       case 'reopen':
-        return this.open(Number.POSITIVE_INFINITY, request.resume);
+        return this.open({ parallel: Number.POSITIVE_INFINITY }, request.resume);
       case 'drop':
         this.live.fill(0);
         for (const connection of this.connections) {
@@ -124,7 +124,7 @@ class Load implements ConnectionEvents {
     this.cpu = process.cpuUsage();
   }
 
-  private open(parallel: number, resume: boolean): Promise<Opened> {
+  private open(pace: Pace, resume: boolean): Promise<Opened> {
     const size = this.rooms.length;
     const latencies = new Float64Array(size);
     const startedAt = new Float64Array(size);
@@ -150,7 +150,7 @@ class Load implements ConnectionEvents {
             replayed,
             unrecovered,
           });
-        } else if (next < size) {
+        } else if ('parallel' in pace && next < size) {
           start(next++);
         }
       };
@@ -191,10 +191,21 @@ class Load implements ConnectionEvents {
           }
         }
       };
-      const first = Math.min(size, parallel);
-      next = first;
-      for (let index = 0; index < first; index += 1) {
-        start(index);
+      const startUpTo = (end: number): void => {
+        while (next < Math.min(size, end)) {
+          start(next++);
+        }
+      };
+      if ('parallel' in pace) {
+        startUpTo(pace.parallel);
+      } else {
+        const begun = micros();
+        const clock = setInterval(() => {
+          startUpTo(((micros() - begun) / 1e6) * pace.perSecond);
+          if (next === size) {
+            clearInterval(clock);
+          }
+        }, 1);
       }
       if (size === 0) {
         done();

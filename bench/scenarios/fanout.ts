@@ -48,7 +48,7 @@ export async function runFanout(context: Context, { variant, wire }: Subject, pl
     const targets = servers.map(({ port }) => ({ port, wire, key: world.key }));
     // One after another, connections alternate between the workers. Opened together, neighbours may come to one worker, and
     // with them all rooms of a stream: then an event is read by one worker only, and costs half.
-    expectAll(await fleet.open(targets, rooms, accounts, 1));
+    expectAll(await fleet.open(targets, rooms, accounts, { parallel: 1 }));
     const stage: Stage = { context, servers, fleet, injector, tally, members };
     await measure(stage, 'warm-up', plan.warmUp);
     const outcomes: Outcome[] = [];
