@@ -38,6 +38,10 @@ export const SUITES: Readonly<Record<string, { readonly file: string; readonly t
     file: 'test/contract/repository.test.ts',
     title: 'writes under keys over the embedded database',
   },
+  'test/contract/foreign-triggers.suite.ts': {
+    file: 'test/contract/repository.test.ts',
+    title: 'triggers of the operator over the embedded database',
+  },
   'test/contract/broker.suite.ts': { file: 'test/contract/broker.test.ts', title: 'local broker' },
 };
 
@@ -49,8 +53,10 @@ const renewal = (title: string): NamedTest => ({ file: 'test/unit/renewal.test.t
 const session = (title: string): NamedTest => ({ file: 'test/unit/session.test.ts', title });
 const repository = (title: string): NamedTest => ({ file: 'test/contract/repository.suite.ts', title });
 const once = (title: string): NamedTest => ({ file: 'test/contract/once.suite.ts', title });
+const foreign = (title: string): NamedTest => ({ file: 'test/contract/foreign-triggers.suite.ts', title });
 const capture = (title: string): NamedTest => ({ file: 'test/contract/capture.suite.ts', title });
 const failover = (title: string): NamedTest => ({ file: 'test/integration/postgres-failover.test.ts', title });
+const replica = (title: string): NamedTest => ({ file: 'test/integration/read-replica.test.ts', title });
 const bounds = (title: string): NamedTest => ({ file: 'test/contract/bounds.suite.ts', title });
 const moved: NamedTest = {
   file: 'test/integration/moved-tasks.test.ts',
@@ -335,7 +341,10 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'updates of other programs are not captured',
     file: 'src/repository/capture-schema.ts',
     edits: [
-      ["trigger(UPDATED, 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)", "trigger(UPDATED, 'UPDATE', 'false')"],
+      [
+        "trigger('taskwire_updated', 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)",
+        "trigger('taskwire_updated', 'UPDATE', 'false')",
+      ],
     ],
     killedBy: capture('makes the very events that the repository makes'),
   },
@@ -437,7 +446,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'another write under the same key is answered as the first one',
     file: 'src/repository/task-repository.ts',
-    edits: [['row.fingerprint !== manner.key?.fingerprint', "row.fingerprint === ''"]],
+    edits: [['row.fingerprint !== key?.fingerprint', "row.fingerprint === ''"]],
     killedBy: once('is refused when it is another one'),
   },
   {
@@ -445,6 +454,36 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/repository/batch-writes.ts',
     edits: [['key: runner.keyOf(idempotency_key, () => kind.fingerprint(item))', 'key: undefined']],
     killedBy: once('is each item of a batch that has a key'),
+  },
+
+  {
+    name: 'nobody asks whether triggers of the operator change a row',
+    file: 'src/repository/foreign-triggers.ts',
+    edits: [['RETURN NOT taskwire_has_triggers(kind);', 'RETURN true;']],
+    killedBy: foreign('tells what a trigger changes beside what was asked for, in one event'),
+  },
+  {
+    name: 'triggers are looked for as they were before the table was locked',
+    file: 'src/repository/foreign-triggers.ts',
+    edits: [['LANGUAGE plpgsql VOLATILE', 'LANGUAGE plpgsql STABLE']],
+    killedBy: {
+      file: 'test/integration/foreign-triggers.test.ts',
+      title: 'are seen by prepared statements that wait for one to be made',
+    },
+  },
+  {
+    name: 'items of a batch are answered with tasks of others when a trigger keeps one out',
+    file: 'src/repository/batch-statements.ts',
+    edits: [["AND user_id = ? AND ${rowsAreOurs('insert')}", 'AND user_id = ?']],
+    killedBy: foreign(
+      'answers each item of a batch with its own task, whatever a trigger does to ids and to some of them',
+    ),
+  },
+  {
+    name: 'a task that a trigger moves is told as one that stays',
+    file: 'src/repository/observed-update.ts',
+    edits: [['tasks.write_mark = old.mark AND', 'false AND']],
+    killedBy: foreign('tells of a task that a trigger moves as of any that moves'),
   },
 
   // The door and the connections.
@@ -618,7 +657,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a server that hangs holds up the others',
     file: 'src/repository/server-finder.ts',
-    edits: [['await Promise.race([all, enough.catch(() => all)]);', 'await all;']],
+    edits: [['await Promise.race([all, enough.catch(() => all), some.catch(() => all)]);', 'await all;']],
     killedBy: failover('uses the second, though the first hangs'),
   },
   {
@@ -694,6 +733,27 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: {
       file: 'test/integration/streams.test.ts',
       title: 'pay what they replay from what their key may, so that the next one begins later',
+    },
+  },
+  {
+    name: 'a promoted replica is believed',
+    file: 'src/repository/replica.ts',
+    edits: [['!witness.standby && witness.started !== truth.started', 'witness.started === undefined']],
+    killedBy: replica('is not used from its promotion on, on connections that stay open'),
+  },
+  {
+    name: 'a replica with another event under the same number is believed',
+    file: 'src/repository/witness.ts',
+    edits: [['if (witness.event !== truth.event) {', 'if (witness.event === undefined) {']],
+    killedBy: replica('is not used when it follows a server with another history'),
+  },
+  {
+    name: 'sessions that were given up do not count',
+    file: 'src/repository/abandoned-sessions.ts',
+    edits: [['return this.known ? this.sessions.size : 0;', 'return 0;']],
+    killedBy: {
+      file: 'test/integration/abandoned-sessions.test.ts',
+      title: 'take no more sessions than their pool has places, and go on when it is back',
     },
   },
 ];

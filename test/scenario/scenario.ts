@@ -199,10 +199,16 @@ class Scenario {
       lines.map((line) => JSON.stringify(line)),
     );
     for (const instance of instances) {
-      const { status, body } = await instance.get('/api/ws/health');
-      if (status !== 200 || body.status !== 'healthy') {
-        crashes.push(`an instance says ${status} ${JSON.stringify(body)}`);
-      }
+      // What the last act did to it is told for some seconds more.
+      await eventually(
+        async () => {
+          const { status, body } = await instance.get('/api/ws/health');
+          if (status !== 200 || body.status !== 'healthy') {
+            throw new Error(`an instance says ${status} ${JSON.stringify(body)}`);
+          }
+        },
+        { timeoutMs: PATIENCE_MS, intervalMs: 50 },
+      ).catch((error: Error) => crashes.push(error.message));
     }
     const sum = (figure: (client: Client) => number): number =>
       this.clients.reduce((total, client) => total + figure(client), 0);
