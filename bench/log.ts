@@ -4,8 +4,8 @@
  *     node dist/bench/log.js [--events 20000000]
  */
 import { parseArgs } from 'node:util';
+import { connectDatabase } from '../src/database/connect-database.js';
 import { parseRoom } from '../src/protocol/rooms.js';
-import { connectDatabase } from '../src/repository/connect-database.js';
 import { EventLog } from '../src/repository/event-log.js';
 import { closeTables } from '../test/support/event-tables.js';
 import { Plans, sentBy } from '../test/support/plans.js';

@@ -11,6 +11,7 @@
 export type { Publishing as PublishTransport } from './broker/broker.js';
 export { Publisher } from './broker/publisher.js';
 export { connectTransport, type RedisTransport } from './broker/redis/redis-transport.js';
+export { connectDatabase, type DatabaseOptions } from './database/connect-database.js';
 export { ERRORS, type ErrorBody, type ErrorCode, TaskwireError } from './protocol/errors.js';
 export {
   type EnvelopeOf,
@@ -51,7 +52,6 @@ export {
   type CreatedKey,
 } from './repository/api-key-repository.js';
 export type { BatchOutcome } from './repository/batch-writes.js';
-export { connectDatabase, type DatabaseOptions } from './repository/connect-database.js';
 export type {
   AttestationInput,
   CreateTaskInput,
@@ -62,7 +62,7 @@ export type {
   StatusInput,
 } from './repository/inputs.js';
 export { JobRepository, type JobRow } from './repository/job-repository.js';
-export { migrate } from './repository/migrate.js';
 export type { TaskUpdate } from './repository/task-patch.js';
 export { TaskRepository } from './repository/task-repository.js';
 export type { EventPublisher, TaskWrite } from './repository/write-runner.js';
+export { migrate } from './schema/migrate.js';

@@ -3,13 +3,13 @@ import { dirname, resolve } from 'node:path';
 import type { Knex } from 'knex';
 import { parseDatabaseUrl } from '../base/database-url.js';
 import { type Config, postgresWarnings } from '../config.js';
-import { examineCapture } from '../repository/capture-repair.js';
-import { advised } from '../repository/connect-advice.js';
-import { connectDatabase } from '../repository/connect-database.js';
-import { causeText, isReadOnly } from '../repository/database-errors.js';
-import { type DatabaseFacts, examineDatabase, tryTransaction, unlessRefused } from '../repository/examine-database.js';
-import { examineReads, type StreamEpoch, someStreams } from '../repository/examine-reads.js';
-import { examineSchema, type SchemaFacts } from '../repository/examine-schema.js';
+import { advised } from '../database/connect-advice.js';
+import { connectDatabase } from '../database/connect-database.js';
+import { causeText, isReadOnly } from '../database/database-errors.js';
+import { examineCapture } from '../schema/capture-repair.js';
+import { type DatabaseFacts, examineDatabase, tryTransaction, unlessRefused } from '../schema/examine-database.js';
+import { examineReads, type StreamEpoch, someStreams } from '../schema/examine-reads.js';
+import { examineSchema, type SchemaFacts } from '../schema/examine-schema.js';
 import type { Finding } from './finding.js';
 
 /** Most difference of the clocks, in milliseconds: tokens, leases and rate limits depend on both. */

@@ -4,7 +4,7 @@ import type { Config } from '../config.js';
 import { auditKey, commandLineEditor, type KeyEvent, keySummary } from '../door/key-audit.js';
 import { ROLES, type Role, SCOPES, type Scope } from '../protocol/tasks.js';
 import { type ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
-import { migrate } from '../repository/migrate.js';
+import { migrate } from '../schema/migrate.js';
 import { announceKey } from './announce.js';
 import { json, list, positive, print, seconds, warn } from './options.js';
 import { table } from './table.js';

@@ -2,8 +2,8 @@
 import '../base/node-version.js';
 import { outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG } from '../config.js';
+import { causeText, isReadOnly } from '../database/database-errors.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { causeText, isReadOnly } from '../repository/database-errors.js';
 import { end } from './end.js';
 import { createProgram } from './program.js';
 

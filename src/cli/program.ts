@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { run } from '../cluster/run.js';
 import { loadClientConfig } from '../config.js';
-import { migrate } from '../repository/migrate.js';
+import { migrate } from '../schema/migrate.js';
 import { checkCommand } from './check.js';
 import { keysCommand } from './keys.js';
 import { addressOf, json, print, url, warn } from './options.js';

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { EventLog } from '../repository/event-log.js';
-import { migrate } from '../repository/migrate.js';
+import { migrate } from '../schema/migrate.js';
 import { warn } from './options.js';
 import { withDatabase } from './with-database.js';
 

@@ -2,9 +2,9 @@ import type { Knex } from 'knex';
 import { silentLogger } from '../base/logger.js';
 import { openEmbedded } from '../cluster/database.js';
 import { type Config, loadConfig } from '../config.js';
+import { connectDatabase } from '../database/connect-database.js';
 import { FolderInUseError } from '../embedded/folder-lock.js';
 import { findEmbeddedUrl } from '../embedded/url-file.js';
-import { connectDatabase } from '../repository/connect-database.js';
 
 /**
  * Runs a command on the database that the service uses here: the one that DATABASE_URL names, that of a service that runs

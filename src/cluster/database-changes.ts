@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js';
 import type { PrimaryChannel } from '../base/process-messages.js';
 import { TurnBatch } from '../base/turn-batch.js';
-import { ChangeListener } from '../repository/change-listener.js';
+import { ChangeListener } from '../database/change-listener.js';
 
 /** Somebody who is told of events that nobody publishes. */
 export interface ChangeTarget {

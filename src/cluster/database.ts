@@ -3,13 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../base/logger.js';
 import type { Releasers } from '../base/releasers.js';
 import { type Config, ConfigError } from '../config.js';
+import { connectDatabase } from '../database/connect-database.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../embedded/embedded-database.js';
 import { UnusableFolderError } from '../embedded/make-folder.js';
 import { tokenSecret } from '../embedded/token-secret.js';
 import { embeddedUrlFile } from '../embedded/url-file.js';
 import { toTaskwireError } from '../protocol/errors.js';
-import { connectDatabase } from '../repository/connect-database.js';
-import { migrate } from '../repository/migrate.js';
+import { migrate } from '../schema/migrate.js';
 
 /** How long the database may stay away at the start, in milliseconds. */
 const PATIENCE_MS = 60_000;

@@ -1,6 +1,6 @@
 import { urlsAt } from '../base/port.js';
+import { connectDatabase } from '../database/connect-database.js';
 import { ApiKeyRepository } from '../repository/api-key-repository.js';
-import { connectDatabase } from '../repository/connect-database.js';
 import { JobRepository } from '../repository/job-repository.js';
 
 /** Keys for the lines to paste, or names of shell variables that hold them. */

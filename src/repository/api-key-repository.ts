@@ -1,10 +1,10 @@
 import { hash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
+import { preparedQuery, query } from '../database/query.js';
 import { newApiKey } from '../protocol/api-key-form.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Role, Scope } from '../protocol/tasks.js';
 import { apiKeyInput, overlapInput, rateLimitInput } from './key-input.js';
-import { preparedQuery, query } from './query.js';
 import { parseInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
+import { preparedQuery } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { EventType, TaskEvent } from '../protocol/events.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
 import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
-import { preparedQuery } from './query.js';
 
 export interface HistoryQuery {
   /** Whose stream the room is in. */

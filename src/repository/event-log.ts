@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
+import { preparedQuery, query } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot, Witness } from './log.js';
-import { preparedQuery, query } from './query.js';
 import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
 import { witness } from './witness.js';

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
+import { isDatabaseUnavailable, isLockTimeout } from '../database/database-errors.js';
+import { query } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { isDatabaseUnavailable, isLockTimeout } from './database-errors.js';
-import { query } from './query.js';
 
 /** Number of tables into which the log is cut. */
 const PARTS = 6;

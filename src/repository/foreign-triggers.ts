@@ -1,4 +1,4 @@
-import { type Database, preparedQuery } from './query.js';
+import { type Database, preparedQuery } from '../database/query.js';
 
 /*
  * A BEFORE trigger of the operator may change the row that a write makes, or keep the write out. Where there is one, the row is not

@@ -1,9 +1,9 @@
 import { hash, randomBytes } from 'node:crypto';
 import type { Knex } from 'knex';
+import { preparedQuery, query } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { JobInput } from './inputs.js';
-import { preparedQuery, query } from './query.js';
 import { jobIdInput, jobInput, parseInput, userIdInput } from './task-input.js';
 import { isoText } from './task-json.js';
 import { ensureUser } from './users.js';

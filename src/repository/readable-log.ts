@@ -1,6 +1,6 @@
+import type { DatabasePools } from '../database/database-pools.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
-import type { DatabasePools } from './database-pools.js';
 import { EventLog } from './event-log.js';
 import type { ReplayPage, ReplayQuery, ReplayState, Snapshot } from './log.js';
 import { Replica } from './replica.js';

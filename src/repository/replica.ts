@@ -1,9 +1,9 @@
 import type { Knex } from 'knex';
+import { causeText } from '../database/database-errors.js';
+import { query } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
-import { causeText } from './database-errors.js';
 import { EventLog } from './event-log.js';
 import type { Witness } from './log.js';
-import { query } from './query.js';
 import { judge, type Shown, truthOf, WITNESS_ALONE, type Worth } from './witness.js';
 
 /** `no replica`: a server that is not in recovery has a history of its own, also when nobody has written to it yet. */

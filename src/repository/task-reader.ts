@@ -1,7 +1,7 @@
+import { type Database, preparedQuery } from '../database/query.js';
 import type { Position } from '../protocol/messages.js';
 import { jobRoom, parseRoom, type Room } from '../protocol/rooms.js';
 import type { TaskRow } from '../protocol/tasks.js';
-import { type Database, preparedQuery } from './query.js';
 import { jobIdInput, parseInput, taskIdInput } from './task-input.js';
 import { taskJson } from './task-json.js';
 import { type PageRow, pageOfRow, pageStatement, type TaskPage } from './task-pages.js';

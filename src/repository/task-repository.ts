@@ -1,10 +1,10 @@
 import type { z } from 'zod';
+import { type Database, preparedQuery } from '../database/query.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { insertTasks, updateTasks } from './batch-statements.js';
 import { type BatchOutcome, type Keyed, mismatch, notFound, writeBatch } from './batch-writes.js';
 import type { AttestationInput, CreateTaskInput, ExecutionInput } from './inputs.js';
 import { observedUpdate } from './observed-update.js';
-import { type Database, preparedQuery } from './query.js';
 import { createTaskInput, invalidFields, parseInput, taskIdInput } from './task-input.js';
 import { type Patch, patchOf, type TaskUpdate } from './task-patch.js';
 import { TaskReader } from './task-reader.js';

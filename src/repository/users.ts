@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { query } from './query.js';
+import { query } from '../database/query.js';
 
 /** SQL of a new epoch, another one for every row: a random word of 12 letters and digits. */
 export const NEW_EPOCH = `substr(replace(gen_random_uuid()::text, '-', ''), 1, 12)`;

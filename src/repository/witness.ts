@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
+import { preparedQuery } from '../database/query.js';
+import { STARTED_AT } from '../database/server-finder.js';
 import type { Position } from '../protocol/messages.js';
 import type { Witness } from './log.js';
-import { preparedQuery } from './query.js';
-import { STARTED_AT } from './server-finder.js';
 
 /** Text of a time to the microsecond, whatever the settings of the session. */
 const exact = (time: string): string => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')`;

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { z } from 'zod';
-import { type Database, preparedQuery, query } from './query.js';
+import { type Database, preparedQuery, query } from '../database/query.js';
 import { parseInput } from './task-input.js';
 
 /** Names a write, so that it is made once however often it is asked for. Kept for 24 hours. */

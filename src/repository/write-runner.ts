@@ -1,7 +1,7 @@
+import { isConflict } from '../database/database-errors.js';
+import { type Database, isTransaction, preparedQuery, query } from '../database/query.js';
 import { changesText, type EventType, type TaskEvent } from '../protocol/events.js';
-import { isConflict } from './database-errors.js';
 import { areRowsChanged, type Write } from './foreign-triggers.js';
-import { type Database, isTransaction, preparedQuery, query } from './query.js';
 import { invalidFields } from './task-input.js';
 import { isKeyTaken, type WriteKey, writeKeyOf } from './write-keys.js';
 import type { Announcement, Statement, WriteRow } from './write-statements.js';

@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import type { BatchOutcome } from '../../src/repository/batch-writes.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import type { CreateTaskInput } from '../../src/repository/inputs.js';
 import { JobRepository } from '../../src/repository/job-repository.js';

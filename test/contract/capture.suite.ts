@@ -1,11 +1,11 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import { migrate } from '../../src/repository/migrate.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { expectChained, type SuiteDatabase } from './repository.suite.js';
 
 type Said = Readonly<Record<string, unknown>>;

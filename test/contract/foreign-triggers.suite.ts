@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';

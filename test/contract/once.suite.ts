@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import type { Keyed } from '../../src/repository/batch-writes.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';

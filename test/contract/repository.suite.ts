@@ -1,18 +1,18 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { canBeApiKey } from '../../src/protocol/api-key-form.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import { jobRoom, parseRoom, taskRoom, userRoom } from '../../src/protocol/rooms.js';
 import type { TaskRow } from '../../src/protocol/tasks.js';
 import { ApiKeyRepository, hashApiKey } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { EventRetention } from '../../src/repository/event-retention.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { RoomCursor } from '../../src/repository/log.js';
-import { migrate } from '../../src/repository/migrate.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { closeTables, dropExpired, expireTables } from '../support/event-tables.js';
 
 /** The database that the suite runs over. `url` names a migrated one that nobody else uses. */

@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
 import { jobRoom, parseRoom, type Room, taskRoom, userRoom } from '../../src/protocol/rooms.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { Snapshot } from '../../src/repository/log.js';

@@ -3,7 +3,7 @@ import { silentLogger } from '../../src/base/logger.js';
 import { Publisher } from '../../src/broker/publisher.js';
 import { RedisBroker } from '../../src/broker/redis/redis-broker.js';
 import type { RedisSettings } from '../../src/broker/redis/redis-settings.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import type { TaskWrite } from '../../src/repository/write-runner.js';
 import { RestWrites, type Scene } from '../support/scene.js';

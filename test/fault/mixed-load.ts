@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import type { TaskWrite } from '../../src/repository/write-runner.js';

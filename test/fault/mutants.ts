@@ -339,7 +339,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'updates of other programs are not captured',
-    file: 'src/repository/capture-schema.ts',
+    file: 'src/schema/capture-schema.ts',
     edits: [
       [
         "trigger('taskwire_updated', 'UPDATE', `${UNLOGGED} OR (${UNLOGGED_AGAIN})`)",
@@ -350,13 +350,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'writes of the repository are captured too',
-    file: 'src/repository/capture-schema.ts',
+    file: 'src/schema/capture-schema.ts',
     edits: [["const UNLOGGED = 'NEW.write_mark >> 20 <> txid_current()';", "const UNLOGGED = 'true';"]],
     killedBy: capture('makes the very events that the repository makes'),
   },
   {
     name: 'a write that met a later transaction is captured too',
-    file: 'src/repository/capture-schema.ts',
+    file: 'src/schema/capture-schema.ts',
     edits: [
       [
         "'NEW.write_mark <= OLD.write_mark AND OLD.write_mark >> 20 = txid_current()'",
@@ -370,20 +370,20 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a second change by another program in one transaction is not captured',
-    file: 'src/repository/capture-schema.ts',
+    file: 'src/schema/capture-schema.ts',
     edits: [['${UNLOGGED} OR (${UNLOGGED_AGAIN})', '${UNLOGGED}']],
     killedBy: capture('makes both events of a task that the repository and a stranger change in one transaction'),
   },
 
   {
     name: 'an event of another program may be of any size',
-    file: 'src/repository/capture-bounds.ts',
+    file: 'src/schema/capture-bounds.ts',
     edits: [['IF largest[1] > coalesce(', 'IF false AND largest[1] > coalesce(']],
     killedBy: bounds('refuse a transaction with an event that is too large, as a whole, and say of which task'),
   },
   {
     name: 'TRUNCATE tells nobody',
-    file: 'src/repository/capture-bounds.ts',
+    file: 'src/schema/capture-bounds.ts',
     edits: [['UPDATE event_streams SET epoch = ${NEW_EPOCH};', '']],
     killedBy: bounds('tell a TRUNCATE by a new epoch of every stream'),
   },
@@ -425,7 +425,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'an event tells what the last change of a transaction replaced, not the first',
-    file: 'src/repository/capture-schema.ts',
+    file: 'src/schema/capture-schema.ts',
     edits: [
       [
         'VALUES (this_tx, OLD.task_id, OLD.job_id, OLD.user_id, taskwire_row(OLD), is_first) ON CONFLICT DO NOTHING;',
@@ -650,25 +650,25 @@ export const MUTANTS: readonly Mutant[] = [
   // The servers that people really run.
   {
     name: 'of the addresses of a name the first is taken',
-    file: 'src/repository/server-finder.ts',
+    file: 'src/database/server-finder.ts',
     edits: [['addresses.length > 1', 'addresses.length < 0']],
     killedBy: failover('uses the one that takes writes, though a standby comes first'),
   },
   {
     name: 'a server that hangs holds up the others',
-    file: 'src/repository/server-finder.ts',
+    file: 'src/database/server-finder.ts',
     edits: [['await Promise.race([all, enough.catch(() => all), some.catch(() => all)]);', 'await all;']],
     killedBy: failover('uses the second, though the first hangs'),
   },
   {
     name: 'who only listens stays at a server that is gone',
-    file: 'src/repository/connect-database.ts',
+    file: 'src/database/connect-database.ts',
     edits: [['      if (isServerGone(error)) {\n        finder.noteGone();\n      }\n', '']],
     killedBy: failover('serves a whole instance: writes, and changes by other programs, before and after a failover'),
   },
   {
     name: 'trouble is over when one write has succeeded',
-    file: 'src/repository/database-watch.ts',
+    file: 'src/database/database-watch.ts',
     edits: [["if (troubles.get(name)?.status === 'down') {", 'if (troubles.has(name)) {']],
     killedBy: {
       file: 'test/unit/database-watch.test.ts',
@@ -749,7 +749,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'sessions that were given up do not count',
-    file: 'src/repository/abandoned-sessions.ts',
+    file: 'src/database/abandoned-sessions.ts',
     edits: [['return this.known ? this.sessions.size : 0;', 'return 0;']],
     killedBy: {
       file: 'test/integration/abandoned-sessions.test.ts',

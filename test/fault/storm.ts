@@ -1,4 +1,4 @@
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';

@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import pg from 'pg';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import { migrate } from '../../src/repository/migrate.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { Account } from '../support/account.js';
 import { eventually } from '../support/eventually.js';
 import { Instance } from '../support/instance.js';

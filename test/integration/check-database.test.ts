@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { check, of } from '../support/check.js';
 import { eventually } from '../support/eventually.js';

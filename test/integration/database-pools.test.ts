@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import pg from 'pg';
 import WebSocket from 'ws';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { eventually } from '../support/eventually.js';

@@ -1,10 +1,10 @@
 import { once } from 'node:events';
 import { expect } from 'chai';
 import { io, type Socket } from 'socket.io-client';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { newApiKey } from '../../src/protocol/api-key-form.js';
 import { NAMESPACE } from '../../src/protocol/paths.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { eventually } from '../support/eventually.js';
 import { clientFrame, HostileClient } from '../support/hostile-client.js';
 import { PlainClient } from '../support/plain-client.js';

@@ -7,9 +7,9 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
 import { silentLogger } from '../../src/base/logger.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../src/embedded/embedded-database.js';
 import { UnusableFolderError } from '../../src/embedded/make-folder.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { eventually } from '../support/eventually.js';
 
 const CONNECTIONS = 8;
@@ -178,7 +178,7 @@ describe('embedded database', () => {
         await db.raw('UPDATE accounts SET balance = ?', [n]);
         process.stdout.write(n + '\\n');
       }`;
-    const modules = ['../../src/embedded/embedded-database.js', '../../src/repository/connect-database.js'];
+    const modules = ['../../src/embedded/embedded-database.js', '../../src/database/connect-database.js'];
     const urls = modules.map((module) => new URL(module, import.meta.url).href);
     const file = join(dir, 'writer.mjs');
     writeFileSync(file, program);

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, sharedPostgres, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';

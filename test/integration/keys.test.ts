@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { Logger } from '../../src/base/logger.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';

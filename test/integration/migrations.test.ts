@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
-import { connectDatabase } from '../../src/repository/connect-database.js';
-import { migrate } from '../../src/repository/migrate.js';
-import { migrationSource } from '../../src/repository/migrations.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
+import { migrate } from '../../src/schema/migrate.js';
+import { migrationSource } from '../../src/schema/migrations.js';
 import { eventually } from '../support/eventually.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';

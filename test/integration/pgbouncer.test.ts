@@ -1,12 +1,13 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
+import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import { migrate } from '../../src/repository/migrate.js';
 import { TaskReader } from '../../src/repository/task-reader.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { PGBOUNCER_PROGRAMS, PgBouncer } from '../support/pgbouncer.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith } from '../support/programs.js';
@@ -58,8 +59,8 @@ describeWith([...POSTGRES_PROGRAMS, ...PGBOUNCER_PROGRAMS], 'behind PgBouncer in
     try {
       const db = connectDatabase({ url: ignoring.url('taskwire'), pool: 1 });
       open.push(db);
-      expect(await migrate(db).catch((error: Error) => error.message)).to.match(/prepare=false/);
-      expect(await new TaskReader(db).getTask(1).catch((error: Error) => error.message)).to.match(/prepare=false/);
+      await saysPrepareFalse(migrate(db));
+      await saysItCannotServe(new TaskReader(db).getTask(1));
       const right = connectDatabase({ url: ignoring.url('taskwire', '?prepare=false'), pool: 1 });
       open.push(right);
       await migrate(right);
@@ -71,8 +72,27 @@ describeWith([...POSTGRES_PROGRAMS, ...PGBOUNCER_PROGRAMS], 'behind PgBouncer in
 
   it('says what to add to the URL when it is missing', async () => {
     const db = connect('');
-    const reason = await new TaskReader(db).getTask(1).catch((error: Error) => error.message);
-    expect(reason).to.match(/prepare=false/);
-    expect(await migrate(db).catch((error: Error) => error.message)).to.match(/prepare=false/);
+    await saysItCannotServe(new TaskReader(db).getTask(1));
+    await saysPrepareFalse(migrate(db));
   });
 });
+
+const thrownBy = (work: Promise<unknown>): Promise<Error> =>
+  work.then(
+    () => expect.fail('it worked'),
+    (error: Error) => error,
+  );
+
+/** At the start: nobody tries it again. */
+async function saysPrepareFalse(work: Promise<unknown>): Promise<void> {
+  const error = await thrownBy(work);
+  expect(error).not.to.be.instanceOf(TaskwireError);
+  expect(error.message).to.match(/prepare=false/);
+}
+
+/** While the service runs: the reason is for the operator, and clients come again. */
+async function saysItCannotServe(work: Promise<unknown>): Promise<void> {
+  const error = await thrownBy(work);
+  expect(error).to.include({ code: 'DATABASE_UNAVAILABLE' });
+  expect((error.cause as Error).message).to.match(/prepare=false/);
+}

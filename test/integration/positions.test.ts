@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import type { EventEnvelope } from '../../src/protocol/events.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import { POSTGRES_PROGRAMS, sharedPostgres } from '../support/postgres.js';

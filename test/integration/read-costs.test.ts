@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventHistory, type HistoryQuery } from '../../src/repository/event-history.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { EventRetention } from '../../src/repository/event-retention.js';

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
-import { connectDatabase } from '../../src/repository/connect-database.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { Snapshot } from '../../src/repository/log.js';
 import { ReadableLog } from '../../src/repository/readable-log.js';

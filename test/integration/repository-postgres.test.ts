@@ -1,15 +1,15 @@
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import { envelopeText, type TaskEvent } from '../../src/protocol/events.js';
 import type { TaskRow } from '../../src/protocol/tasks.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { EventLog } from '../../src/repository/event-log.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
-import { migrate } from '../../src/repository/migrate.js';
-import { migrationSource } from '../../src/repository/migrations.js';
 import type { TaskUpdate } from '../../src/repository/task-patch.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
+import { migrate } from '../../src/schema/migrate.js';
+import { migrationSource } from '../../src/schema/migrations.js';
 import { expectChained } from '../contract/repository.suite.js';
 import { closeTables, dropExpired, expireTables } from '../support/event-tables.js';
 import { eventually } from '../support/eventually.js';

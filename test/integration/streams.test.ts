@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import { TaskRepository } from '../../src/repository/task-repository.js';
 import type { TaskWrite } from '../../src/repository/write-runner.js';

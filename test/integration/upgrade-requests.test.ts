@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { expect } from 'chai';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { freePort } from '../support/programs.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import pg from 'pg';
-import { SESSION_SETTINGS } from '../../src/repository/connect-database.js';
+import { SESSION_SETTINGS } from '../../src/database/connect-database.js';
 
 /** A statement as a repository sent it. */
 export interface Sent {

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { connectDatabase } from '../../src/repository/connect-database.js';
-import { migrate } from '../../src/repository/migrate.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { eventually } from './eventually.js';
 import { findProgram, freePort } from './programs.js';
 

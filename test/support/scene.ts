@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
 import { JobRepository } from '../../src/repository/job-repository.js';
 import type { TaskWrite } from '../../src/repository/write-runner.js';
 import type { Job, Writes } from './writers.js';

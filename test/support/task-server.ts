@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '../../src/base/logger.js';
 import { type Config, loadConfig } from '../../src/config.js';
+import { connectDatabase } from '../../src/database/connect-database.js';
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../src/embedded/embedded-database.js';
-import { connectDatabase } from '../../src/repository/connect-database.js';
-import { migrate } from '../../src/repository/migrate.js';
+import { migrate } from '../../src/schema/migrate.js';
 import { createServer, type TaskServer } from '../../src/server.js';
 import { FakeBrokers } from './fake-broker.js';
 

@@ -17,7 +17,7 @@ const TIMES_OF_DAY: Readonly<Record<string, string>> = {
   'src/door/tokens.ts': 'when a token was made and expires',
   'src/hub/credential-life.ts': 'when a key or token expires',
   'src/protocol/messages.ts': 'timestamp of an envelope',
-  'src/repository/examine-database.ts': "how far the database's clock is from this one",
+  'src/schema/examine-database.ts': "how far the database's clock is from this one",
   'src/repository/key-input.ts': 'whether a key would expire in the past',
   'src/stats/health.ts': 'timestamp of the health',
 };

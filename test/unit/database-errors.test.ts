@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { isAway, isDatabaseUnavailable, noteUnconnected } from '../../src/repository/database-errors.js';
+import { isAway, isDatabaseUnavailable, noteUnconnected } from '../../src/database/database-errors.js';
 
 const error = (message: string, code?: string): Error => Object.assign(new Error(message), code ? { code } : {});
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
-import { noteUnconnected } from '../../src/repository/database-errors.js';
-import { type DatabaseTrouble, DatabaseWatch } from '../../src/repository/database-watch.js';
+import { noteUnconnected } from '../../src/database/database-errors.js';
+import { type DatabaseTrouble, DatabaseWatch } from '../../src/database/database-watch.js';
 import { eventually } from '../support/eventually.js';
 
 const error = (message: string, fields: object = {}): Error => Object.assign(new Error(message), fields);

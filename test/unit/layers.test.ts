@@ -11,8 +11,9 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
  */
 const LAYERS: ReadonlyArray<readonly string[]> = [
   ['protocol', 'base'],
+  ['database'],
   ['repository', 'broker', 'embedded'],
-  ['door', 'config'],
+  ['door', 'config', 'schema'],
   ['hub', 'stats'],
   ['gateways', 'http'],
   ['contract'],
@@ -42,6 +43,8 @@ const BORDERS: readonly Border[] = [
   // Routes translate; they neither publish nor deliver.
   { from: /^src\/http\//, to: /^src\/(?:broker|hub)\b/ },
   { from: /^src\/http\//, to: /^src\/repository\//, code: /\/task-input\.ts$/, types: /./ },
+  // Statements are the repository's, and the schema is there before anybody serves.
+  { from: /^src\/(?!repository\/|schema\/|database\/)/, to: /^src\/(?:database|schema)\// },
   // The hub is handed functions that read the log.
   { from: /^src\/hub\//, to: /^src\/repository\//, types: /\/log\.ts$/ },
   { from: /^src\/hub\//, to: /^src\/(?:door\/|broker\/(?:publisher|control-bus))\b/ },
@@ -59,7 +62,7 @@ const BORDERS: readonly Border[] = [
   { from: /^src\/door\//, to: /^src\/broker\//, types: /\/broker\.ts$/ },
   // The contract with browsers stands on nothing.
   { from: /^src\/protocol\//, to: /^src\/(?!protocol\/)/ },
-  { from: /^src\/repository\//, to: /^src\/(?!repository\/|protocol\/|base\/)/ },
+  { from: /^src\/repository\//, to: /^src\/(?!repository\/|database\/|protocol\/|base\/)/ },
 ];
 
 /** An import of a file of the project: by a statement, or later, when it is needed. */
@@ -169,10 +172,14 @@ describe('layers', () => {
   };
 
   only('the environment', /\bprocess\.env\b|\benv\b.* from 'node:process'|\.env\(/, /^src\/config\.ts$/);
-  only('SQL', /\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM) [a-z_*]/, /^src\/(?:repository|embedded)\//);
+  only('SQL', /\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM) [a-z_*]/, /^src\/(?:database|repository|schema|embedded)\//);
   only('Socket.IO', /from 'socket\.io'/, /^src\/(?:gateways|server)/);
   only('Redis', /from 'ioredis'/, /^src\/broker\/redis\//);
-  only('the transports out of the hub', /from '(?:ws|socket\.io|express)'/, /^src\/(?!hub\/|protocol\/|repository\/)/);
+  only(
+    'the transports out of the hub',
+    /from '(?:ws|socket\.io|express)'/,
+    /^src\/(?!hub\/|protocol\/|repository\/|database\/|schema\/)/,
+  );
   only('events to the repository: no route publishes, so publishers', /new Publisher\(/, /^src\/(?:server|index)\.ts$/);
 });
 

@@ -1,4 +1,4 @@
-import { NEW_EPOCH } from './users.js';
+import { NEW_EPOCH } from '../repository/users.js';
 
 /*
  * What another program writes has bounds too, where clients would suffer: a value that no client takes, an id that no room

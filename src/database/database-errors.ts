@@ -77,12 +77,19 @@ export const isMisfit = (error: unknown): boolean =>
 const unconnected = new WeakSet<object>();
 
 /** Marks the error of a connection that could not be made. @returns the error */
-export function noteUnconnected(error: unknown): unknown {
+export function noteUnconnected<Thrown>(error: Thrown): Thrown {
   if (error instanceof Error) {
     unconnected.add(error);
   }
   return error;
 }
+
+/** What a connection says that could not be made because a pooler ignores settings of sessions. */
+export const dropsSettings = (): Error =>
+  noteUnconnected(
+    // It gives sessions of the server to one client after the other.
+    new Error('A pooler in front of the database drops the settings of sessions: add ?prepare=false to DATABASE_URL'),
+  );
 
 /** Whether an error says something about the server, and not only about one statement of it. */
 export function isServerTrouble(error: unknown): boolean {
@@ -91,20 +98,10 @@ export function isServerTrouble(error: unknown): boolean {
   return isDatabaseUnavailable(error) && !(typeof code === 'string' && own.includes(code));
 }
 
-/** An error that says of a pooler that it ignores settings of sessions. It gives sessions of the server to one client after the other. */
-export const dropsSettings = (): Error =>
-  new Error('A pooler in front of the database drops the settings of sessions: add ?prepare=false to DATABASE_URL');
-
-/**
- * An error of a pooler that takes no settings of sessions, said so that its reader knows what to do; any other error as it
- * is. PgBouncer closes the connection with this word, and it would do so for ever.
- */
-export function explained(error: unknown): unknown {
-  return error instanceof Error && /unsupported startup parameter/.test(error.message)
-    ? new Error('A pooler in front of the database takes no settings of sessions: add ?prepare=false to DATABASE_URL', {
-        cause: error,
-      })
-    : error;
+/** An error in words that say what to do. Whether its connection could not be made stays known; whether trying again helps does not. */
+export function reworded(error: Error, message: string): Error {
+  const told = new Error(message, { cause: error });
+  return unconnected.has(error) ? noteUnconnected(told) : told;
 }
 
 /** What the server or the driver said, without the statement that knex puts before it. */

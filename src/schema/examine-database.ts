@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { prepares } from './connect-database.js';
+import { prepares } from '../database/connect-database.js';
 
 /** What a database allows and how it is set, as far as the service depends on it. */
 export interface DatabaseFacts {

@@ -1,7 +1,8 @@
 import type { Knex } from 'knex';
 import { TaskwireError } from '../protocol/errors.js';
+import { advised } from './connect-advice.js';
 import { isFull, prepares, renewConnections, watchOf } from './connect-database.js';
-import { explained, isDatabaseUnavailable, isLockTimeout, isMisfit, isReadOnly } from './database-errors.js';
+import { isDatabaseUnavailable, isLockTimeout, isMisfit, isReadOnly } from './database-errors.js';
 
 /**
  * A transaction of another program's client, in which statements are to run.
@@ -123,7 +124,7 @@ async function run<Row>(db: Knex, statement: Statement, bindings: readonly unkno
     }
     return rows as Row[];
   } catch (thrown) {
-    const error = explained(thrown);
+    const error = advised(db, thrown);
     if (isReadOnly(error) && !retried && !db.isTransaction) {
       // The statement has changed nothing. The next connection goes to the server that takes writes, if there is one.
       return run(db, statement, bindings, true);

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
+import { advised } from '../database/connect-advice.js';
+import { isAway, isLockTimeout } from '../database/database-errors.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { type Capture, examineCapture, type Repair, repairsOf } from './capture-repair.js';
-import { advised } from './connect-advice.js';
-import { isAway, isLockTimeout } from './database-errors.js';
 import { BOOKS, examineSchema } from './examine-schema.js';
 import { migrationSource } from './migrations.js';
 

@@ -1,5 +1,5 @@
+import { NEW_EPOCH } from '../repository/users.js';
 import { CHECKS, MAKE_STREAM, TELL_TRUNCATION } from './capture-bounds.js';
-import { NEW_EPOCH } from './users.js';
 
 /*
  * Capture: every writer of `tasks` is heard, whoever it is.

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
+import { FOREIGN_TRIGGERS_STEP } from '../repository/foreign-triggers.js';
 import { CAPTURE_FUNCTIONS, CAPTURE_TRIGGERS, type CaptureTrigger, SETTLE_FUNCTIONS } from './capture-schema.js';
-import { FOREIGN_TRIGGERS_STEP } from './foreign-triggers.js';
 
 const [hasTriggers, rowsAreOurs, settle] = FOREIGN_TRIGGERS_STEP.up;
 

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { prepares } from './connect-database.js';
-import { explained } from './database-errors.js';
+import { reworded } from './database-errors.js';
 
 /** What a server or a pooler says that it will say again at every attempt, and what to do about it. */
 const ADVICE: ReadonlyArray<readonly [said: RegExp, advice: string]> = [
@@ -27,13 +27,18 @@ export function advised(db: Knex, error: unknown): unknown {
   if (!(error instanceof Error)) {
     return error;
   }
+  // PgBouncer closes the connection with this word.
   const parameter = /unsupported startup parameter: (\w+)/.exec(error.message)?.[1];
-  if (parameter !== undefined && !prepares(db)) {
-    return new Error(
-      `A pooler in front of the database takes no settings of sessions: take ${parameter} out of the URL, and set it with ALTER ROLE`,
-      { cause: error },
+  if (parameter !== undefined) {
+    return reworded(
+      error,
+      `A pooler in front of the database takes no settings of sessions: ${
+        prepares(db)
+          ? 'add ?prepare=false to DATABASE_URL'
+          : `take ${parameter} out of the URL, and set it with ALTER ROLE`
+      }`,
     );
   }
   const advice = ADVICE.find(([said]) => said.test(error.message))?.[1];
-  return advice === undefined ? explained(error) : new Error(advice, { cause: error });
+  return advice === undefined ? error : reworded(error, advice);
 }

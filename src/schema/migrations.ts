@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
+import { FOREIGN_TRIGGERS_STEP } from '../repository/foreign-triggers.js';
 import { CAPTURE_STEP } from './capture-schema.js';
-import { FOREIGN_TRIGGERS_STEP } from './foreign-triggers.js';
 
 /** One step of the schema. Steps that have been released never change; a correction is a further step. */
 interface Step {
