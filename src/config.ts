@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { parseDatabaseUrl } from './base/database-url.js';
 import { postgresVariableFaults } from './base/postgres-variables.js';
 import { parseRedisUrl } from './base/redis-url.js';
 import {
@@ -196,11 +197,21 @@ const checked = schema
     path: ['DATABASE_READ_URL'],
     message: 'has no effect without DATABASE_URL',
   })
+  .refine(({ DATABASE_URL }) => DATABASE_URL === undefined || leadsToWrites(DATABASE_URL), {
+    path: ['DATABASE_URL'],
+    message: 'has a target_session_attrs that may lead to a server that takes no writes: leave it out',
+  })
   .superRefine((config, context) => {
     for (const [variable, message] of redisFaults(config)) {
       context.addIssue({ code: 'custom', path: [variable], message });
     }
   });
+
+/** Whether a database URL asks for a server that takes writes, or names one only. */
+function leadsToWrites(url: string): boolean {
+  const { servers, session = 'read-write' } = parseDatabaseUrl(url);
+  return ['read-write', 'primary'].includes(session) || (session === 'any' && servers.length === 1);
+}
 
 /** Variables of Redis that contradict each other, or that would have no effect. */
 function* redisFaults(config: z.output<typeof schema>): Iterable<[variable: string, message: string]> {

@@ -39,17 +39,24 @@ export function isProxy(text: string): boolean {
     (rest.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= size)
   );
 }
+
 export const databaseUrl = z.string().superRefine((text, context) => {
   try {
     for (const [name, path] of Object.entries(parseDatabaseUrl(text).files)) {
       if (!canReadFile(path)) {
         context.addIssue(`${name} wants a file that can be read, and ${JSON.stringify(path)} is none`);
+      } else if (name !== 'sslkey') {
+        const fault = certificatesFault(path);
+        if (fault !== undefined) {
+          context.addIssue(`${name} ${fault}: ${JSON.stringify(path)}`);
+        }
       }
     }
   } catch (error) {
     context.addIssue((error as Error).message);
   }
 });
+
 /**
  * `*`, `null`, or an origin: of a page (`https://app.example.com`), of an app (`capacitor://localhost`), or a pattern: a name
  * may begin with `*.`, and `*` may stand for the port.
@@ -60,6 +67,7 @@ export const isOrigin = (text: string): boolean =>
   (/^[a-z][a-z0-9+.-]*:\/\/(?:\[[0-9a-f:.]+\]|(?:\*\.)?[^/:*@?#\s[\]]+)(?::(?:\d{1,5}|\*))?\/?$/i.test(text) &&
     // No page has one of these for its origin.
     !/^(?:wss?|ftp|file|data):/i.test(text));
+
 /** A URL with one of some protocols, such as `https:`. */
 export const urlOf = (...protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {

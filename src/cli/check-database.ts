@@ -79,12 +79,7 @@ const open = (url: string, options: { session?: 'any' } = {}): Knex =>
 
 /** The service wants a server that takes writes, and it was not given one. */
 async function sayNotWritable(url: string, error: unknown, say: Say): Promise<void> {
-  const { servers, session } = parseDatabaseUrl(url);
-  if (session === 'read-only' || session === 'standby') {
-    say('failed', causeText(error), `leave target_session_attrs=${session} out of DATABASE_URL: the service writes`);
-    return;
-  }
-  if (servers.length > 1) {
+  if (parseDatabaseUrl(url).servers.length > 1) {
     say('failed', causeText(error), 'name the primary too, or promote one of them');
     return;
   }

@@ -1,4 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { parseDatabaseUrl } from '../../src/base/database-url.js';
 import { loadConfig, postgresWarnings } from '../../src/config.js';
@@ -113,6 +115,54 @@ describe('the variables of the database', () => {
       );
     });
   }
+
+  for (const [name, text, fault] of [
+    ['sslrootcert', 'garbage', 'there is none in it'],
+    ['sslrootcert', '-----BEGIN CERTIFICATE-----\nQUFB\n-----END CERTIFICATE-----\n', 'one in there is damaged'],
+    ['sslcert', '', 'there is none in it'],
+  ] as const) {
+    it(`want certificates: ${name}, ${fault}`, async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'taskwire-'));
+      const path = join(folder, 'file.pem');
+      await writeFile(path, text);
+      try {
+        expect(() => loadConfig({ DATABASE_URL: `${url}&${name}=${path}` })).to.throw(
+          `${name} wants a file of certificates (PEM), and ${fault}: "${path}"`,
+        );
+      } finally {
+        await rm(folder, { recursive: true });
+      }
+    });
+  }
+
+  for (const [servers, session, right] of [
+    ['one', 'any', true],
+    ['one,two', 'read-write', true],
+    ['one,two', 'primary', true],
+    ['one,two', 'any', false],
+    ['one', 'standby', false],
+    ['one', 'read-only', false],
+    ['one', 'prefer-standby', false],
+  ] as const) {
+    it(`${right ? 'take' : 'refuse'} ${session} of ${servers} for writes, and take it for reads`, () => {
+      const wanted = `postgres://${servers}/x?target_session_attrs=${session}`;
+      const load = (): unknown => loadConfig({ DATABASE_URL: wanted });
+      if (right) {
+        load();
+      } else {
+        expect(load).to.throw(/^DATABASE_URL: .*a server that takes no writes: leave it out$/);
+      }
+      loadConfig({ DATABASE_URL: url, DATABASE_READ_URL: wanted });
+    });
+  }
+
+  it('say all that is wrong, though one of them cannot be read', () => {
+    expect(() => loadConfig({ DATABASE_URL: 'mysql://x', REDIS_URL: 'http://x', PORT: 'x' })).to.throw(
+      /^PORT: .*\nDATABASE_URL: .*\nREDIS_URL: /,
+    );
+    expect(() => loadConfig({ DATABASE_URL: 'mysql://x' })).to.throw(/^DATABASE_URL: got a value that is not shown; /);
+    expect(() => loadConfig({ REDIS_URL: 'http://x' })).to.throw(/^REDIS_URL: got a value that is not shown; /);
+  });
 
   it('say that a replica alone has no effect', () => {
     expect(() => loadConfig({ DATABASE_READ_URL: url })).to.throw(
