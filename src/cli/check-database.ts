@@ -103,7 +103,7 @@ const sayReadOnly = (standby: boolean, say: Say): void =>
 
 function checkSessions(facts: DatabaseFacts, { DATABASE_POOL, WORKERS }: Config, say: Say): void {
   const { version, standby, readOnly, takesSettings, maxSessions, maxSessionsOf, roundTripMs } = facts;
-  const wanted = Math.max(DATABASE_POOL, FEWEST_CONNECTIONS) * WORKERS;
+  const wanted = Math.max(DATABASE_POOL, FEWEST_CONNECTIONS) * WORKERS + LISTENING;
   say('ok', `Postgres ${version}, ${roundTripMs} ms for a question`);
   if (Number.parseInt(version, 10) < 12) {
     say('failed', `Postgres ${version} is too old`, 'it wants 12 or later');
@@ -117,11 +117,14 @@ function checkSessions(facts: DatabaseFacts, { DATABASE_POOL, WORKERS }: Config,
   if (wanted > maxSessions) {
     say(
       'warning',
-      `this instance may open ${wanted} connections (WORKERS x DATABASE_POOL), and there are ${maxSessions} (${maxSessionsOf})`,
+      `this instance may open ${wanted} connections (WORKERS x DATABASE_POOL, and one that listens), and there are ${maxSessions} (${maxSessionsOf})`,
       `lower DATABASE_POOL, or raise the ${maxSessionsOf}`,
     );
   }
 }
+
+/** The connection of an instance that hears of other writers. */
+const LISTENING = 1;
 
 const UNSET = 'a pooler in front of the database drops the settings of sessions: prepared statements would fail';
 

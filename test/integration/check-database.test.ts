@@ -92,7 +92,7 @@ describeWith(POSTGRES_PROGRAMS, 'taskwire check of Postgres', function () {
     expect(await few()).to.deep.equal([]);
     await db.raw(`ALTER DATABASE ${name} CONNECTION LIMIT 9`);
     expect(await few()).to.deep.equal([
-      'warning this instance may open 20 connections (WORKERS x DATABASE_POOL), and there are 9 (CONNECTION LIMIT of the ' +
+      'warning this instance may open 21 connections (WORKERS x DATABASE_POOL, and one that listens), and there are 9 (CONNECTION LIMIT of the ' +
         'database); lower DATABASE_POOL, or raise the CONNECTION LIMIT of the database',
     ]);
     await db.raw('ALTER ROLE app CONNECTION LIMIT 5');
