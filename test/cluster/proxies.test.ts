@@ -198,6 +198,7 @@ for (const kind of PROXIES) {
       const live = () =>
         eventually(() => expect(subscribers.every((one) => one.live)).to.equal(true), { timeoutMs: 60_000 });
       await live();
+      await stream.live();
       const poster = new Poster(url, scene.serviceKey, jobId);
       try {
         await poster.goesOn();
