@@ -11,6 +11,7 @@ import { asUnusable, makeFolder, tryFolder } from './make-folder.js';
 import { makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
+import { beginFirstStart } from './unfinished.js';
 import { SOCKET_NAME, SOCKET_PORT, socketFolderIn } from './url-file.js';
 
 /** The pause before the thread is started again. It doubles with each start that fails, as on a disk without room. */
@@ -47,6 +48,7 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
     makeFolder(data);
     makePrivate(data);
     tryFolder(data);
+    beginFirstStart(data);
     const address = chooseAddress(dir);
     const supervisor = new Supervisor({ dir: data, listen: address.listen }, options.logger);
     const port = await supervisor.start();

@@ -4,6 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite } from '@electric-sql/pglite';
 import { PrivateFiles } from './private-files.js';
 import { SocketServer } from './socket-server.js';
+import { endFirstStart } from './unfinished.js';
 
 /** Arguments of the thread. */
 export interface ThreadData {
@@ -26,7 +27,10 @@ export type ThreadCommand = 'stop';
  */
 async function main(): Promise<void> {
   const { dir, listen } = workerData as ThreadData;
-  const database = await PGlite.create({ fs: new PrivateFiles(dir) });
+  const database = await PGlite.create({ fs: new PrivateFiles(dir) }).catch((error: unknown) => {
+    throw new Error(`the embedded database in ${dir} cannot be opened: ${reasonOf(error)}`);
+  });
+  endFirstStart(dir);
   const server = new SocketServer(database, (error) => {
     // The database is in an unknown state. The thread fails, and a new one opens the files again.
     setImmediate(() => {
@@ -44,6 +48,19 @@ async function main(): Promise<void> {
   }
   const ready: ThreadReady = { port: await server.listen(listen) };
   parentPort!.postMessage(ready);
+}
+
+/** Numbers of Emscripten's errors, which have no words. */
+const REASONS: Readonly<Record<number, string>> = {
+  19: 'the quota of its user on the disk is used up',
+  29: 'the disk cannot be read or written',
+  51: 'no space is left on the disk',
+};
+
+/** Why the database does not start, in words. */
+function reasonOf(error: unknown): string {
+  const { message, errno } = (error ?? {}) as { message?: string; errno?: number };
+  return message || (errno === undefined ? String(error) : (REASONS[errno] ?? `error ${errno} of its files`));
 }
 
 await main();

@@ -17,6 +17,8 @@ const ROUNDS = 40;
 
 describe('embedded database', () => {
   let dir: string;
+  /** The folder of most tests. */
+  let whole: string;
   let database: EmbeddedDatabase | undefined;
   const clients: pg.Client[] = [];
   const pools: Knex[] = [];
@@ -48,7 +50,8 @@ describe('embedded database', () => {
 
   before(async function () {
     this.timeout(60_000);
-    dir = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
+    whole = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
+    dir = whole;
     await start();
     await pool(1).raw('CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)');
     await pools[0]!.raw('INSERT INTO accounts SELECT n, 0 FROM generate_series(1, ?) n', [CONNECTIONS]);
@@ -191,6 +194,64 @@ describe('embedded database', () => {
     expect(rows).to.have.length(1);
     expect(rows[0].balance).to.be.at.least(seen);
   });
+
+  for (const [what, effect, left] of [
+    ['was killed', "process.kill(process.pid, 'SIGKILL')", ''],
+    [
+      'found no room on the disk',
+      "throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })",
+      'cannot be opened: no space is left on the disk',
+    ],
+  ] as const) {
+    it(`begins anew where its first start ${what}, and keeps what comes after that`, async function () {
+      this.timeout(60_000);
+      await stop();
+      const first = mkdtempSync(join(tmpdir(), 'taskwire-embedded-'));
+      try {
+        // It happens after the file by which Postgres knows a database, and before the last one.
+        const hook = join(first, 'hook.mjs');
+        writeFileSync(
+          hook,
+          `import fs from 'node:fs';
+          const open = fs.openSync;
+          fs.openSync = (path, ...rest) => {
+            if (String(path).endsWith('/data/postgresql.auto.conf')) { ${effect}; }
+            return open(path, ...rest);
+          };`,
+        );
+        const program = join(first, 'program.mjs');
+        writeFileSync(
+          program,
+          `const { startEmbeddedDatabase } = await import(process.argv[2]);
+          const quiet = { error() {}, warn() {}, info() {}, debug() {}, child() { return quiet; } };
+          await startEmbeddedDatabase({ dir: process.argv[3], logger: quiet });`,
+        );
+        const module = new URL('../../src/embedded/embedded-database.js', import.meta.url).href;
+        const data = join(first, 'folder');
+        const args = [`--import=${hook}`, program, module, data];
+        const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+        let said = '';
+        child.stderr!.setEncoding('utf8').on('data', (text) => {
+          said += text;
+        });
+        await once(child, 'close');
+        expect(said).to.include(left);
+        expect(existsSync(join(data, 'data', 'PG_VERSION'))).to.equal(true);
+        dir = data;
+        await start();
+        await pool(1).raw('CREATE TABLE accounts AS SELECT 1 AS balance');
+        await stop();
+        await start();
+        expect((await pool(1).raw('SELECT balance FROM accounts')).rows).to.deep.equal([{ balance: 1 }]);
+        expect(readdirSync(data).sort()).to.deep.equal(['data', 'locks', 'run']);
+      } finally {
+        await stop();
+        rmSync(first, { recursive: true, force: true });
+        dir = whole;
+        await start();
+      }
+    });
+  }
 
   it('comes back by itself when the database fails', async function () {
     this.timeout(60_000);
