@@ -1,14 +1,14 @@
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import type { ListenOptions } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../base/logger.js';
-import { lockFolder } from './folder-lock.js';
-import { asUnusable, makeFolder, tryFolder } from './make-folder.js';
-import { makePrivate } from './private-files.js';
+import { claimsIn, lockFolder } from './folder-lock.js';
+import { asUnusable, makeFolder, tryFolder, tryPlace } from './make-folder.js';
+import { checkOwner, makePrivate } from './private-files.js';
 import { socketFits } from './socket-folder.js';
 import type { ThreadCommand, ThreadData, ThreadReady } from './thread.js';
 import { beginFirstStart } from './unfinished.js';
@@ -40,7 +40,11 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
   const dir = resolve(options.dir);
   makeFolder(dir);
   tryFolder(dir);
-  const data = join(dir, 'data');
+  const data = dataIn(dir);
+  if (existsSync(data) && !existsSync(claimsIn(dir))) {
+    // Asking for the lock would leave a folder that the owner of the files cannot use.
+    checkOwner(data);
+  }
   const unlock = await lockFolder(dir).catch((error: unknown) => {
     throw asUnusable(dir, error);
   });
@@ -65,6 +69,22 @@ export async function startEmbeddedDatabase(options: { dir: string; logger: Logg
   } catch (error) {
     unlock();
     throw asUnusable(dir, error);
+  }
+}
+
+/** Where the database's own files are. */
+const dataIn = (dir: string): string => join(dir, 'data');
+
+/**
+ * Whether a database could be started in a folder, as far as that shows without a trace. Another process may have it.
+ * @throws Error whose message says why not
+ */
+export function examineFolder(folder: string): void {
+  const dir = resolve(folder);
+  tryPlace(dir);
+  if (existsSync(dataIn(dir))) {
+    checkOwner(dataIn(dir));
+    tryFolder(dataIn(dir));
   }
 }
 

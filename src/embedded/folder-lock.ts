@@ -80,8 +80,11 @@ export async function lockFolder(folder: string): Promise<() => void> {
 
 const NAME_BYTES = 6;
 
+/** Where the claims on a folder are. */
+export const claimsIn = (folder: string): string => join(folder, 'locks');
+
 function openClaims(folder: string): SocketFolder {
-  const claims = join(folder, 'locks');
+  const claims = claimsIn(folder);
   makeFolder(claims);
   chmodSync(claims, 0o700);
   const open = openSocketFolder(claims, 'x'.repeat(2 * NAME_BYTES));
@@ -120,7 +123,8 @@ async function listenAt(path: string, name: string): Promise<Claim> {
     const me: Holder = { pid: process.pid, host: hostname(), namespace: namespace(), holds };
     socket.end(JSON.stringify(me));
   });
-  server.listen(path);
+  // Who may enter the folder may ask, whoever left the claim: to somebody without the right, a dead one would look alive.
+  server.listen({ path, readableAll: true, writableAll: true });
   await once(server, 'listening');
   server.unref();
   return {

@@ -49,6 +49,21 @@ export function tryFolder(folder: string): void {
   }
 }
 
+/**
+ * Tries whether this process can use a folder or, where there is none, make it; leaves nothing behind.
+ * @throws UnusableFolderError, or an error of the system
+ */
+export function tryPlace(folder: string): void {
+  let there = folder;
+  while (!existsSync(there)) {
+    there = dirname(there);
+  }
+  if (!isFolder(there)) {
+    throw new UnusableFolderError(`${there} is no folder; choose another one with DATA_DIR`);
+  }
+  tryFolder(there);
+}
+
 /** Removes a file, if it is there: in a folder of somebody else not even that can be known. */
 function drop(file: string): void {
   try {

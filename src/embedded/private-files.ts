@@ -10,6 +10,16 @@ export class ForeignFilesError extends Error {
   override readonly name = 'ForeignFilesError';
 }
 
+/** @throws ForeignFilesError when a folder of these files belongs to another user than this process */
+export function checkOwner(folder: string): void {
+  const { uid } = statSync(folder);
+  if (process.platform !== 'win32' && process.geteuid?.() !== uid) {
+    throw new ForeignFilesError(
+      `${folder} belongs to user ${uid}, and this process runs as user ${process.geteuid?.()}: run it as user ${uid}, in a container by docker exec`,
+    );
+  }
+}
+
 /**
  * Removes all rights of others on the files: earlier versions left them open to everybody.
  * @throws ForeignFilesError when they belong to another user than this process
@@ -18,12 +28,7 @@ export function makePrivate(folder: string): void {
   if (process.platform === 'win32') {
     return;
   }
-  const { uid } = statSync(folder);
-  if (process.geteuid?.() !== uid) {
-    throw new ForeignFilesError(
-      `${folder} belongs to user ${uid}, and this process runs as user ${process.geteuid?.()}: run it as user ${uid}, in a container by docker exec`,
-    );
-  }
+  checkOwner(folder);
   chmodSync(folder, 0o700);
   for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
     if (entry.isFile() || entry.isDirectory()) {
