@@ -1,11 +1,11 @@
-import { accessSync, constants, existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { Knex } from 'knex';
 import { parseDatabaseUrl } from '../base/database-url.js';
 import { type Config, postgresWarnings } from '../config.js';
 import { advised } from '../database/connect-advice.js';
 import { connectDatabase } from '../database/connect-database.js';
 import { causeText, isReadOnly } from '../database/database-errors.js';
+import { examineFolder } from '../embedded/embedded-database.js';
 import { examineCapture } from '../schema/capture-repair.js';
 import { type DatabaseFacts, examineDatabase, tryTransaction, unlessRefused } from '../schema/examine-database.js';
 import { examineReads, type StreamEpoch, someStreams } from '../schema/examine-reads.js';
@@ -235,11 +235,10 @@ function clockOf({ clockAheadMs }: DatabaseFacts): Finding {
 /** The embedded database is a folder of this machine. */
 function checkFolder(folder: string): Finding {
   const path = resolve(folder);
-  const there = existsSync(path) ? path : dirname(path);
   try {
-    accessSync(there, constants.W_OK);
+    examineFolder(path);
     return { check: 'postgres', status: 'ok', message: `embedded database in ${path}, for one instance` };
-  } catch {
-    return { check: 'postgres', status: 'failed', message: `${there} cannot be written`, hint: 'see DATA_DIR' };
+  } catch (error) {
+    return { check: 'postgres', status: 'failed', message: (error as Error).message, hint: 'see DATA_DIR' };
   }
 }

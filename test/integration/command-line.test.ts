@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -83,6 +83,55 @@ describe('command line', function () {
       expect(err).to.match(other === undefined ? /; change that, or / : /; run this as its owner \(user 0\), change/);
       expect(err).to.include('choose another one with DATA_DIR');
       expect(code).to.equal(78);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('checks the folder of the data as a start would, and leaves no trace there', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'taskwire-cli-'));
+    try {
+      writeFileSync(join(folder, 'file'), '');
+      mkdirSync(join(folder, 'foreign', 'data'), { recursive: true });
+      const verdict = async (place: string): Promise<string> => {
+        const { out, code } = await taskwire(['check', '--json'], { DATA_DIR: place });
+        const found = JSON.parse(out).find((finding: { check: string }) => finding.check === 'postgres');
+        expect(code).to.equal(found.status === 'ok' ? 0 : 1);
+        return `${found.status} ${found.message}`;
+      };
+      expect(await verdict(join(folder, 'new', 'one'))).to.match(/^ok embedded database in /);
+      expect(await verdict(join(folder, 'file'))).to.equal(
+        `failed ${join(folder, 'file')} is no folder; choose another one with DATA_DIR`,
+      );
+      expect(await verdict(join(folder, 'file', 'below'))).to.match(/^failed .*file is no folder/);
+      if (existsSync('/proc/self')) {
+        expect(await verdict('/proc/taskwire')).to.match(/^failed /);
+      }
+      if (process.geteuid?.() === 0) {
+        chownSync(join(folder, 'foreign', 'data'), 1234, 1234);
+        expect(await verdict(join(folder, 'foreign'))).to.match(/^failed .* belongs to user 1234, and this process/);
+      }
+      expect(readdirSync(folder).sort()).to.deep.equal(['file', 'foreign']);
+      expect(readdirSync(join(folder, 'foreign'))).to.deep.equal(['data']);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('leaves nothing in the folder of another user that this one could not use', async function () {
+    if (process.geteuid?.() !== 0) {
+      this.skip();
+    }
+    const folder = mkdtempSync(join(tmpdir(), 'taskwire-cli-'));
+    try {
+      mkdirSync(join(folder, 'data'));
+      for (const path of [folder, join(folder, 'data')]) {
+        chownSync(path, 1234, 1234);
+      }
+      const { code, err } = await taskwire(['keys', 'list'], { DATA_DIR: folder });
+      expect(err).to.include('belongs to user 1234, and this process runs as user 0');
+      expect(code).to.equal(1);
+      expect(readdirSync(folder)).to.deep.equal(['data']);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
