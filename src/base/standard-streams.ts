@@ -12,3 +12,23 @@ export function outliveReaders(): void {
     }
   }
 }
+
+/**
+ * Has this process end with exit code 1, and say why, when what it prints cannot be written: on a full disk a key that was made
+ * would be lost without a sign. That a reader has gone is no failure. For commands; a service goes on.
+ */
+export function failUnwritten(): void {
+  const { stdout } = process;
+  let failure: NodeJS.ErrnoException | null = null;
+  stdout.on('error', (error) => {
+    failure = error;
+  });
+  process.once('exit', (code) => {
+    // The event of what was printed just before the end has not come.
+    failure ??= stdout.errored;
+    if (failure !== null && failure.code !== 'EPIPE') {
+      process.stderr.write(`What was to be printed is lost: ${failure.message}\n`);
+      process.exitCode = code || 1;
+    }
+  });
+}

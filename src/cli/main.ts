@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import '../base/node-version.js';
-import { outliveReaders } from '../base/standard-streams.js';
+import { failUnwritten, outliveReaders } from '../base/standard-streams.js';
 import { ConfigError, EXIT_CONFIG } from '../config.js';
 import { causeText, isReadOnly } from '../database/database-errors.js';
 import { TaskwireError } from '../protocol/errors.js';
@@ -18,6 +18,9 @@ function wordsOf(error: unknown): string {
 }
 
 outliveReaders();
+if (process.argv[2] !== 'start') {
+  failUnwritten();
+}
 try {
   await createProgram().parseAsync();
 } catch (error) {

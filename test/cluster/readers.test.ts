@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -84,6 +84,26 @@ describe('who started the service, and who reads what it says', function () {
     // The line of the log that every change of a key has, and no complaint.
     expect(said).to.match(/^\S+ info +key created .*\n$/);
   });
+
+  for (const command of ['keys create --owner ada', 'keys list --json', '--help', 'check']) {
+    it(`what a command prints may find no room: it says so, and ends with 1 (${command})`, async function () {
+      if (!existsSync('/dev/full')) {
+        this.skip();
+      }
+      const full = openSync('/dev/full', 'w');
+      const child = spawn(process.execPath, [CLI, ...command.split(' ')], {
+        env: environment(1),
+        stdio: ['ignore', full, 'pipe'],
+      });
+      closeSync(full);
+      let said = '';
+      child.stderr!.setEncoding('utf8').on('data', (text) => {
+        said += text;
+      });
+      expect((await once(child, 'close'))[0]).to.equal(1);
+      expect(said).to.match(/What was to be printed is lost: ENOSPC: /);
+    });
+  }
 
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGKILL'] as const) {
     for (const workers of [1, 2]) {
