@@ -11,6 +11,7 @@ import {
   hostPorts,
   isOrigin,
   isProxy,
+  keySet,
   list,
   milliseconds,
   port,
@@ -106,7 +107,7 @@ const schema = z.object({
     .default([]),
   /** Public keys of the application's own issuer of tokens: a URL, or a file. */
   TOKEN_JWKS_URL: urlOf('http:', 'https:').optional(),
-  TOKEN_JWKS_FILE: z.string().min(1).optional(),
+  TOKEN_JWKS_FILE: keySet.optional(),
   /** `iss` and `aud` of that issuer's tokens. */
   TOKEN_ISSUER: z
     .string()

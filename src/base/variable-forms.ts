@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { certificatesFault } from './certificates.js';
@@ -95,6 +95,23 @@ function canReadFile(path: string): boolean {
   try {
     accessSync(path, constants.R_OK);
     return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** A file of public keys, as the issuer of tokens gives it out. */
+export const keySet = z.string().superRefine((path, context) => {
+  if (!canReadFile(path)) {
+    context.addIssue('wants a file that can be read');
+  } else if (!isKeySet(readFileSync(path, 'utf8'))) {
+    context.addIssue('wants a file of public keys (JWKS): {"keys":[{"kty":...}]}');
+  }
+});
+
+function isKeySet(text: string): boolean {
+  try {
+    return z.object({ keys: z.array(z.looseObject({ kty: z.string() })).min(1) }).safeParse(JSON.parse(text)).success;
   } catch {
     return false;
   }

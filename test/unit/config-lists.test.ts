@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { ConfigError, loadConfig, portsOf } from '../../src/config.js';
 import { clientAddress } from '../../src/door/client-address.js';
@@ -62,6 +65,31 @@ describe('ports in the configuration', () => {
       { PORT: '0', REST_PORT: '0' },
     ]) {
       loadConfig(variables);
+    }
+  });
+});
+
+describe('a file of public keys in the configuration', () => {
+  it('is refused, with its variable, when it holds none', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'taskwire-keys-'));
+    try {
+      const file = join(dir, 'jwks.json');
+      const issuer = { TOKEN_ISSUER: 'https://app.example', TOKEN_AUDIENCE: 'taskwire', TOKEN_JWKS_FILE: file };
+      expect(() => loadConfig(issuer)).to.throw(
+        ConfigError,
+        /^TOKEN_JWKS_FILE: got .*; wants a file that can be read$/,
+      );
+      for (const text of ['', '{', 'null', '[]', '{"keys":{}}', '{"keys":[]}', '{"keys":["key"]}', '{"keys":[{}]}']) {
+        writeFileSync(file, text);
+        expect(() => loadConfig(issuer), text).to.throw(
+          ConfigError,
+          /^TOKEN_JWKS_FILE: got .*; wants a file of public keys/,
+        );
+      }
+      writeFileSync(file, '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}');
+      expect(loadConfig(issuer).TOKEN_JWKS_FILE).to.equal(file);
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
     }
   });
 });
