@@ -45,11 +45,22 @@ compiler.stdout.setEncoding('utf8').on('data', (text) => {
   }
 });
 
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.once(signal, async () => {
-    ending = true;
-    compiler.kill();
-    await stop();
-    process.exit();
-  });
+async function end() {
+  ending = true;
+  compiler.kill();
+  await stop();
+  process.exit();
 }
+
+// A terminal that is closed sends SIGHUP, which the service would take for the wish to replace its workers.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.once(signal, end);
+}
+
+// npm passes some signals on, and ends alone by the others.
+const parent = process.ppid;
+setInterval(() => {
+  if (process.ppid !== parent && !ending) {
+    void end();
+  }
+}, 500).unref();

@@ -1,6 +1,15 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -140,6 +149,52 @@ describe('who started the service, and who reads what it says', function () {
         }
       });
     }
+  }
+
+  for (const [what, end] of [
+    ['a terminal that is closed', (pid: number) => process.kill(-pid, 'SIGHUP')],
+    ['whoever started npm run dev, ended alone,', (pid: number) => process.kill(pid, 'SIGKILL')],
+  ] as const) {
+    it(`${what} ends the service that npm run dev has started`, async () => {
+      const { scripts } = JSON.parse(readFileSync(join(ENTRY, '../../package.json'), 'utf8'));
+      const root = fileURLToPath(new URL('../../..', import.meta.url));
+      // A program of its own to compile: the one that is tested here stays as it is.
+      symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
+      writeFileSync(join(dir, 'tsconfig.json'), '{ "files": ["a.ts"], "compilerOptions": { "outDir": "out" } }');
+      writeFileSync(join(dir, 'a.ts'), 'export const a = 1;');
+      writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'a', version: '1.0.0', type: 'module' }));
+      const dev = String(scripts.dev)
+        .replace('.ci/watch.js', join(root, '.ci/watch.js'))
+        .replace('dist/cluster.js', ENTRY);
+      const port = await freePort();
+      // What npm is: somebody who starts a shell for the script, and waits for it.
+      const starter = `const { spawn } = require('node:child_process'); spawn('sh', ['-c', ${JSON.stringify(dev)}], { stdio: 'inherit' });`;
+      const npm = spawn(process.execPath, ['-e', starter], {
+        cwd: dir,
+        env: environment(port, { HOME: dir, LOG_FORMAT: 'json' }),
+        stdio: ['ignore', 'ignore', 'pipe'],
+        detached: true,
+      });
+      let log = '';
+      npm.stderr!.setEncoding('utf8').on('data', (text) => {
+        log += text;
+      });
+      let pid: number | undefined;
+      try {
+        await healthy(port);
+        pid = Number(/"message":"port opened","pid":(\d+)/.exec(log)![1]);
+        end(npm.pid!);
+        await eventually(() => expect(isAlive(pid!)).to.equal(false), { timeoutMs: 30_000 });
+      } finally {
+        for (const left of [-npm.pid!, ...(pid === undefined ? [] : [pid])]) {
+          try {
+            process.kill(left, 'SIGKILL');
+          } catch {
+            // It has ended.
+          }
+        }
+      }
+    });
   }
 
   it('whoever started it may be gone before it begins: the service goes on', async () => {
