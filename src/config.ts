@@ -324,14 +324,24 @@ function read<Schema extends z.ZodObject>(variables: Schema, environment: NodeJS
     }),
   );
   const result = variables.safeParse(given);
-  if (!result.success) {
-    const lines = result.error.issues.map((issue) => {
-      const name = String(issue.path[0]);
+  const quoted = Object.keys(given).filter((name) => isQuoted(name, given[name]!));
+  const faults = [
+    ...quoted.map((name) => [name, QUOTED] as const),
+    ...(result.error?.issues ?? []).map(({ path, message }) => [String(path[0]), message] as const),
+  ].filter(([name, fault]) => fault === QUOTED || !quoted.includes(name));
+  if (faults.length > 0) {
+    const lines = faults.map(([name, fault]) => {
       const secret = /_(?:URL|PASSWORD|SECRET)$/.test(name);
       const value = given[name] === undefined ? undefined : JSON.stringify(shown(given[name]));
-      return `${name}: got ${secret ? 'a value that is not shown' : value}; ${issue.message}`;
+      return `${name}: got ${secret ? 'a value that is not shown' : value}; ${fault}`;
     });
     throw new ConfigError(lines.join('\n'));
   }
-  return result.data;
+  return result.data!;
 }
+
+const QUOTED = 'stands in quotes, which would be a part of it (docker run --env-file keeps them): leave them out';
+
+/** Whether a value stands in quotes, as a shell would have removed them. A password may have its own. */
+const isQuoted = (name: string, value: string): boolean =>
+  /^(?:".*"|'.*')$/s.test(value) && !name.endsWith('_PASSWORD');

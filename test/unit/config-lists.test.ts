@@ -93,3 +93,25 @@ describe('a file of public keys in the configuration', () => {
     }
   });
 });
+
+describe('quotes around a value of the configuration', () => {
+  it('are told, since a folder, a secret or a name would be taken with them', () => {
+    for (const [name, value] of [
+      ['DATA_DIR', 'data'],
+      ['REDIS_PREFIX', 'mine'],
+      ['TOKEN_SECRET', 'x'.repeat(32)],
+      ['PORT', '9002'],
+      ['DATABASE_URL', 'postgres://user:hidden@host/db'],
+    ] as const) {
+      expect(loadConfig({ [name]: value })).to.have.property(name);
+      for (const quote of ['"', "'"]) {
+        const told = expect(() => loadConfig({ [name]: `${quote}${value}${quote}` }), name).to.throw(ConfigError);
+        told.with
+          .property('message')
+          .that.matches(new RegExp(`^${name}: got .*; stands in quotes, `))
+          .and.does.not.include('hidden');
+      }
+    }
+    expect(loadConfig({ REDIS_PASSWORD: '"own"', REDIS_URL: 'redis://h' }).REDIS_PASSWORD).to.equal('"own"');
+  });
+});
