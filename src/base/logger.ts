@@ -63,13 +63,30 @@ const redaction = winston.format((info) => {
   return info;
 });
 
+/** An error as `clean` makes it. */
+interface CleanError {
+  readonly name?: string;
+  readonly message?: string;
+  readonly code?: string;
+  readonly stack?: string;
+  readonly cause?: CleanError;
+}
+
+/** An error on lines of its own, and below it what each one was caused by: the reason often stands there only. */
+function linesOf(error: CleanError): string {
+  const lines = [error.stack ?? error.message ?? JSON.stringify(error)];
+  for (let cause = error.cause; typeof cause === 'object' && cause !== null; cause = cause.cause) {
+    lines.push(`caused by ${cause.name ?? 'an error'}: ${cause.message || (cause.code ?? JSON.stringify(cause))}`);
+  }
+  return lines.map((line) => `\n  ${line}`).join('');
+}
+
 const pretty = winston.format.printf(({ timestamp, level, message, ...fields }) => {
-  const { error, ...rest } = fields as Record<string, unknown> & { error?: { stack?: string; message?: string } };
+  const { error, ...rest } = fields as Record<string, unknown> & { error?: CleanError };
   const tail = Object.entries(rest)
     .map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
     .join('');
-  const cause = error === undefined ? '' : `\n  ${error.stack ?? error.message ?? JSON.stringify(error)}`;
-  return `${String(timestamp)} ${level.padEnd(5)} ${String(message)}${tail}${cause}`;
+  return `${String(timestamp)} ${level.padEnd(5)} ${String(message)}${tail}${error === undefined ? '' : linesOf(error)}`;
 });
 
 const LEVELS = ['error', 'warn', 'info', 'debug'] as const;

@@ -90,6 +90,26 @@ describe('logger', () => {
     expect(err[2]).to.equal('  Error: bad');
   });
 
+  it('says what an error was caused by, in either format, without secrets', () => {
+    for (const format of ['json', 'pretty']) {
+      const { err } = log(
+        { level: 'info', format },
+        `const cause = new AggregateError([], '', { cause: new Error('no route to redis://u:secret@h') });
+        cause.code = 'ECONNREFUSED';
+        logger.error('failed', { error: new Error('outer', { cause }) });`,
+      );
+      const text = err.join('\n');
+      expect(text).to.include('outer').and.include('ECONNREFUSED').and.include('no route to redis://u:[redacted]@h');
+      expect(text).to.not.include('secret');
+      if (format === 'pretty') {
+        expect(err.slice(-2)).to.deep.equal([
+          '  caused by AggregateError: ECONNREFUSED',
+          '  caused by Error: no route to redis://u:[redacted]@h',
+        ]);
+      }
+    }
+  });
+
   it('lets no key pass, wherever it stands', () => {
     const body = `
       const where = { text: key, list: [key, { key }], deep: { a: { b: { c: { d: { e: { f: key } } } } } } };
