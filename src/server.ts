@@ -226,7 +226,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     stats,
     statsAccess: config.STATS_ACCESS,
     health: new Health({
-      probeDatabase: async () => db.lookups.raw('SELECT 1'),
+      probeDatabase: db.probe,
       databaseTrouble: () => watch.recentTrouble,
       brokerState: () => broker.state,
       readiness: () => readiness,

@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { connectDatabase, connectPool, type DatabaseOptions, finderOf, sessionFacts } from './connect-database.js';
 import type { DatabaseWatch, PoolName } from './database-watch.js';
+import { query } from './query.js';
 
 export interface DatabasePoolsOptions extends Pick<DatabaseOptions, 'url' | 'onWarning' | 'onNote'> {
   /** Most connections of this process, over all pools; at least three are used. */
@@ -28,6 +29,8 @@ export interface DatabasePools {
   readonly replica: Knex | undefined;
   /** Most statements that run at a time in `writes`, and in `reads`. */
   readonly sizes: { readonly writes: number; readonly reads: number };
+  /** Asks for nothing, and rejects when the database does not serve. `watch` is told how that went. */
+  probe(): Promise<unknown>;
   destroy(): Promise<void>;
 }
 
@@ -66,6 +69,7 @@ export function connectPools({ connections, url, readUrl, watch, ...told }: Data
   return {
     ...pools,
     sizes: { writes, reads },
+    probe: () => query(pools.lookups, 'SELECT 1', []),
     destroy: async () => {
       clearInterval(examine);
       await Promise.all(Object.values(pools).map((db) => db?.destroy()));

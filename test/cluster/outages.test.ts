@@ -296,6 +296,31 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     socket.terminate();
   });
 
+  it('of Postgres is a line of the log of each instance whose health is asked for, though nobody else asks for anything', async () => {
+    const statuses = async (): Promise<unknown[]> =>
+      (await Promise.all(instances.map((instance) => instance.get('/api/ws/health')))).map(({ body }) => body.status);
+    const lines = (text: string) => instances.map(({ log }) => log.filter(({ message }) => message === text));
+    await postgres.halt('immediate');
+    await eventually(async () => expect(await statuses()).to.deep.equal(['degraded', 'degraded']), {
+      timeoutMs: 20_000,
+    });
+    await eventually(() => {
+      for (const told of lines('the database does not serve as it should')) {
+        expect(told).to.have.length(1);
+        expect(told[0]).to.include({ level: 'warn', status: 'down' });
+        expect(told[0]!['reason']).to.match(/^[a-z]+: ./);
+      }
+    });
+    await postgres.start();
+    await eventually(
+      async () => {
+        expect(await statuses()).to.deep.equal(['healthy', 'healthy']);
+        expect(lines('the database serves again').map(({ length }) => length > 0)).to.deep.equal([true, true]);
+      },
+      { timeoutMs: 30_000 },
+    );
+  });
+
   it('of Postgres at the start is waited out', async () => {
     await postgres.halt('immediate');
     const late = await Instance.launch({ env, workers: 1 });
