@@ -133,6 +133,9 @@ export class WorkerPool {
       }
       if (this.members.has(old) && old.state !== 'draining') {
         if (!(await this.spawn(old.slot).started)) {
+          if (this.ending) {
+            return;
+          }
           logger.error('a new worker did not start; the others stay as they are');
           return;
         }

@@ -51,7 +51,12 @@ class FakeWorker extends EventEmitter {
 describe('the pool of workers', () => {
   let workers: FakeWorker[];
   let pool: WorkerPool;
+  /** Lines of the log that say what went wrong. */
+  let errors: string[];
 
+  beforeEach(() => {
+    errors = [];
+  });
   afterEach(() => pool.kill());
 
   /** Starts a pool; all of its workers are ready. */
@@ -66,7 +71,7 @@ describe('the pool of workers', () => {
       },
       handOverTo: undefined,
       watch: false,
-      logger: silentLogger,
+      logger: { ...silentLogger, error: (message) => errors.push(message) },
       drainMs,
       onServing: () => {},
       onGiveUp: () => {},
@@ -121,5 +126,18 @@ describe('the pool of workers', () => {
     expect(workers[1]!.buried).to.deep.equal([]);
     workers[1]!.ready();
     await eventually(() => expect(workers[1]!.buried).to.deep.equal([only.nodeId]));
+  });
+
+  it('may be ended while a worker is replaced: nothing has gone wrong', async () => {
+    await start(2, 10_000);
+    const rolled = pool.roll();
+    await eventually(() => expect(workers).to.have.length(3));
+    const drained = pool.drain();
+    await eventually(() => expect(workers.every(({ drains }) => drains)).to.equal(true));
+    for (const worker of workers) {
+      worker.end(0);
+    }
+    await Promise.all([rolled, drained]);
+    expect(errors).to.deep.equal([]);
   });
 });
