@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
-import { prepares } from './connect-database.js';
-import { reworded } from './database-errors.js';
+import { isFull, prepares } from './connect-database.js';
+import { isAcquireTimeout, reworded } from './database-errors.js';
 
 /** What a server or a pooler says that it will say again at every attempt, and what to do about it. */
 const ADVICE: ReadonlyArray<readonly [said: RegExp, advice: string]> = [
@@ -17,6 +17,17 @@ const ADVICE: ReadonlyArray<readonly [said: RegExp, advice: string]> = [
     'The server has no TLS: turn ssl on there, or write sslmode=disable in the URL',
   ],
 ];
+
+/** What a pool says in which no connection could be made: it suspects its own size. */
+function notAnswering(error: Error): Error {
+  const told = reworded(
+    error,
+    'The database does not answer in time: it is held up, or something on the way (a firewall) drops what is sent to it',
+  );
+  // By its name it is known for one that may be over after a while.
+  told.name = error.name;
+  return told;
+}
 
 /**
  * An error of a connection that would come at every attempt, said so that its reader knows what to do; any other error as it
@@ -38,6 +49,9 @@ export function advised(db: Knex, error: unknown): unknown {
           : `take ${parameter} out of the URL, and set it with ALTER ROLE`
       }`,
     );
+  }
+  if (isAcquireTimeout(error) && !isFull(db)) {
+    return notAnswering(error);
   }
   const advice = ADVICE.find(([said]) => said.test(error.message))?.[1];
   return advice === undefined ? error : reworded(error, advice);

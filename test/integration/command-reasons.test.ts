@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { expect } from 'chai';
+import { check, of } from '../support/check.js';
 import { PGBOUNCER_PROGRAMS, PgBouncer } from '../support/pgbouncer.js';
 import { POSTGRES_PROGRAMS, type PostgresServer, startPostgres } from '../support/postgres.js';
 import { describeWith, freePort, TASKWIRE } from '../support/programs.js';
@@ -60,6 +62,24 @@ describeWith([...POSTGRES_PROGRAMS, ...PGBOUNCER_PROGRAMS], 'a command that has 
       }
     });
   }
+
+  it('when the database takes connections and says nothing', async () => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    try {
+      const { port } = silent.address() as AddressInfo;
+      const address = `postgres://postgres@127.0.0.1:${port}/x`;
+      const { code, err } = await taskwire('migrate', address);
+      expect(err).to.match(/^DATABASE_UNAVAILABLE: Database is not available: The database does not answer in time: /);
+      expect(err).to.not.include('pool');
+      expect(code).to.equal(1);
+      const { findings } = await check({ DATABASE_URL: address });
+      expect(of(findings, 'postgres')).to.have.length(1);
+      expect(of(findings, 'postgres')[0]!.message).to.match(/^The database does not answer in time: /);
+    } finally {
+      silent.close();
+    }
+  });
 
   it('start, which does not wait for what comes again', async () => {
     const missing = await taskwire('start', `${url}?sslmode=verify-full&sslrootcert=/no/ca.pem`);
