@@ -1,22 +1,23 @@
-import type { IncomingMessage, Server } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { hasBody } from './answer-after-request.js';
 
-type Taker = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
 
 /**
  * Answers requests that offer another protocol than WebSockets (`Upgrade: h2c`, as curl --http2 and some HTTP libraries send
  * by default) as if they did not: a server may ignore such an offer. So are requests with a body, or of another method than GET, whatever
- * they offer: no WebSocket begins like that, and they are read before they are answered, as all requests are. To be called when all
- * listeners for upgrades are there.
+ * they offer: no WebSocket begins like that, and they are read before they are answered, as all requests are.
+ *
+ * One that was sent behind other requests waits for their answers, as all requests do. To be called when all listeners for upgrades are
+ * there.
  */
 export function ignoreOtherUpgrades(server: Server): void {
   const takers = server.listeners('upgrade') as Taker[];
-  server.removeAllListeners('upgrade');
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+  const take: Taker = (request, socket, head) => {
     if (mayBecomeWebsocket(request)) {
-      for (const take of takers) {
-        take.call(server, request, socket, head);
+      for (const taker of takers) {
+        taker.call(server, request, socket, head);
       }
     } else {
       // Node.js has taken its parser off this connection. It gets a new one, and reads the request again without the offer.
@@ -26,6 +27,30 @@ export function ignoreOtherUpgrades(server: Server): void {
       socket.off('data', ignore);
       socket.unshift(Buffer.concat([Buffer.from(headOf(request), 'latin1'), head]));
     }
+  };
+  // Answers leave in the order of their requests: when the last one has left, all have.
+  const last = new WeakMap<Socket, ServerResponse>();
+  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+    last.set(request.socket, response);
+  });
+  server.removeAllListeners('upgrade');
+  server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    const before = last.get(socket);
+    if (before === undefined || before.closed) {
+      take(request, socket, head);
+      return;
+    }
+    // Node.js listens to the connection no more; an error that nobody hears would end the process.
+    socket.on('error', ignore);
+    before.once('close', () => {
+      // An answer may have ended the connection: what was sent behind it is not handled.
+      if (socket.writable) {
+        socket.off('error', ignore);
+        // It was about to be closed as idle.
+        socket.setTimeout(0);
+        take(request, socket, head);
+      }
+    });
   });
 }
 

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { expect } from 'chai';
 import { connectDatabase } from '../../src/database/connect-database.js';
 import { ApiKeyRepository } from '../../src/repository/api-key-repository.js';
+import { eventually } from '../support/eventually.js';
 import { freePort } from '../support/programs.js';
 import { embeddedForTest, InProcessServer } from '../support/task-server.js';
 
@@ -48,6 +49,11 @@ describe('requests that offer another protocol', function () {
   const H2C =
     'Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n';
 
+  const WEBSOCKET = 'Connection: close, Upgrade\r\nUpgrade: websocket\r\n';
+  const HANDSHAKE = `${WEBSOCKET}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n`;
+
+  let jobs = 100;
+
   it('are answered as if they did not', async () => {
     expect(await exchange(`GET /api/ws/health HTTP/1.1\r\nHost: a\r\n${H2C}\r\n`)).to.match(/^HTTP\/1\.1 200 /);
     expect(await exchange(`GET /nothing HTTP/1.1\r\nHost: a\r\n${H2C}\r\n`)).to.include('NOT_FOUND');
@@ -89,16 +95,48 @@ describe('requests that offer another protocol', function () {
     expect(counts.size).to.equal(1);
   });
 
+  for (const [what, second, statuses] of [
+    ['another protocol', 'POST /api/jobs HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c', [201, 201, 200]],
+    // What is refused ends its connection.
+    ['a WebSocket elsewhere', 'GET /api/ws/health HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket', [201, 404]],
+  ] as const) {
+    it(`are answered in turn when they are sent behind another one: ${what}`, async () => {
+      const request = (start: string, jobId: number): string => {
+        const body = start.startsWith('POST') ? `{"job_id":"${jobId}","user_id":"ada"}` : '';
+        const fields = `Host: a\r\nContent-Type: application/json\r\nX-Api-Key: ${key}`;
+        return `${start}\r\n${fields}\r\n${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`;
+      };
+      jobs += 2;
+      const answer = await exchange(
+        request('POST /api/jobs HTTP/1.1', jobs - 1) +
+          request(second, jobs) +
+          request('GET /api/ws/health HTTP/1.1\r\nConnection: close', 0),
+      );
+      expect([...answer.matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => Number(status))).to.deep.equal(statuses);
+    });
+  }
+
+  it('of WebSockets are taken when what was sent before is answered', async () => {
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1').setEncoding('latin1');
+    let answer = '';
+    socket.on('data', (text) => {
+      answer += text;
+    });
+    socket.write(
+      `GET /api/jobs/1 HTTP/1.1\r\nHost: a\r\nX-Api-Key: ${key}\r\n\r\n` +
+        `GET /api/ws/tasks?api_key=${key} HTTP/1.1\r\nHost: a\r\n${HANDSHAKE}\r\n`,
+    );
+    await eventually(() => expect(answer).to.match(/^HTTP\/1\.1 (?:200|404) [\s\S]*HTTP\/1\.1 101 /));
+    socket.destroy();
+  });
+
   it('may be polls of Engine.IO', async () => {
     const answer = await exchange(`GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n${H2C}\r\n`);
     expect(answer).to.match(/^HTTP\/1\.1 200 [\s\S]*"sid":/);
   });
 
-  const WEBSOCKET = 'Connection: close, Upgrade\r\nUpgrade: websocket\r\n';
-  const HANDSHAKE = `${WEBSOCKET}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n`;
   const ENGINE = '/socket.io/?EIO=4&transport=websocket';
 
-  let jobs = 100;
   /** What an answer says, without what differs from one request to the next. */
   const said = (answer: string): string =>
     answer
