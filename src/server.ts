@@ -32,6 +32,7 @@ import { Meters } from './gateways/meter.js';
 import { createSocketioGateway } from './gateways/socketio-gateway.js';
 import { createStreamGateway } from './gateways/stream-gateway.js';
 import { createWebsocketGateway } from './gateways/websocket-gateway.js';
+import { takeAbsoluteTargets } from './http/absolute-targets.js';
 import { answerAfterRequests } from './http/answer-after-request.js';
 import { createApp, requestListener } from './http/app.js';
 import { restQueues } from './http/queues.js';
@@ -281,6 +282,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   ignoreOtherUpgrades(http);
   for (const server of servers) {
     answerAfterRequests(server);
+    takeAbsoluteTargets(server);
   }
   releasers.push('Engine.IO', () => io.engine.close());
   releasers.push('connections that wait', () => waitingRoom.stop());
