@@ -12,6 +12,8 @@ const PARSER_CODES: Readonly<Record<string, ErrorCode>> = {
 
 const PARSER_MESSAGES: Readonly<Record<string, string>> = {
   'entity.parse.failed': 'The body is not valid JSON',
+  'charset.unsupported': 'The body must be in UTF-8',
+  'charset.broken': 'The body is not valid UTF-8',
   'encoding.unsupported': 'Unsupported Content-Encoding',
 };
 

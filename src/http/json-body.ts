@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import express, { type Request, type Response } from 'express';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseBody } from './body-text.js';
@@ -25,8 +26,12 @@ export function jsonReader(limit: number): ReadJson {
   };
 }
 
-function assertUtf8(_request: unknown, _response: unknown, _body: Buffer, charset: string): void {
+function assertUtf8(_request: unknown, _response: unknown, body: Buffer, charset: string): void {
   if (charset !== 'utf-8') {
     throw Object.assign(new Error(`charset ${charset}`), { type: 'charset.unsupported' });
+  }
+  // The reader would put other characters in the place of such bytes, and they would be written.
+  if (!isUtf8(body)) {
+    throw Object.assign(new Error('bytes that are no UTF-8'), { type: 'charset.broken' });
   }
 }
