@@ -138,6 +138,12 @@ for (const kind of PROXIES) {
         expect(stream.status).to.equal(200);
         expect(stream.headers.get('content-type')).to.match(/^text\/event-stream/);
         expect(await stream.text()).to.equal('retry: 2000\n\n');
+        // A write that was not made must not seem to be.
+        for (const method of ['POST', 'PUT', 'DELETE']) {
+          const headers = { accept: 'application/json, text/event-stream' };
+          const write = await fetch(`${proxy.url}/api/tasks/1/fee`, { method, headers });
+          expect(write.status, method).to.be.within(502, 504);
+        }
       } finally {
         await comeBack(servers[0]!, ports[0]!);
         await comeBack(servers[1]!, ports[1]!);

@@ -312,6 +312,28 @@ function describeStreams(kind: ProxyKind): void {
       });
     }
 
+    if (kind.program === 'nginx') {
+      // The others have no limits of their own.
+      it('an EventSource that finds all connections of its address taken comes back', async () => {
+        const get = (accept: string, method = 'GET'): Promise<Response> =>
+          fetch(proxy.url, { method, headers: { accept } });
+        const open = await Promise.all(Array.from({ length: 100 }, () => get('application/x-ndjson')));
+        expect(new Set(open.map(({ status }) => status))).to.deep.equal(new Set([200]));
+        const stream = await get('text/event-stream');
+        expect([stream.status, await stream.text()]).to.deep.equal([200, 'retry: 5000\n\n']);
+        expect((await get('text/event-stream', 'POST')).status).to.equal(429);
+        expect((await get('application/x-ndjson')).status).to.equal(429);
+        await open.pop()!.body!.cancel();
+        await eventually(async () => {
+          const reader = (await get('text/event-stream')).body!.pipeThrough(new TextDecoderStream()).getReader();
+          const { value } = await reader.read();
+          await reader.cancel();
+          expect(value).to.equal('first\n');
+        });
+        await Promise.all(open.map(({ body }) => body!.cancel()));
+      });
+    }
+
     it('survives reloads while requests come as fast as they can', async () => {
       let running = true;
       let answered = 0;
