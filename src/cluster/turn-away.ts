@@ -1,6 +1,7 @@
 import { createServer, type IncomingHttpHeaders, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { errorEntry, TaskwireError } from '../protocol/errors.js';
+import { farewell, STREAM_CONTENT_TYPES } from '../protocol/event-stream.js';
 
 /** How long a request may take to arrive, and its answer to be read, in milliseconds. */
 const PATIENCE_MS = 10_000;
@@ -11,9 +12,9 @@ const PATIENCE_MS = 10_000;
  * @returns takes a connection, and the bytes that were read of it
  */
 export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
-  const { body: error } = new TaskwireError('SERVER_DRAINING');
-  const { status } = errorEntry(error.code);
-  const body = JSON.stringify({ error });
+  const draining = new TaskwireError('SERVER_DRAINING');
+  const { status } = errorEntry(draining.code);
+  const body = JSON.stringify({ error: draining.body });
   // It listens nowhere. Without a listener for upgrades, these are answered like all requests.
   const server = createServer((request, response) => {
     request.resume();
@@ -21,6 +22,13 @@ export function createTurnAway(): (socket: Socket, bytes?: Buffer) => void {
       const { method, headers } = request;
       if (method === 'OPTIONS' && headers['access-control-request-method'] !== undefined) {
         response.writeHead(204, { ...readableBy(headers), Connection: 'close' }).end();
+        return;
+      }
+      if (method === 'GET' && headers.accept?.includes('text/event-stream') === true) {
+        // A browser's EventSource never comes back after another status than 200.
+        const type = STREAM_CONTENT_TYPES.sse;
+        response.writeHead(200, { ...readableBy(headers), 'Content-Type': type, Connection: 'close' });
+        response.end(farewell('sse', draining));
         return;
       }
       response.writeHead(status, STATUS_CODES[status], {

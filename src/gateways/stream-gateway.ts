@@ -5,12 +5,14 @@ import type { Success } from '../hub/reply.js';
 import { type ErrorCode, errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import {
   eventIdOf,
+  farewell,
   isEventType,
+  retryLine,
   STREAM_CONTENT_TYPES,
   type StreamFormat,
   type StreamRequest,
 } from '../protocol/event-stream.js';
-import { controlText, errorText, type Positions, type SubscribeResult } from '../protocol/messages.js';
+import { controlText, type Positions, type SubscribeResult } from '../protocol/messages.js';
 import type { Identity } from '../protocol/tasks.js';
 import type { Connections, GatewayConnection, Place } from './connections.js';
 import { costOfMessage, costOfReplayed } from './cost.js';
@@ -39,8 +41,6 @@ export interface StreamGateway {
 
 /** How long a closed connection may take to read what was sent before, in milliseconds. */
 const CLOSE_MS = 5_000;
-/** How long a browser waits before it comes back, in milliseconds; up to twice as long, so that not all come together. */
-const RETRY_MS = 1_000;
 
 /** Server-Sent Events and NDJSON: a room's messages as an HTTP answer that does not end. */
 export function createStreamGateway(options: StreamGatewayOptions): StreamGateway {
@@ -119,16 +119,6 @@ function writeHead(response: ServerResponse, format: StreamFormat): void {
     'X-Accel-Buffering': 'no',
   });
   response.flushHeaders();
-}
-
-/** The last message of a stream: why it ends, and for a browser when to come back. */
-function farewell(format: StreamFormat, error: TaskwireError): string {
-  const text = errorText(error.body);
-  if (format === 'ndjson') {
-    return `${text}\n`;
-  }
-  const ms = Math.round((error.options.retryAfterMs ?? RETRY_MS) * (1 + Math.random()));
-  return `${errorEntry(error.code).retry === 'later' ? `retry: ${ms}\n` : ''}data: ${text}\n\n`;
 }
 
 class StreamConnection implements GatewayConnection, FrameSink, MeterListener {
@@ -309,7 +299,7 @@ class StreamConnection implements GatewayConnection, FrameSink, MeterListener {
     if (!this.response.headersSent) {
       writeHead(this.response, this.transport);
       if (this.transport === 'sse') {
-        this.response.write(`retry: ${Math.round(RETRY_MS * (1 + Math.random()))}\n\n`);
+        this.response.write(`${retryLine()}\n`);
       }
     }
   }

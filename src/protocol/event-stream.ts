@@ -1,5 +1,6 @@
+import { errorEntry, type TaskwireError } from './errors.js';
 import { EVENT_TYPES, type EventType } from './events.js';
-import type { Position } from './messages.js';
+import { errorText, type Position } from './messages.js';
 
 /** How a stream of messages is written into an HTTP answer. */
 export type StreamFormat = 'sse' | 'ndjson';
@@ -38,3 +39,19 @@ const types: ReadonlySet<string> = new Set(EVENT_TYPES);
 
 /** Whether a message is an event, rather than something about the stream. */
 export const isEventType = (type: string): type is EventType => types.has(type);
+
+/** How long a browser waits before it comes back, in milliseconds; up to twice as long, so that not all come together. */
+const RETRY_MS = 1_000;
+
+/** The line that says when a browser comes back. @param ms at least, in milliseconds */
+export const retryLine = (ms = RETRY_MS): string => `retry: ${Math.round(ms * (1 + Math.random()))}\n`;
+
+/** The last message of a stream: why it ends, and for a browser when to come back. */
+export function farewell(format: StreamFormat, error: TaskwireError): string {
+  const text = errorText(error.body);
+  if (format === 'ndjson') {
+    return `${text}\n`;
+  }
+  const retry = errorEntry(error.code).retry === 'later' ? retryLine(error.options.retryAfterMs) : '';
+  return `${retry}data: ${text}\n\n`;
+}

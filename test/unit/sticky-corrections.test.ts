@@ -276,6 +276,17 @@ describe('corrections around sticky', () => {
     expect(await response.json()).to.deep.equal({ error: { code: 'SERVER_DRAINING', message } });
   });
 
+  it('4: an EventSource comes back: it is told so with status 200, and no other request is', async () => {
+    const headers = { accept: 'text/event-stream', origin: 'https://app.example' };
+    const stream = await fetch(`http://127.0.0.1:${port}/api/jobs/1/events`, { headers });
+    expect(stream.status).to.equal(200);
+    expect(stream.headers.get('content-type')).to.match(/^text\/event-stream/);
+    expect(stream.headers.get('access-control-allow-origin')).to.equal('https://app.example');
+    expect(await stream.text()).to.match(/^retry: \d{4}\ndata: \{"type":"ERROR".*"SERVER_DRAINING".*\}\n\n$/);
+    const write = await fetch(`http://127.0.0.1:${port}/api/tasks`, { method: 'POST', headers, body: '{}' });
+    expect(write.status).to.equal(503);
+  });
+
   it('4: a page can read that answer, and its browser is not told that CORS forbids it', async () => {
     const headers = { origin: 'https://app.example', 'access-control-request-method': 'PUT' };
     const asked = await fetch(`http://127.0.0.1:${port}/api/tasks`, {
