@@ -26,8 +26,9 @@ export interface WorkerPoolOptions {
   readonly onGiveUp: (exitCode: number) => void;
 }
 
-/** Dead workers that nobody could be told of. */
-const MAX_UNTOLD = 100;
+/** Most dead workers that a new one is told of, and how long ago they may have died, in milliseconds: by then their leases have ended. */
+const MAX_DEAD = 1_000;
+const DEAD_MS = 60_000;
 
 type State = 'starting' | 'ready' | 'draining';
 
@@ -71,8 +72,8 @@ export class WorkerPool {
   private reviving: NodeJS.Timeout | undefined;
   private serving = false;
   private watching: NodeJS.Timeout | undefined;
-  /** Ids of workers that died, until another one is told: it gives back what they held. */
-  private untold: string[] = [];
+  /** Workers that died a short while ago. Whoever was told of them, to give back what they held, may have died as well. */
+  private dead: Array<{ readonly nodeId: string; readonly at: number }> = [];
 
   constructor(private readonly options: WorkerPoolOptions) {}
 
@@ -202,7 +203,9 @@ export class WorkerPool {
       this.failedStarts = 0;
       this.options.logger.info('worker ready', { worker: member.worker.process.pid });
       this.share();
-      this.tellOfDead();
+      for (const { nodeId } of this.recentlyDead()) {
+        tellOf(member, nodeId);
+      }
       this.firstReady?.();
     }
   }
@@ -257,23 +260,21 @@ export class WorkerPool {
   }
 
   /**
-   * Tells all workers that have begun to serve of those that died. One of them may hang or die itself, so more than one is told; one
-   * that drains may have left already, so that is told again to the next one that can serve.
+   * Tells all workers that have begun to serve of one that died: one of them may hang, drain or die itself.
+   * Those that begin to serve later are told too.
    */
-  private tellOfDead(): void {
-    const told = [...this.members].filter(({ nodeId }) => nodeId !== undefined);
-    for (const { channel } of told) {
-      for (const nodeId of this.untold) {
-        try {
-          channel.send({ type: 'taskwire:died', nodeId });
-        } catch {
-          // It is gone too.
-        }
+  private tellOfDead(nodeId: string): void {
+    this.dead = [...this.recentlyDead(), { nodeId, at: performance.now() }].slice(-MAX_DEAD);
+    for (const member of this.members) {
+      if (member.nodeId !== undefined) {
+        tellOf(member, nodeId);
       }
     }
-    if (told.some(({ state }) => state === 'ready')) {
-      this.untold = [];
-    }
+  }
+
+  private recentlyDead(): typeof this.dead {
+    const before = performance.now() - DEAD_MS;
+    return this.dead.filter(({ at }) => at > before);
   }
 
   private left(member: Member, code: number | null, signal: string | null): void {
@@ -283,8 +284,7 @@ export class WorkerPool {
     const fields = { worker: member.worker.process.pid, code, signal };
     // Only a worker that has drained, and then ended by itself, has given back what it held.
     if (member.nodeId !== undefined && !(member.state === 'draining' && code === 0)) {
-      this.untold = [...this.untold, member.nodeId].slice(-MAX_UNTOLD);
-      this.tellOfDead();
+      this.tellOfDead(member.nodeId);
     }
     if (member.state === 'draining') {
       logger.info('worker ended', fields);
@@ -343,5 +343,14 @@ async function handedOver({ handOver, worker }: Member): Promise<void> {
   const end = performance.now() + HAND_OVER_MS;
   while (handOver?.busy === true && worker.isConnected() && performance.now() < end) {
     await sleep(1);
+  }
+}
+
+/** Tells a worker of another one that died. */
+function tellOf({ channel }: Member, nodeId: string): void {
+  try {
+    channel.send({ type: 'taskwire:died', nodeId });
+  } catch {
+    // It is gone too.
   }
 }

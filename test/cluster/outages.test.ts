@@ -372,6 +372,15 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'an outage', function ()
     await fill();
   });
 
+  it('of all workers of an instance, killed at the same time, gives back what their clients held as well', async () => {
+    const { instance, open, fill } = await fullHouse();
+    instance.killWorker();
+    instance.killWorker();
+    await eventually(() => expect(open()).to.equal(0));
+    await instance.ready(2);
+    await fill();
+  });
+
   it('of a worker that is killed because it drained for too long gives back what its clients held as well', async () => {
     const { instance, open, fill } = await fullHouse();
     const [hung] = [...instance.workers] as [number];

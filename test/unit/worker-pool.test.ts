@@ -118,6 +118,19 @@ describe('the pool of workers', () => {
     await drained;
   });
 
+  it('tells new workers of all that died at the same time: those that were told first may have been among them', async () => {
+    await start(3, 60_000);
+    const all = [...workers];
+    for (const worker of all) {
+      worker.end(null, 'SIGKILL');
+    }
+    await eventually(() => expect(workers).to.have.length(6), { timeoutMs: 10_000 });
+    for (const worker of workers.slice(3)) {
+      worker.ready();
+      await eventually(() => expect(worker.buried).to.deep.equal(all.map(({ nodeId }) => nodeId)));
+    }
+  });
+
   it('tells of a worker that died when nobody could be told as soon as one serves', async () => {
     await start(1, 60_000);
     const [only] = workers as [FakeWorker];

@@ -27,7 +27,7 @@ const ANNOUNCE_MS = COUNT_MS / 6;
 /** Pause before a lease that could not be renewed is tried again, in milliseconds. */
 const RETRY_MS = 1_000;
 
-/** Most addresses, and most rates, that are remembered during an outage. */
+/** Most addresses, and most rates and dead nodes, that are remembered during an outage. */
 const MAX_UNWRITTEN = 100_000;
 const MAX_REFUSED = 1_000;
 
@@ -61,8 +61,8 @@ export class RedisLeases {
   private readonly unwritten = new Set<string>();
   /** Keys whose requests the server has refused to count; at most `MAX_REFUSED`. */
   private readonly refusedRates = new Set<string>();
-  /** A dead node whose lease the server has refused to end. */
-  private unburied: string | undefined;
+  /** Dead nodes whose leases the server has refused to end; at most `MAX_REFUSED`. */
+  private readonly unburied = new Set<string>();
   private readonly redis: ScriptedRedis;
   private renewal: NodeJS.Timeout | undefined;
   /** When all counts were written, as far as is known. */
@@ -145,7 +145,9 @@ export class RedisLeases {
     try {
       await this.redis.zrem(this.counts.nodesKey, nodeId);
     } catch (error) {
-      this.unburied = nodeId;
+      if (this.unburied.size < MAX_REFUSED) {
+        this.unburied.add(nodeId);
+      }
       this.failed(error);
     }
   }
@@ -224,9 +226,12 @@ export class RedisLeases {
     this.unwritten.clear();
     this.announcedAt = all ? performance.now() : this.announcedAt;
     await this.write(addresses);
-    if (unburied !== undefined) {
-      await this.redis.zrem(counts.nodesKey, unburied);
-      this.unburied = undefined;
+    if (unburied.size > 0) {
+      const nodes = [...unburied];
+      await this.redis.zrem(counts.nodesKey, ...nodes);
+      for (const node of nodes) {
+        unburied.delete(node);
+      }
     }
     const refused = answers.find((answer) => answer.status === 'rejected');
     if (refused !== undefined) {
