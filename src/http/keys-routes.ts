@@ -4,17 +4,14 @@ import type { Logger } from '../base/logger.js';
 import { auditKey, type KeyEvent, keySummary } from '../door/key-audit.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
-import type { ApiKeyInput, ApiKeyRecord, ApiKeyRepository } from '../repository/api-key-repository.js';
+import type { ApiKeyInput, ApiKeyRepository } from '../repository/api-key-repository.js';
 import { parseInput, userIdInput } from '../repository/task-input.js';
 import type { Endpoint } from './endpoint.js';
 import { invalidField, objectOf, queryFields } from './input.js';
 import { resource } from './resource.js';
 
 export interface KeyRoutePorts {
-  readonly apiKeys: Pick<
-    ApiKeyRepository,
-    'create' | 'list' | 'disable' | 'disableByOwner' | 'enable' | 'limit' | 'rotate'
-  >;
+  readonly apiKeys: Pick<ApiKeyRepository, 'create' | 'list' | 'disable' | 'disableByOwner' | 'alter' | 'rotate'>;
   /** Requests per minute of a key that is made without a limit of its own. */
   readonly defaultRateLimit: number;
   /** Tells all workers that a key is no longer valid; never rejects. */
@@ -74,16 +71,10 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
       if (rate_limit === undefined && active === undefined) {
         throw new TaskwireError('INVALID_REQUEST', { message: 'Nothing to change: send rate_limit or active' });
       }
-      let record = rate_limit === undefined ? undefined : found(await apiKeys.limit(keyId, rate_limit));
-      if (active === true) {
-        record = found(await apiKeys.enable(keyId));
-      } else if (active === false) {
-        found((await apiKeys.disable(keyId)) || undefined);
-        record = { ...(record ?? (await recordOf(keyId))), active };
-      }
+      const record = found(await apiKeys.alter(keyId, { rate_limit, active }));
       audit('key changed', identity, { key_id: keyId, rate_limit, active });
       await (active === false ? announceRevoked(keyId) : announceChanged(keyId));
-      return { body: found(record) };
+      return { body: record };
     }, 'keys'),
 
     delete: endpoint(async ({ identity, params }) => {
@@ -106,10 +97,6 @@ export function keyRoutes(router: Router, endpoint: Endpoint, ports: KeyRoutePor
       return { status: 201, body: { key, ...record, replaces: keyId } };
     }, 'keys'),
   });
-
-  async function recordOf(keyId: string): Promise<ApiKeyRecord> {
-    return found((await apiKeys.list()).find(({ key_id }) => key_id === keyId));
-  }
 }
 
 /** @throws TaskwireError NOT_FOUND */

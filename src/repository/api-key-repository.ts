@@ -122,29 +122,41 @@ export class ApiKeyRepository {
   }
 
   /**
+   * Changes a key, as a whole or not at all.
+   * @param change `rate_limit`: requests per minute, from 1; `active`: false disables it, true makes it valid again unless it has
+   * expired. What is absent stays
+   * @returns undefined when there is no such key
+   * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
+   */
+  async alter(
+    keyId: string,
+    { rate_limit, active }: { readonly rate_limit?: number | undefined; readonly active?: boolean | undefined },
+  ): Promise<ApiKeyRecord | undefined> {
+    const limit = rate_limit === undefined ? null : parseInput(rateLimitInput, rate_limit);
+    const [record] = await this.change<ApiKeyRecord>(
+      `UPDATE api_keys SET rate_limit = coalesce(?::integer, rate_limit), active = coalesce(?::boolean, active)
+       WHERE key_id = ? RETURNING ${COLUMNS}`,
+      [limit, active ?? null, keyId],
+    );
+    return record;
+  }
+
+  /**
    * Changes the limit of a key.
    * @param rateLimit requests per minute, from 1
    * @returns undefined when there is no such key
    * @throws TaskwireError INVALID_REQUEST, DATABASE_UNAVAILABLE
    */
-  async limit(keyId: string, rateLimit: number): Promise<ApiKeyRecord | undefined> {
-    const [record] = await this.change<ApiKeyRecord>(
-      `UPDATE api_keys SET rate_limit = ? WHERE key_id = ? RETURNING ${COLUMNS}`,
-      [parseInput(rateLimitInput, rateLimit), keyId],
-    );
-    return record;
+  limit(keyId: string, rateLimit: number): Promise<ApiKeyRecord | undefined> {
+    return this.alter(keyId, { rate_limit: rateLimit });
   }
 
   /**
    * Makes a disabled key valid again; one that has expired stays so.
    * @returns undefined when there is no such key
    */
-  async enable(keyId: string): Promise<ApiKeyRecord | undefined> {
-    const [record] = await this.change<ApiKeyRecord>(
-      `UPDATE api_keys SET active = true WHERE key_id = ? RETURNING ${COLUMNS}`,
-      [keyId],
-    );
-    return record;
+  enable(keyId: string): Promise<ApiKeyRecord | undefined> {
+    return this.alter(keyId, { active: true });
   }
 
   /**
@@ -184,8 +196,7 @@ export class ApiKeyRepository {
    * @returns whether there is such a key
    */
   async disable(keyId: string): Promise<boolean> {
-    const rows = await this.change('UPDATE api_keys SET active = false WHERE key_id = ? RETURNING key_id', [keyId]);
-    return rows.length > 0;
+    return (await this.alter(keyId, { active: false })) !== undefined;
   }
 
   /** Which of these keys are valid: neither disabled nor expired. */

@@ -530,6 +530,38 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
       }
     });
 
+    it('a change of a key is made and told as a whole: it takes one statement', async () => {
+      const made = (await rest.request('POST', '/api/keys', { key: admin, body: { owner: 'bob' } })).body;
+      const path = `/api/keys/${made.key_id}`;
+      const list = rest.apiKeys.list;
+      // The database goes away in the middle.
+      rest.apiKeys.list = () => Promise.reject(new Error('away'));
+      try {
+        const { status, body } = await rest.request('PUT', path, {
+          key: admin,
+          body: { active: false, rate_limit: 7 },
+        });
+        expect({ status, ...body }).to.include({ status: 200, key_id: made.key_id, active: false, rate_limit: 7 });
+        expect(rest.revoked).to.include(made.key_id);
+        const disabled = await rest.request('PUT', path, { key: admin, body: { active: false } });
+        expect(disabled.body).to.deep.equal(body);
+      } finally {
+        rest.apiKeys.list = list;
+      }
+      const enabled = await rest.request('PUT', path, { key: admin, body: { active: true } });
+      expect(enabled.body).to.include({ active: true, rate_limit: 7 });
+      expectError(
+        await rest.request('PUT', path, { key: admin, body: { rate_limit: 2 ** 40 } }),
+        400,
+        'INVALID_REQUEST',
+      );
+      expectError(
+        await rest.request('PUT', '/api/keys/nokey', { key: admin, body: { active: false } }),
+        404,
+        'NOT_FOUND',
+      );
+    });
+
     it('each item of a batch is one of them, and a batch that is refused is none', async () => {
       const key = await rest.makeKey('ada', 'user', 5);
       const job_id = await makeJob();
