@@ -198,7 +198,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   const connections = new Connections(
     sessionOpener(hub, {
       resolve: (identity, room) => access.resolve(identity, room),
-      authenticate: createRenew({ keys: keys.guard, rates }),
+      authenticate: createRenew({ keys: keys.guard, rates, refusals }),
       limits: config,
       logger,
     }),

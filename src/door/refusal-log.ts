@@ -6,8 +6,8 @@ export interface Refusal {
   readonly code: ErrorCode;
   /** The message of the refusal, when it is not the one of the code. */
   readonly reason?: string | undefined;
-  /** The client's address after trusted proxies. */
-  readonly address: string;
+  /** The client's address after trusted proxies; absent for what comes over an open connection. */
+  readonly address?: string | undefined;
   /** Id of the key, as far as it is known. */
   readonly key?: string | undefined;
 }
@@ -33,7 +33,7 @@ export class RefusalLog {
     this.lines += 1;
     this.logger.info('refused', {
       code,
-      address,
+      ...(address === undefined ? {} : { address }),
       ...(reason === undefined ? {} : { reason }),
       ...(key === undefined ? {} : { key }),
     });

@@ -1,13 +1,17 @@
 import type { AuthData } from '../protocol/auth.js';
+import { toTaskwireError } from '../protocol/errors.js';
 import type { Identity } from '../protocol/tasks.js';
 import { credentialsOfMessage } from './credentials.js';
 import { assertMayRead } from './door.js';
 import type { KeyGuard } from './key-guard.js';
 import type { RateLimiter } from './rate-limit.js';
+import type { RefusalLog } from './refusal-log.js';
 
 export interface RenewalOptions {
   readonly keys: Pick<KeyGuard, 'authenticate' | 'revision'>;
   readonly rates: Pick<RateLimiter, 'check'>;
+  /** Told about those that are refused. */
+  readonly refusals?: Pick<RefusalLog, 'note'>;
 }
 
 /** The result of new credentials. */
@@ -29,7 +33,14 @@ export interface Renewal {
  */
 export type Renew = (data: AuthData, before: Identity) => Promise<Renewal>;
 
-export function createRenew({ keys, rates }: RenewalOptions): Renew {
+export function createRenew({ keys, rates, refusals }: RenewalOptions): Renew {
+  const noted =
+    (key: string) =>
+    (error: unknown): never => {
+      const { code, message } = toTaskwireError(error);
+      refusals?.note({ code, reason: message, key });
+      throw error;
+    };
   return async (data, { keyId }) => {
     const { revision } = keys;
     const authenticate = async (): Promise<Identity> => {
@@ -37,13 +48,13 @@ export function createRenew({ keys, rates }: RenewalOptions): Renew {
       assertMayRead(identity);
       return identity;
     };
-    const identity = await authenticate();
-    await rates.check(identity);
+    const identity = await authenticate().catch(noted(keyId));
+    await rates.check(identity).catch(noted(identity.keyId));
     return {
       identity,
       async confirm() {
         if (keys.revision !== revision) {
-          await authenticate();
+          await authenticate().catch(noted(keyId));
         }
       },
     };

@@ -42,7 +42,7 @@ export interface AppOptions
 
 /** The REST interface. It only translates: repositories write, and publish what they have committed. */
 export function createApp(options: AppOptions): Express {
-  const { checkOrigin, maxBodyBytes, stallMs, logger } = options;
+  const { maxBodyBytes, stallMs, logger } = options;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -54,7 +54,7 @@ export function createApp(options: AppOptions): Express {
     response.set({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' });
     next();
   });
-  app.use(cors(checkOrigin));
+  app.use(cors(options));
   app.use((request, _response, next) => {
     if (expectsMore(request)) {
       throw new TaskwireError('INVALID_REQUEST', { message: 'Expect: only 100-continue is known here' });

@@ -1,5 +1,8 @@
 import type { RequestHandler } from 'express';
+import type { AddressOf } from '../door/client-address.js';
 import type { CheckOrigin } from '../door/origin.js';
+import type { RefusalLog } from '../door/refusal-log.js';
+import { toTaskwireError } from '../protocol/errors.js';
 import { POSITION_HEADERS } from './endpoint.js';
 
 const ALLOWED_HEADERS = 'Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Api-Key, X-Request-Id';
@@ -13,11 +16,27 @@ const EXPOSED_HEADERS = [
 ].join(', ');
 const PREFLIGHT_SECONDS = '600';
 
-/** CORS: lets pages of allowed origins read the answers, and answers preflight requests. */
-export function cors(checkOrigin: CheckOrigin): RequestHandler {
+export interface CorsPorts {
+  readonly checkOrigin: CheckOrigin;
+  readonly addressOf: AddressOf;
+  /** Told about those that are refused. */
+  readonly refusals: Pick<RefusalLog, 'note'>;
+}
+
+/**
+ * CORS: lets pages of allowed origins read the answers, and answers preflight requests.
+ * @returns a handler that throws ORIGIN_NOT_ALLOWED
+ */
+export function cors({ checkOrigin, addressOf, refusals }: CorsPorts): RequestHandler {
   return (request, response, next) => {
     response.vary('Origin');
-    checkOrigin(request);
+    try {
+      checkOrigin(request);
+    } catch (error) {
+      const { code, message } = toTaskwireError(error);
+      refusals.note({ code, reason: message, address: addressOf(request) });
+      throw error;
+    }
     const { origin } = request.headers;
     if (origin === undefined) {
       next();

@@ -659,7 +659,11 @@ describeWith(POSTGRES_PROGRAMS, 'REST', function () {
     it('lets pages of allowed origins in and no others', async () => {
       const from = (origin: string, method: string, headers: Record<string, string> = {}) =>
         rest.request(method, '/api/tasks', { headers: { origin, ...headers } });
+      rest.refused.length = 0;
       expectError(await from('https://evil.example', 'GET'), 403, 'ORIGIN_NOT_ALLOWED');
+      expect(rest.refused.map(({ code, address, reason }) => [code, address, reason])).to.deep.equal([
+        ['ORIGIN_NOT_ALLOWED', '127.0.0.1', 'Origin not allowed: add https://evil.example to ALLOWED_ORIGINS'],
+      ]);
       const asked = await from('https://app.example.com', 'OPTIONS', { 'access-control-request-method': 'POST' });
       expect(asked.status).to.equal(204);
       for (const name of ['X-Api-Key', 'Authorization', 'Content-Type', 'Idempotency-Key', 'Last-Event-ID']) {

@@ -10,6 +10,7 @@ import { Authenticator } from '../../src/door/authenticator.js';
 import { clientAddress } from '../../src/door/client-address.js';
 import { originCheck } from '../../src/door/origin.js';
 import { RateLimiter } from '../../src/door/rate-limit.js';
+import type { Refusal } from '../../src/door/refusal-log.js';
 import { RoomAccess } from '../../src/door/room-access.js';
 import { Tokens } from '../../src/door/tokens.js';
 import { createApp } from '../../src/http/app.js';
@@ -60,6 +61,7 @@ export class RestServer {
   };
   readonly revoked: string[] = [];
   readonly changed: string[] = [];
+  readonly refused: Refusal[] = [];
   readiness: Readiness = 'ready';
   readonly tokens = new Tokens({ secrets: ['s'.repeat(32)], isActive: () => true, rateLimit: 600 });
   private readonly server: Server;
@@ -94,7 +96,7 @@ export class RestServer {
       statsAccess: 'local',
       rates: new RateLimiter(broker),
       addressOf: clientAddress([]),
-      refusals: { note() {} },
+      refusals: { note: (refusal) => this.refused.push(refusal) },
       checkOrigin: originCheck(['https://app.example.com']),
       stats,
       health: new Health({

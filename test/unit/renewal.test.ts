@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import type { Refusal } from '../../src/door/refusal-log.js';
 import { createRenew, type RenewalOptions } from '../../src/door/renewal.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { Identity } from '../../src/protocol/tasks.js';
@@ -48,6 +49,34 @@ describe('new credentials of a connection', () => {
     answer = async () => ({ ...AFTER, scopes: ['write'] });
     expect(await refusalCode(renew)).to.equal('ACCESS_DENIED');
     expect(counted).to.deep.equal([]);
+  });
+
+  it('that are refused are noted, with the key whose connection sent them', async () => {
+    const noted: Refusal[] = [];
+    options = { ...options, refusals: { note: (refusal) => noted.push(refusal) } };
+    const reason = 'Invalid or expired API key';
+    answer = () => Promise.reject(new TaskwireError('INVALID_API_KEY'));
+    expect(await refusalCode(renew)).to.equal('INVALID_API_KEY');
+    expect(noted).to.deep.equal([{ code: 'INVALID_API_KEY', reason, key: 'k1' }]);
+    answer = async () => AFTER;
+    const renewal = await renew();
+    revision += 1;
+    answer = () => Promise.reject(new TaskwireError('INVALID_API_KEY'));
+    expect(await refusalCode(() => renewal.confirm())).to.equal('INVALID_API_KEY');
+    answer = async () => AFTER;
+    const { rates } = options;
+    options = {
+      ...options,
+      rates: {
+        check: (identity) => rates.check(identity).then(() => Promise.reject(new TaskwireError('RATE_LIMIT_EXCEEDED'))),
+      },
+    };
+    expect(await refusalCode(renew)).to.equal('RATE_LIMIT_EXCEEDED');
+    expect(noted.map(({ code, key }) => [code, key])).to.deep.equal([
+      ['INVALID_API_KEY', 'k1'],
+      ['INVALID_API_KEY', 'k1'],
+      ['RATE_LIMIT_EXCEEDED', 'k2'],
+    ]);
   });
 
   it('are looked at again when keys have changed meanwhile, and only then', async () => {
