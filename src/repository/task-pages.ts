@@ -72,7 +72,9 @@ export function pageStatement(room: Room, query: PageQuery): { readonly sql: str
           `ORDER BY t.${column} ${direction}, t.task_id ${direction}`,
         ];
   const where =
-    room.kind === 'task' ? `${key} = ${from}` : `${key} ${beyond} ${from} AND t.${column} ${within} ?::${type}`;
+    room.kind === 'task'
+      ? `${key} = ${from} AND ${key} ${beyond} ${from}`
+      : `${key} ${beyond} ${from} AND t.${column} ${within} ?::${type}`;
   const after = query.after ?? (newest ? END : 0);
   return {
     sql: `SELECT s.user_id, s.seq, s.epoch, page.tasks, page.last, page.more
@@ -92,7 +94,8 @@ export function pageStatement(room: Room, query: PageQuery): { readonly sql: str
       query.limit,
       query.bytes,
       room.id,
-      ...(room.kind === 'task' ? [] : [after, room.id]),
+      after,
+      ...(room.kind === 'task' ? [] : [room.id]),
       query.limit + 1,
       room.id,
     ],

@@ -386,6 +386,15 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect(rest.truncated).to.equal(false);
       const one = (await log.snapshot(parseRoom(taskRoom(ids[0]!)), 10))!;
       expect(rows(one.tasks).map(({ task_id }) => task_id)).to.deep.equal([ids[0]]);
+      // A task's room has no lower ids than its own.
+      for (const [before, tasks] of [
+        [1, '[]'],
+        [ids[0]!, '[]'],
+        [ids[0]! + 1, one.tasks],
+      ] as const) {
+        const below = (await log.snapshot(parseRoom(taskRoom(ids[0]!)), 10, 1_000_000, before))!;
+        expect(below, `below ${before}`).to.include({ seq: one.seq, tasks, truncated: false });
+      }
       expect(await log.snapshot(parseRoom('job:31337'), 10)).to.equal(undefined);
     });
 
