@@ -123,10 +123,10 @@ async function listenAt(path: string, name: string): Promise<Claim> {
     const me: Holder = { pid: process.pid, host: hostname(), namespace: namespace(), holds };
     socket.end(JSON.stringify(me));
   });
-  // Who may enter the folder may ask, whoever left the claim: to somebody without the right, a dead one would look alive.
-  server.listen({ path, readableAll: true, writableAll: true });
+  server.listen(path);
   await once(server, 'listening');
   server.unref();
+  openToAll(path);
   return {
     name,
     win: () => {
@@ -137,6 +137,15 @@ async function listenAt(path: string, name: string): Promise<Claim> {
       server.close();
     },
   };
+}
+
+/** Who may enter the folder may ask, whoever left the claim: to somebody without the right, a dead one would look alive. */
+function openToAll(path: string): void {
+  try {
+    chmodSync(path, 0o666);
+  } catch {
+    // Another process has removed it already, which this one is about to notice; or it is a pipe of Windows.
+  }
 }
 
 /**

@@ -62,7 +62,7 @@ describeWith([...POSTGRES_PROGRAMS, ...REDIS_PROGRAMS], 'taskwire check', functi
     const messages = of(findings, 'postgres').map(({ status, message }) => `${status} ${message}`);
     expect(messages).to.include('failed this user may not make tables in schema public');
     expect(messages.some((text) => /^failed this user may not read and write .*tasks/.test(text))).to.equal(true);
-    expect(messages.some((text) => /^warning this instance may open 1000 connections/.test(text))).to.equal(true);
+    expect(messages.some((text) => /^warning this instance may open 1001 connections/.test(text))).to.equal(true);
   });
 
   it('tells the reason of a Redis that is not there, or does a part', async () => {
