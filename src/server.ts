@@ -37,6 +37,7 @@ import { answerAfterRequests } from './http/answer-after-request.js';
 import { createApp, requestListener } from './http/app.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
+import { answerUnreadable } from './http/unreadable-requests.js';
 import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
 import { sessionOpener } from './hub/session.js';
@@ -282,6 +283,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   ignoreOtherUpgrades(http);
   for (const server of servers) {
     answerAfterRequests(server);
+    answerUnreadable(server);
     takeAbsoluteTargets(server);
   }
   releasers.push('Engine.IO', () => io.engine.close());

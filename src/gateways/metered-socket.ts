@@ -5,7 +5,7 @@ import { type ServerOptions, WebSocket, WebSocketServer } from 'ws';
 import { chooseProtocol } from '../door/subprotocols.js';
 import { textFrame } from './frame.js';
 import type { Meter } from './meter.js';
-import { refuseWrongHandshakes } from './upgrade.js';
+import { refuseWrongHandshakes } from './wrong-handshakes.js';
 
 /** What this file uses of the part of `ws` that reads frames. */
 interface Receiver {

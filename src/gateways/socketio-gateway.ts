@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { Server, type Socket } from 'socket.io';
 import type { WebSocketServer } from 'ws';
 import { queryOf } from '../door/credentials.js';
+import { endWithError } from '../door/error-answer.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { ENGINE_PATH, NAMESPACE } from '../protocol/paths.js';
 import { closeEngine, cutOff, type EngineConnection, EngineSession, type EngineSocket } from './engine.js';
@@ -12,7 +13,6 @@ import type { GatewayOptions } from './gateway-options.js';
 import { meteredServer } from './metered-socket.js';
 import { PingTimer } from './ping-timer.js';
 import { type Ack, type SocketData, SocketioConnection, type TaskSocket } from './socketio-connection.js';
-import { refuseUpgrade } from './upgrade.js';
 
 export interface SocketioGatewayOptions extends GatewayOptions {
   /** As the broker gives it. */
@@ -123,7 +123,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
           throw new TaskwireError('INVALID_REQUEST', { message: fault });
         }
       } catch (error) {
-        refuseUpgrade(socket, toTaskwireError(error));
+        endWithError(socket, toTaskwireError(error));
         return;
       }
       request._query = query;
@@ -300,7 +300,7 @@ const isOfSession = (request: IncomingMessage): boolean => Boolean((request as E
 
 function refuse(response: Response, error: TaskwireError): void {
   if (!(response instanceof ServerResponse)) {
-    refuseUpgrade(response.socket, error);
+    endWithError(response.socket, error);
     return;
   }
   const { retryAfterMs } = error.options;

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import { endWithError } from '../door/error-answer.js';
 import { chooseProtocol } from '../door/subprotocols.js';
 import { authenticated } from '../hub/credential-life.js';
 import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.js';
@@ -11,8 +12,8 @@ import type { GatewayOptions } from './gateway-options.js';
 import type { Meter } from './meter.js';
 import { MeteredSocket, SLOW_CLOSE_MS } from './metered-socket.js';
 import { PingTimer } from './ping-timer.js';
-import { refuseUpgrade, refuseWrongHandshakes } from './upgrade.js';
 import { PlainConnection } from './websocket-connection.js';
+import { refuseWrongHandshakes } from './wrong-handshakes.js';
 
 export interface WebsocketGatewayOptions extends GatewayOptions {
   readonly limits: GatewayOptions['limits'] & { readonly AUTH_TIMEOUT_MS: number };
@@ -111,13 +112,13 @@ export function createWebsocketGateway(options: WebsocketGatewayOptions): void {
       try {
         approach.check(request);
       } catch (error) {
-        refuseUpgrade(socket, toTaskwireError(error));
+        endWithError(socket, toTaskwireError(error));
         return;
       }
       sockets.handleUpgrade(request, socket, head, (ws) => void enter(ws, socket, request));
     } else if (!request.url?.startsWith(ENGINE_PATH)) {
       // No other gateway takes it.
-      refuseUpgrade(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
+      endWithError(socket, new TaskwireError('NOT_FOUND', { message: NO_SOCKET_HERE }));
     }
   });
 }

@@ -1,15 +1,20 @@
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { WebSocketServer } from 'ws';
-import { errorEntry, TaskwireError } from '../protocol/errors.js';
+import { errorEntry, type TaskwireError } from '../protocol/errors.js';
 
-/** Answers a request for an upgrade with an error, and ends its connection. */
-export function refuseUpgrade(
+export interface ErrorAnswerOptions {
+  /** The status, where it is not the one of the code. */
+  readonly status?: number;
+  /** Further lines of the head. */
+  readonly headers?: readonly string[];
+}
+
+/** Answers a connection that has no HTTP response with an error, as REST does, and ends it. */
+export function endWithError(
   socket: Duplex,
   { body: error, code, options: { retryAfterMs } }: TaskwireError,
-  headers: readonly string[] = [],
+  { status = errorEntry(code).status, headers = [] }: ErrorAnswerOptions = {},
 ): void {
-  const { status } = errorEntry(code);
   const text = JSON.stringify({ error });
   const lines = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
@@ -24,11 +29,4 @@ export function refuseUpgrade(
   // Nobody else listens to its errors.
   socket.on('error', () => {});
   socket.end(lines.join('\r\n'), () => socket.destroy());
-}
-
-/** Has handshakes that `ws` finds wrong, as one without a key, refused as everything else is. */
-export function refuseWrongHandshakes(sockets: WebSocketServer): void {
-  sockets.on('wsClientError', ({ message }, socket) =>
-    refuseUpgrade(socket, new TaskwireError('INVALID_REQUEST', { message }), ['Sec-WebSocket-Version: 13, 8']),
-  );
 }
