@@ -93,13 +93,31 @@ const LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 
 const nothing = (): void => {};
 
+/** Most bytes of lines that wait for whoever reads standard error: a collector that stands still must not fill the memory. */
+const MAX_WAITING_BYTES = 4_194_304;
+/** Lines that were dropped since then. */
+let dropped = 0;
+
+/** Writes a line, if the ones before it have been read. */
+function write(logger: winston.Logger, level: string, message: string, fields?: Record<string, unknown>): void {
+  if (process.stderr.writableLength > MAX_WAITING_BYTES) {
+    dropped += 1;
+    return;
+  }
+  if (dropped > 0) {
+    logger.log('warn', 'nobody read the log for a while: lines were dropped', { lines: dropped });
+    dropped = 0;
+  }
+  logger.log(level, message, fields);
+}
+
 /** Drops lines below the level before winston formats them. */
 function upTo(level: string, logger: winston.Logger): Logger {
   const wanted = LEVELS.slice(0, LEVELS.indexOf(level as (typeof LEVELS)[number]) + 1);
   const methods = LEVELS.map((name) => [
     name,
     wanted.includes(name)
-      ? (message: string, fields?: Record<string, unknown>) => void logger.log(name, message, fields)
+      ? (message: string, fields?: Record<string, unknown>) => write(logger, name, message, fields)
       : nothing,
   ]);
   return {

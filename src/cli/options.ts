@@ -18,6 +18,8 @@ export function positive(text: string): number {
   return value;
 }
 
+/** A hundred years, in seconds. */
+const LONGEST = 3_153_600_000;
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 
 /** A time span such as `90`, `15m`, `12h` or `30d`, in seconds. */
@@ -26,7 +28,11 @@ export function seconds(text: string): number {
   if (match === null) {
     throw new InvalidArgumentError('It wants seconds, or a time such as 15m, 12h or 30d.');
   }
-  return Number(match[1]) * UNITS[match[2] || 's']!;
+  const value = Number(match[1]) * UNITS[match[2] || 's']!;
+  if (value > LONGEST) {
+    throw new InvalidArgumentError('It wants at most a hundred years (36500d).');
+  }
+  return value;
 }
 
 export const list = (text: string, before: readonly string[] = []): string[] => [...before, ...text.split(',')];

@@ -195,6 +195,14 @@ describe('command line', function () {
     const badLimit = await taskwire(['keys', 'create', '--owner', 'x', '--rate-limit', '1.5'], env);
     expect(badLimit.code).to.equal(1);
     expect(badLimit.err).to.contain('wants a positive whole number');
+    for (const [time, said] of [
+      ['soon', 'wants seconds, or a time such as 15m, 12h or 30d'],
+      ['36501d', 'wants at most a hundred years (36500d)'],
+    ] as const) {
+      const badTime = await taskwire(['keys', 'create', '--owner', 'x', '--expires-in', time], env);
+      expect([badTime.code, badTime.out]).to.deep.equal([1, '']);
+      expect(badTime.err).to.contain(said);
+    }
     const unreachable = await taskwire(['stats', '--url', nowhere], env);
     expect(unreachable.code).to.equal(1);
     expect(unreachable.err).to.contain(`No answer from ${nowhere}: ECONNREFUSED`);

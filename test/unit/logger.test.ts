@@ -1,4 +1,6 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
 import { expect } from 'chai';
 import { redact } from '../../src/base/logger.js';
 
@@ -127,5 +129,43 @@ describe('logger', () => {
         .and.not.contain('xyz')
         .and.not.contain('s3cr3tpw');
     }
+  });
+});
+
+describe('a log that nobody reads', () => {
+  const LINES = 30_000;
+
+  it('keeps a bounded part of it in memory, and says how many lines were dropped', async () => {
+    const program = `
+      import { createLogger } from ${JSON.stringify(MODULE)};
+      const logger = createLogger({ level: 'info', format: 'json' });
+      for (let line = 0; line < ${LINES}; line += 1) {
+        logger.info('line', { text: 'x'.repeat(400) });
+      }
+      process.once('message', () => {
+        const timer = setInterval(() => {
+          if (process.stderr.writableLength === 0) {
+            clearInterval(timer);
+            logger.info('read again');
+            process.disconnect();
+          }
+        }, 5);
+      });
+      process.send(process.stderr.writableLength);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    });
+    const [waiting] = (await once(child, 'message')) as [number];
+    expect(waiting).to.be.within(1, 4_300_000);
+    const all = text(child.stderr!);
+    child.send('go on');
+    const lines = (await all)
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { level: string; message: string; lines?: number });
+    const [told, last] = lines.slice(-2);
+    expect(told).to.include({ level: 'warn', message: 'nobody read the log for a while: lines were dropped' });
+    expect(last).to.include({ message: 'read again' });
+    expect(lines.length - 2 + told!.lines!).to.equal(LINES);
   });
 });
