@@ -37,6 +37,7 @@ import { answerAfterRequests } from './http/answer-after-request.js';
 import { createApp, requestListener } from './http/app.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
+import { handleInTurn } from './http/requests-in-turn.js';
 import { answerUnreadable } from './http/unreadable-requests.js';
 import { ignoreOtherUpgrades } from './http/upgrade-requests.js';
 import { Hub } from './hub/hub.js';
@@ -275,10 +276,9 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
 
   const silent = new SilentConnections(SILENCE_MS);
   releasers.push('silent connections', () => silent.stop());
-  for (const server of [http, rest]) {
-    if (server !== undefined) {
-      silent.watch(server);
-    }
+  for (const server of servers) {
+    handleInTurn(server);
+    silent.watch(server);
   }
   ignoreOtherUpgrades(http);
   for (const server of servers) {

@@ -2,7 +2,7 @@
  * Corrections around `@socket.io/sticky` 2.0.1.
  *
  * The library decides which worker gets a connection: the one of its session, or the one with the fewest connections. It
- * hands the socket over with `worker.send`. `sticky-listener.ts` uses it for that. Seven things that this service needs
+ * hands the socket over with `worker.send`. `sticky-listener.ts` uses it for that. Six things that this service needs
  * otherwise are corrected here, and nowhere else:
  *
  * 1. **Bodies** (`withOpening`). It looks for `content-length:` in the head, URL included. If it finds it, it keeps the socket
@@ -19,15 +19,12 @@
  *    comes back at once would meet a worker that does not know it. Here the primary is told before the answer.
  * 6. **Bodies, at the worker** (`serveHandedOver`). The HTTP parser goes on reading a socket after a pause once bytes were put back
  *    into it, so a body that nobody reads grows without bound.
- * 7. **Further requests** (`serveHandedOver`). The next request of a connection could belong to a session of another worker, so each
- *    answer ends its connection. What a client has sent behind a request without waiting (pipelining) would be handled
- *    nevertheless, and never answered: a write would be committed that the client has to repeat.
  *
  * `test/unit/sticky-corrections.test.ts` and `test/cluster/hand-over.test.ts` hold each of them by its number.
  */
 import type { Worker } from 'node:cluster';
 import type { EventEmitter } from 'node:events';
-import type { IncomingMessage, RequestListener, Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import { Socket } from 'node:net';
 import { Turns } from '../base/turns.js';
 import { peerGroup } from '../door/client-address.js';
@@ -255,23 +252,9 @@ export function serveHandedOver(http: Server, engine: SessionSource, onClosed: (
     socket.on('data', ignore);
     socket.off('data', ignore);
   });
-  // Correction 7.
-  const takers = http.listeners('request') as RequestListener[];
-  const asked = new WeakSet<Socket>();
-  http.removeAllListeners('request');
-  http.on('request', (request, response) => {
-    if (asked.has(request.socket)) {
-      // Bytes that nobody has read would reset the connection, and the answer before them would be lost. This answer is never sent: it
-      // has Node.js stop reading when there are many of them.
-      request.resume();
-      response.writeHead(503).end();
-      return;
-    }
-    asked.add(request.socket);
+  http.prependListener('request', (_request, response) => {
+    // The next request of this connection could belong to a session of another worker.
     response.setHeader('Connection', 'close');
-    for (const take of takers) {
-      take.call(http, request, response);
-    }
   });
 
   // Correction 5: Engine.IO asks for an id before it answers. Sessions that begin as a WebSocket are one connection: nobody

@@ -75,6 +75,22 @@ describeWith(POSTGRES_PROGRAMS, 'request bodies through the primary', function (
     expect(answer).to.match(/^HTTP\/1\.1 201 /);
   });
 
+  it('are handled only when somebody can be answered: not behind the one request of a connection', async () => {
+    const count = async (): Promise<number> =>
+      Number((await scene.db('tasks').where({ task_definition_id: 90 }).count())[0]!['count']);
+    const body = `{"job_id":"${scene.jobs[0]!.jobId}","task_definition_id":90,"is_imua":false}`;
+    const head = `POST /api/tasks HTTP/1.1\r\nHost: a\r\nX-Api-Key: ${scene.serviceKey}\r\nContent-Type: application/json\r\n`;
+    const socket = connect(instance.port, '127.0.0.1');
+    let answer = '';
+    socket.setEncoding('latin1').on('data', (text) => {
+      answer += text;
+    });
+    socket.write(`${head}Content-Length: ${body.length}\r\n\r\n${body}`.repeat(3));
+    await once(socket, 'close');
+    expect(answer.match(/HTTP\/1\.1 201 /g)).to.have.length(1);
+    expect(await count()).to.equal(1);
+  });
+
   /** Sends a request in two halves. @returns what had come before the second half, and everything */
   async function inHalves(head: readonly string[], body: string, whole: () => Promise<unknown>) {
     const socket = connect(instance.port, '127.0.0.1');

@@ -1,7 +1,7 @@
 import cluster, { type Worker } from 'node:cluster';
 import { EventEmitter, once } from 'node:events';
-import { createServer as createHttpServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import type { Server } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { HandOver } from '../../src/cluster/sticky-corrections.js';
@@ -321,69 +321,6 @@ describe('corrections around sticky', () => {
     } finally {
       Object.assign(process, { send, connected });
       process.removeAllListeners('message');
-    }
-  });
-
-  describe('7: at a worker', () => {
-    let port: AddressInfo;
-    let handled: string[];
-    let held: ServerResponse[];
-    const front = createServer((socket) => {
-      process.emit('message', { type: 'sticky:connection', data: withOpening(Buffer.alloc(0), undefined) }, socket);
-    });
-
-    beforeEach(async () => {
-      handled = [];
-      held = [];
-      const answer: RequestListener = (request, response) => {
-        handled.push(request.url!);
-        held.push(response);
-        request.resume();
-      };
-      const engine = Object.assign(new EventEmitter(), { generateId: () => SESSION });
-      serveHandedOver(createHttpServer(answer), engine, () => {});
-      front.listen(0, '127.0.0.1');
-      await once(front, 'listening');
-      port = front.address() as AddressInfo;
-    });
-
-    afterEach(() => {
-      front.close();
-      process.removeAllListeners('message');
-    });
-
-    /** Sends requests without waiting for answers. @returns all that comes until the connection ends */
-    async function pipelined(requests: string): Promise<string> {
-      const socket = connect(port.port, '127.0.0.1').setEncoding('latin1');
-      clients.push(socket);
-      let text = '';
-      socket.on('data', (chunk) => {
-        text += chunk;
-      });
-      const ended = once(socket, 'close');
-      await new Promise((resolve) => socket.write(requests, resolve));
-      await eventually(() => expect(held).to.have.length(1));
-      // What was sent behind it has been seen when a connection that came later has been read.
-      const [first] = held;
-      const later = connect(port.port, '127.0.0.1');
-      clients.push(later);
-      later.write('GET /later HTTP/1.1\r\nHost: a\r\n\r\n');
-      await eventually(() => expect(handled.at(-1)).to.equal('/later'));
-      first!.end('first');
-      await ended;
-      return text;
-    }
-
-    const post = (path: string, version = '1.1'): string =>
-      `POST ${path} HTTP/${version}\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}`;
-
-    for (const version of ['1.1', '1.0']) {
-      it(`requests of HTTP/${version} that were sent behind another one are not handled: nobody could be answered`, async () => {
-        const text = await pipelined(post('/first', version) + post('/second', version).repeat(1_000));
-        expect(handled).to.deep.equal(['/first', '/later']);
-        expect(text).to.match(/^HTTP\/1\.1 200 [\s\S]*Connection: close[\s\S]*first/i);
-        expect(text.match(/HTTP\/1\.1/g)).to.have.length(1);
-      });
     }
   });
 });
