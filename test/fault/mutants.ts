@@ -682,6 +682,42 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: { file: 'test/unit/http-parts.test.ts', title: 'is nobody who came through a proxy' },
   },
   {
+    name: 'all requests of a connection are handled at once',
+    file: 'src/http/requests-in-turn.ts',
+    edits: [['if (line === undefined || line.last.closed) {', 'if (line !== null) {']],
+    killedBy: {
+      file: 'test/unit/requests-in-turn.test.ts',
+      title: 'are not handled behind an answer that ends it: nobody could be answered',
+    },
+  },
+  {
+    name: 'any number of requests of a connection wait',
+    file: 'src/http/requests-in-turn.ts',
+    edits: [['line.full = line.waiting === MAX_WAITING;', 'line.full = false;']],
+    killedBy: {
+      file: 'test/unit/requests-in-turn.test.ts',
+      title: 'wait in a bounded number: the answer to the last of them ends the connection',
+    },
+  },
+  {
+    name: 'what cannot be read is answered before what came ahead of it',
+    file: 'src/http/unreadable-requests.ts',
+    edits: [['before === undefined || before.closed ? answer()', 'before === undefined || before !== null ? answer()']],
+    killedBy: {
+      file: 'test/integration/unreadable-requests.test.ts',
+      title: 'is answered behind the requests before it, which are handled',
+    },
+  },
+  {
+    name: 'a log that nobody reads waits in memory',
+    file: 'src/base/logger.ts',
+    edits: [['process.stderr.writableLength > MAX_WAITING_BYTES', 'process.stderr.writableLength < 0']],
+    killedBy: {
+      file: 'test/unit/logger.test.ts',
+      title: 'keeps a bounded part of it in memory, and says how many lines were dropped',
+    },
+  },
+  {
     name: 'connections are changed over when the server takes writes again',
     file: 'src/broker/redis/redis-broker.ts',
     edits: [['    clearTimeout(this.reconnecting);\n    this.reconnecting = undefined;\n    if (', '    if (']],
