@@ -30,13 +30,14 @@ export function handleInTurn(server: Server): void {
   server.removeAllListeners('request');
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const line = lines.get(request.socket);
+    // It may come when an answer has ended the connection, which goes on being read until that has reached the system.
+    if (line?.full || !request.socket.writable) {
+      drop(request, response);
+      return;
+    }
     if (line === undefined || line.last.closed) {
       lines.set(request.socket, { last: response, waiting: 0, full: false });
       handle(request, response);
-      return;
-    }
-    if (line.full) {
-      drop(request, response);
       return;
     }
     const before = line.last;
@@ -49,7 +50,7 @@ export function handleInTurn(server: Server): void {
     before.once('close', () => {
       line.waiting -= 1;
       // Its turn does not come when the answer before it has ended the connection, or the client has.
-      if (response.socket !== null) {
+      if (response.socket?.writable) {
         handle(request, response);
       }
     });

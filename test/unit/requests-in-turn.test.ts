@@ -82,6 +82,18 @@ describe('requests of one connection', () => {
     expect(answers()).to.equal(1);
   });
 
+  it('are not handled when they come while the connection ends', async () => {
+    client.write(get('/1'));
+    await eventually(() => expect(handled).to.deep.equal(['/1']));
+    const ended = once(client, 'close');
+    const socket = held[0]!.socket!;
+    held[0]!.once('close', () => socket.emit('data', Buffer.from(post('/2', '{}') + get('/3'))));
+    held[0]!.setHeader('Connection', 'close').end('one');
+    await ended;
+    expect(handled).to.deep.equal(['/1']);
+    expect(answers()).to.equal(1);
+  });
+
   it('are forgotten when the client has gone', async () => {
     client.write(get('/1') + get('/2'));
     await read();
