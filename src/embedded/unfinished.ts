@@ -5,17 +5,19 @@ import { dirname, join } from 'node:path';
 export const unfinishedFile = (data: string): string => `${data}-unfinished`;
 
 /**
- * Notes that the first start of a database begins, if there is none yet. What an earlier first start has left, that was
+ * Notes that the first start of a database begins, if its folder is empty. What an earlier first start has left, that was
  * killed or found no room, is removed: Postgres takes files that are there for those of a whole database, and does not open.
+ * Files that were there before it are of somebody else, and never removed.
  * @param data the database's folder, which exists; nobody else uses it
  */
 export function beginFirstStart(data: string): void {
   const file = unfinishedFile(data);
+  const names = readdirSync(data);
   if (existsSync(file)) {
-    for (const name of readdirSync(data)) {
+    for (const name of names) {
       rmSync(join(data, name), { recursive: true, force: true });
     }
-  } else if (!existsSync(join(data, 'PG_VERSION'))) {
+  } else if (names.length === 0) {
     writeFileSync(file, '', { mode: 0o600 });
     syncFolder(dirname(file));
   }
