@@ -105,7 +105,10 @@ function write(logger: winston.Logger, level: string, message: string, fields?: 
     return;
   }
   if (dropped > 0) {
-    logger.log('warn', 'nobody read the log for a while: lines were dropped', { lines: dropped });
+    // Where errors alone are logged, a warning would not be.
+    logger.log(level === 'error' ? level : 'warn', 'nobody read the log for a while: lines were dropped', {
+      lines: dropped,
+    });
     dropped = 0;
   }
   logger.log(level, message, fields);

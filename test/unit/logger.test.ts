@@ -135,37 +135,42 @@ describe('logger', () => {
 describe('a log that nobody reads', () => {
   const LINES = 30_000;
 
-  it('keeps a bounded part of it in memory, and says how many lines were dropped', async () => {
-    const program = `
+  for (const [level, toldAs] of [
+    ['info', 'warn'],
+    ['error', 'error'],
+  ] as const) {
+    it(`keeps a bounded part of it in memory, and says how many lines were dropped (LOG_LEVEL=${level})`, async () => {
+      const program = `
       import { createLogger } from ${JSON.stringify(MODULE)};
-      const logger = createLogger({ level: 'info', format: 'json' });
+      const logger = createLogger({ level: '${level}', format: 'json' });
       for (let line = 0; line < ${LINES}; line += 1) {
-        logger.info('line', { text: 'x'.repeat(400) });
+        logger.${level}('line', { text: 'x'.repeat(400) });
       }
       process.once('message', () => {
         const timer = setInterval(() => {
           if (process.stderr.writableLength === 0) {
             clearInterval(timer);
-            logger.info('read again');
+            logger.${level}('read again');
             process.disconnect();
           }
         }, 5);
       });
       process.send(process.stderr.writableLength);`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+        stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      });
+      const [waiting] = (await once(child, 'message')) as [number];
+      expect(waiting).to.be.within(1, 4_300_000);
+      const all = text(child.stderr!);
+      child.send('go on');
+      const lines = (await all)
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { level: string; message: string; lines?: number });
+      const [told, last] = lines.slice(-2);
+      expect(told).to.include({ level: toldAs, message: 'nobody read the log for a while: lines were dropped' });
+      expect(last).to.include({ message: 'read again' });
+      expect(lines.length - 2 + told!.lines!).to.equal(LINES);
     });
-    const [waiting] = (await once(child, 'message')) as [number];
-    expect(waiting).to.be.within(1, 4_300_000);
-    const all = text(child.stderr!);
-    child.send('go on');
-    const lines = (await all)
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as { level: string; message: string; lines?: number });
-    const [told, last] = lines.slice(-2);
-    expect(told).to.include({ level: 'warn', message: 'nobody read the log for a while: lines were dropped' });
-    expect(last).to.include({ message: 'read again' });
-    expect(lines.length - 2 + told!.lines!).to.equal(LINES);
-  });
+  }
 });
