@@ -135,11 +135,11 @@ describe('logger', () => {
 describe('a log that nobody reads', () => {
   const LINES = 30_000;
 
-  for (const [level, toldAs] of [
-    ['info', 'warn'],
-    ['error', 'error'],
+  for (const [title, level, toldAs] of [
+    ['keeps a bounded part of it in memory, and says how many lines were dropped', 'info', 'warn'],
+    ['says so where errors alone are logged', 'error', 'error'],
   ] as const) {
-    it(`keeps a bounded part of it in memory, and says how many lines were dropped (LOG_LEVEL=${level})`, async () => {
+    it(title, async () => {
       const program = `
       import { createLogger } from ${JSON.stringify(MODULE)};
       const logger = createLogger({ level: '${level}', format: 'json' });
