@@ -28,7 +28,8 @@ export function answerUnreadable(server: Server): void {
     last.set(request.socket, { request, response, earlier: last.get(request.socket)?.response });
   });
   server.on('clientError', (error: ReadError, socket: Socket) => {
-    // What else comes on the connection cannot be read either.
+    // What else comes on the connection cannot be read either, and takes no time of ours while an answer is under way.
+    socket.pause();
     if (refused.has(socket)) {
       return;
     }

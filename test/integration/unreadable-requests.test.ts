@@ -127,20 +127,26 @@ describe('what cannot be read as a request', function () {
   });
 
   it('does not come into an answer that is under way', async () => {
+    await exchange(creation('Connection: close\r\n'));
     const { socket, text, ended } = open();
     socket.write(`${headOf(`GET /api/jobs/${jobs}/events`, 'Accept: application/x-ndjson\r\n')}\r\n`);
     await eventually(() => expect(text()).to.include('"SUCCESS"'));
     socket.write('what is this?\r\n\r\n');
+    socket.write(Buffer.alloc(64_000_000, 'x'));
     // The stream goes on.
-    await exchange(creation('Connection: close\r\n'));
     const made = await fetch(`${server.url}/api/tasks`, {
       method: 'POST',
       headers: { 'x-api-key': key, 'content-type': 'application/json' },
-      body: JSON.stringify({ job_id: String(jobs - 1), task_definition_id: 1 }),
+      body: JSON.stringify({ job_id: String(jobs), task_definition_id: 1 }),
     });
     expect(made.status).to.equal(201);
     await eventually(() => expect(text()).to.include('TASK_CREATED'));
     expect(statuses(text())).to.deep.equal([200]);
+    // What nobody wants is not read, however much else is done meanwhile.
+    for (let count = 0; count < 200; count += 1) {
+      await (await fetch(`${server.url}/api/ws/health`)).text();
+    }
+    expect(socket.writableLength).to.be.greaterThan(0);
     socket.destroy();
     await ended;
   });
