@@ -35,6 +35,7 @@ import { createWebsocketGateway } from './gateways/websocket-gateway.js';
 import { takeAbsoluteTargets } from './http/absolute-targets.js';
 import { answerAfterRequests } from './http/answer-after-request.js';
 import { createApp, requestListener } from './http/app.js';
+import { Exchanges } from './http/exchanges.js';
 import { restQueues } from './http/queues.js';
 import { RequestsInFlight } from './http/requests-in-flight.js';
 import { handleInTurn } from './http/requests-in-turn.js';
@@ -280,10 +281,13 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
     handleInTurn(server);
     silent.watch(server);
   }
-  ignoreOtherUpgrades(http);
   for (const server of servers) {
+    const exchanges = new Exchanges(server);
+    if (server === http) {
+      ignoreOtherUpgrades(server, exchanges);
+    }
     answerAfterRequests(server);
-    answerUnreadable(server);
+    answerUnreadable(server, exchanges);
     takeAbsoluteTargets(server);
   }
   releasers.push('Engine.IO', () => io.engine.close());

@@ -1,5 +1,6 @@
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { isUnderWay } from './exchanges.js';
 
 /** Most requests of a connection that wait for the answers before them. */
 const MAX_WAITING = 100;
@@ -35,7 +36,7 @@ export function handleInTurn(server: Server): void {
       drop(request, response);
       return;
     }
-    if (line === undefined || line.last.closed) {
+    if (line === undefined || !isUnderWay(line.last)) {
       lines.set(request.socket, { last: response, waiting: 0, full: false });
       handle(request, response);
       return;

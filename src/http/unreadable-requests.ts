@@ -1,7 +1,8 @@
-import { type IncomingMessage, maxHeaderSize, type Server, type ServerResponse } from 'node:http';
+import { maxHeaderSize, type Server } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ErrorAnswerOptions, endWithError } from '../door/error-answer.js';
 import { TaskwireError } from '../protocol/errors.js';
+import { type Exchanges, isUnderWay } from './exchanges.js';
 
 /** What Node.js says of bytes that its parser does not take. */
 interface ReadError extends Error {
@@ -10,23 +11,12 @@ interface ReadError extends Error {
   readonly reason?: string;
 }
 
-interface Exchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-  /** The answer to the request before it on the same connection. */
-  readonly earlier: ServerResponse | undefined;
-}
-
 /**
  * Answers what is no request with an error of the table, in its turn. Node.js would answer without a body, and at once: before the
  * answers to requests that came before it on the connection, so that a client takes it for one of these.
  */
-export function answerUnreadable(server: Server): void {
-  const last = new WeakMap<Socket, Exchange>();
+export function answerUnreadable(server: Server, exchanges: Exchanges): void {
   const refused = new WeakSet<Socket>();
-  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    last.set(request.socket, { request, response, earlier: last.get(request.socket)?.response });
-  });
   server.on('clientError', (error: ReadError, socket: Socket) => {
     // What else comes on the connection cannot be read either, and takes no time of ours while an answer is under way.
     socket.pause();
@@ -38,7 +28,7 @@ export function answerUnreadable(server: Server): void {
       socket.destroy();
       return;
     }
-    const { request, response, earlier } = last.get(socket) ?? {};
+    const { request, response, earlier } = exchanges.of(socket) ?? {};
     // Either the body of the last request cannot be read, or what stands in the place of the next one.
     const itsBody = request?.complete === false;
     const before = itsBody ? earlier : response;
@@ -49,7 +39,7 @@ export function answerUnreadable(server: Server): void {
         socket.destroy();
       }
     };
-    before === undefined || before.closed ? answer() : before.once('close', answer);
+    isUnderWay(before) ? before.once('close', answer) : answer();
   });
 }
 

@@ -1,6 +1,7 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { Socket } from 'node:net';
 import { hasBody } from './answer-after-request.js';
+import { type Exchanges, isUnderWay } from './exchanges.js';
 
 type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
 
@@ -12,7 +13,7 @@ type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
  * One that was sent behind other requests waits for their answers, as all requests do. To be called when all listeners for upgrades are
  * there.
  */
-export function ignoreOtherUpgrades(server: Server): void {
+export function ignoreOtherUpgrades(server: Server, exchanges: Exchanges): void {
   const takers = server.listeners('upgrade') as Taker[];
   const take: Taker = (request, socket, head) => {
     if (mayBecomeWebsocket(request)) {
@@ -28,15 +29,10 @@ export function ignoreOtherUpgrades(server: Server): void {
       socket.unshift(Buffer.concat([Buffer.from(headOf(request), 'latin1'), head]));
     }
   };
-  // Answers leave in the order of their requests: when the last one has left, all have.
-  const last = new WeakMap<Socket, ServerResponse>();
-  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    last.set(request.socket, response);
-  });
   server.removeAllListeners('upgrade');
   server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    const before = last.get(socket);
-    if (before === undefined || before.closed) {
+    const before = exchanges.of(socket)?.response;
+    if (!isUnderWay(before)) {
       take(request, socket, head);
       return;
     }

@@ -684,7 +684,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'all requests of a connection are handled at once',
     file: 'src/http/requests-in-turn.ts',
-    edits: [['if (line === undefined || line.last.closed) {', 'if (line !== null) {']],
+    edits: [['if (line === undefined || !isUnderWay(line.last)) {', 'if (line !== null) {']],
     killedBy: {
       file: 'test/unit/requests-in-turn.test.ts',
       title: 'are not handled behind an answer that ends it: nobody could be answered',
@@ -702,7 +702,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'what cannot be read is answered before what came ahead of it',
     file: 'src/http/unreadable-requests.ts',
-    edits: [['before === undefined || before.closed ? answer()', 'before === undefined || before !== null ? answer()']],
+    edits: [["isUnderWay(before) ? before.once('close', answer)", 'before === null ? before']],
     killedBy: {
       file: 'test/integration/unreadable-requests.test.ts',
       title: 'is answered behind the requests before it, which are handled',

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { expect } from 'chai';
+import { Exchanges } from '../../src/http/exchanges.js';
 import { ignoreOtherUpgrades } from '../../src/http/upgrade-requests.js';
 import { eventually } from '../support/eventually.js';
 
@@ -24,7 +25,7 @@ describe('an upgrade behind an unanswered request', () => {
       }
     });
     server.on('upgrade', () => {});
-    ignoreOtherUpgrades(server);
+    ignoreOtherUpgrades(server, new Exchanges(server));
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     const came = once(server, 'connection') as Promise<[Socket]>;
