@@ -21,6 +21,8 @@ const CLIENT = 'packages/client/test';
 const CLEAN_UP_MS = 10_000;
 /** How many of the files that took longest are named at the end. */
 const SLOWEST = 10;
+/** How many characters of a failed test's reason stand in the last lines. */
+const REASON_LENGTH = 2_000;
 const USAGE = `npm test                        all suites
 npm test -- unit cluster        files with one of these words in their paths
 npm test -- --grep 'keeps.*'    tests whose titles match`;
@@ -47,7 +49,7 @@ function suites(folders: readonly string[], words: readonly string[]): string[] 
 interface Counts {
   passed: number;
   skipped: number;
-  /** Titles of the tests that failed. */
+  /** The tests that failed: title and reason. */
   failed: string[];
 }
 
@@ -158,8 +160,8 @@ async function run(files: readonly string[]): Promise<void> {
   runner.on('pass', () => {
     counts.passed += 1;
   });
-  runner.on('fail', (test) => {
-    counts.failed.push(test.fullTitle());
+  runner.on('fail', (test, error: Error) => {
+    counts.failed.push(`${test.fullTitle()}\n    ${error.message.slice(0, REASON_LENGTH).replaceAll('\n', '\n    ')}`);
     process.exitCode = 1;
   });
   runner.on('pending', () => {

@@ -2,7 +2,7 @@ import { type RedisKind, type RedisSide, startRedisSide } from '../fault/redis-s
 import { eventually } from '../support/eventually.js';
 import { Instance, type InstanceOptions } from '../support/instance.js';
 import { PostgresPair } from '../support/postgres-pair.js';
-import { lastingPort } from '../support/programs.js';
+import { freePort } from '../support/programs.js';
 import type { ProxyKind, ReverseProxy } from '../support/proxy.js';
 import { Scene } from '../support/scene.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
@@ -44,12 +44,12 @@ export class Stage {
     const database = new URL(await postgres.primary.createDatabase()).pathname;
     const address = await startTcpProxy({ port: postgres.primary.port });
     const scene = await Scene.make(serversUrl(postgres, database), { users: USERS, jobsPerUser: JOBS_PER_USER });
-    const stage = new Stage(postgres, address, database, scene, await lastingPort());
+    const stage = new Stage(postgres, address, database, scene, await freePort());
     try {
       stage.redis = await startRedisSide(half.redis);
       stage.half = half;
       for (let count = 0; count < INSTANCES; count += 1) {
-        stage.instances.push(await Instance.start({ ...stage.settings(), port: await lastingPort() }));
+        stage.instances.push(await Instance.start({ ...stage.settings(), port: await freePort() }));
       }
       await stage.startProxy();
       return stage;

@@ -62,51 +62,39 @@ export function describeWith(programs: readonly string[], title: string, body: (
 
 /** Where ports begin that the system gives to outgoing connections, on Linux and elsewhere. */
 const FIRST_OUTGOING_PORT = 32_768;
-const FIRST_LASTING_PORT = 20_000;
+const FIRST_PORT = 20_000;
 
 /**
- * A free port of 127.0.0.1 that no outgoing connection takes: for who listens, ends and listens there again while many
- * connections come and go.
+ * A port of 127.0.0.1 that nobody listens on at this moment, and that no outgoing connection takes. So it is still free
+ * for who needs seconds to start, or ends and listens there again, while other tests open many connections.
  */
-export async function lastingPort(): Promise<number> {
+export async function freePort(): Promise<number> {
   for (;;) {
-    const port = FIRST_LASTING_PORT + Math.floor(Math.random() * (FIRST_OUTGOING_PORT - FIRST_LASTING_PORT));
-    try {
-      return await freePort(port);
-    } catch {
-      // Somebody listens there.
+    const port = FIRST_PORT + Math.floor(Math.random() * (FIRST_OUTGOING_PORT - FIRST_PORT));
+    if (await isFree(port)) {
+      return port;
     }
   }
 }
 
-/** @returns the first of some ports in a row that nobody listens on */
+/** @returns the first of some ports in a row that are free as `freePort` says */
 export async function freePorts(count: number): Promise<number> {
   for (;;) {
-    const first = await lastingPort();
-    const others = Array.from({ length: count - 1 }, (_, place) => freePort(first + 1 + place));
-    if ((await Promise.allSettled(others)).every(({ status }) => status === 'fulfilled')) {
+    const first = await freePort();
+    const others = Array.from({ length: count - 1 }, (_, place) => isFree(first + 1 + place));
+    if ((await Promise.all(others)).every(Boolean)) {
       return first;
     }
   }
 }
 
-/**
- * A port of 127.0.0.1 that nobody listens on at this moment.
- * @param wanted that one; otherwise any
- */
-export function freePort(wanted = 0): Promise<number> {
-  return new Promise((resolve, reject) => {
+/** Whether nobody listens on a port of 127.0.0.1. */
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', reject);
-    server.listen(wanted, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => {
-        if (address === null || typeof address === 'string') {
-          reject(new Error('the probe has no port'));
-        } else {
-          resolve(address.port);
-        }
-      });
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => {
+      server.close(() => resolve(true));
     });
   });
 }
