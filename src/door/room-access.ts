@@ -3,9 +3,10 @@ import { TurnReader } from '../base/turn-reader.js';
 import { TaskwireError } from '../protocol/errors.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
 import { type Identity, mayAccess, maySee, refusalOf } from '../protocol/tasks.js';
+import type { RoomOwner } from '../repository/log.js';
 
-/** Finds the users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
-export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, string>>;
+/** Finds the owners of some rooms, by room name; rooms that do not exist are left out. */
+export type OwnersOf = (rooms: readonly Room[]) => Promise<ReadonlyMap<string, RoomOwner>>;
 
 const MAX_ROOMS = 100_000;
 /** How long an owner is cached, in milliseconds. When another program gives a task to another user, the old one may write to it for so long. */
@@ -19,7 +20,7 @@ const CLOCK_MS = 100;
  */
 export class RoomAccess {
   private readonly owners: LRUCache<string, string>;
-  private readonly lookups: TurnReader<string>;
+  private readonly lookups: TurnReader<RoomOwner>;
 
   /**
    * @param maxRooms rooms whose owners are remembered
@@ -31,21 +32,22 @@ export class RoomAccess {
   }
 
   /**
-   * @returns the user whose stream the room is in
+   * @returns the user whose stream the room is in; with the stream's head when it had to be looked up
    * @throws TaskwireError ACCESS_DENIED: a user's key is told no more, whether the room is somebody else's or does not exist;
    * NOT_FOUND for keys that may see all; DATABASE_UNAVAILABLE
    */
-  async resolve(identity: Identity, room: Room): Promise<string> {
+  async resolve(identity: Identity, room: Room): Promise<RoomOwner> {
     if (identity.token?.rooms?.has(room.name) === false || (room.kind === 'user' && !this.mayAsk(identity, room))) {
       throw new TaskwireError('ACCESS_DENIED');
     }
-    let owner = this.owners.get(room.name);
-    if (owner === undefined || !maySee(identity, room.name, owner)) {
-      // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell
-      // whether the room exists.
-      owner = await this.lookup(room);
+    const known = this.owners.get(room.name);
+    if (known !== undefined && maySee(identity, room.name, known)) {
+      return { userId: known };
     }
-    if (owner !== undefined && maySee(identity, room.name, owner)) {
+    // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell whether
+    // the room exists.
+    const owner = await this.lookup(room);
+    if (owner !== undefined && maySee(identity, room.name, owner.userId)) {
       return owner;
     }
     throw new TaskwireError(refusalOf(identity));
@@ -56,10 +58,10 @@ export class RoomAccess {
     return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }
 
-  private async lookup(room: Room): Promise<string | undefined> {
+  private async lookup(room: Room): Promise<RoomOwner | undefined> {
     const owner = await this.lookups.read(room.name);
     if (owner !== undefined) {
-      this.owners.set(room.name, owner);
+      this.owners.set(room.name, owner.userId);
     }
     return owner;
   }

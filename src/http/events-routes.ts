@@ -61,7 +61,7 @@ export function eventRoutes(router: Router, endpoint: Endpoint, ports: EventRout
     const page = endpoint(async ({ identity, params, query }) => {
       const room = roomOf(params);
       const input = parseInput(historyInput, fieldsOf(query, FIELDS));
-      const userId = await access.resolve(identity, room);
+      const { userId } = await access.resolve(identity, room);
       const { events, seq, epoch, recovered, more } = await history.page({ userId, room, ...input });
       const rest = JSON.stringify({ seq, epoch, recovered, next: more ? seq : null });
       const body = `{"events":[${events.map(envelopeText).join(',')}],${rest.slice(1)}`;

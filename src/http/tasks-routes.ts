@@ -36,7 +36,7 @@ export function taskRoutes(router: Router, endpoint: Endpoint, ports: TaskRouteP
     const options = optionsOf(identity, key);
     let owner: string;
     try {
-      owner = await access.resolve(identity, room);
+      owner = (await access.resolve(identity, room)).userId;
     } catch (refusal) {
       if (key === undefined || !(refusal instanceof TaskwireError) || refusal.code === 'DATABASE_UNAVAILABLE') {
         throw refusal;

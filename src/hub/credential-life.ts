@@ -13,7 +13,7 @@ export interface CredentialPorts {
    */
   authenticate(data: AuthData, before: Identity): Promise<{ readonly identity: Identity; confirm(): Promise<void> }>;
   /** Checks that somebody may see a room. */
-  resolve(identity: Identity, room: Room): Promise<string>;
+  resolve(identity: Identity, room: Room): Promise<unknown>;
 }
 
 /** A timer's longest time, in milliseconds. */

@@ -1,5 +1,6 @@
 import { controlText, type Position } from '../protocol/messages.js';
 import type { Room } from '../protocol/rooms.js';
+import type { RoomOwner } from '../repository/log.js';
 import { type CatchUpPorts, catchUp } from './catch-up.js';
 import type { Connection } from './connection.js';
 import { Line, type LineEnd, type LineOptions } from './line.js';
@@ -10,7 +11,7 @@ import type { Subscription } from './subscription.js';
 /** What a client asks of its hub. */
 export interface ClientPorts extends CatchUpPorts {
   readonly line: LineOptions;
-  follow(userId: string): Stream;
+  follow(owner: RoomOwner): Stream;
   forget(client: HubClient): void;
 }
 
@@ -45,7 +46,7 @@ export class HubClient implements LineEnd {
   }
 
   /** Joins a room of `owner`'s stream. The subscription is answered when that is done or has failed. */
-  subscribe(owner: string, subscription: Subscription): void {
+  subscribe(owner: RoomOwner, subscription: Subscription): void {
     if (this.closed) {
       return;
     }
@@ -61,8 +62,8 @@ export class HubClient implements LineEnd {
   }
 
   /** The membership in a user's stream; a new one where there is none. */
-  private membershipOf(owner: string): Membership {
-    const known = this.memberships.find(({ stream, closed }) => stream.userId === owner && !closed);
+  private membershipOf(owner: RoomOwner): Membership {
+    const known = this.memberships.find(({ stream, closed }) => stream.userId === owner.userId && !closed);
     if (known !== undefined) {
       return known;
     }

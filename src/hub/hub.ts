@@ -3,6 +3,7 @@ import type { Logger } from '../base/logger.js';
 import { type Availability, type Subscribing, streamChannel } from '../broker/broker.js';
 import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
+import type { RoomOwner } from '../repository/log.js';
 import type { Connection } from './connection.js';
 import { type ClientPorts, HubClient } from './hub-client.js';
 import type { Clock } from './line.js';
@@ -23,6 +24,10 @@ export interface HubOptions extends LogReaderOptions {
 /** How long a stream is followed after its last member left: clients that come back find its ring. */
 const LINGER_MS = 30_000;
 const SWEEP_MS = 5_000;
+/** How long streams that began at a head from before gather until they are compared with the log together. */
+const PROVE_MS = 100;
+/** After how long that is tried again when the log could not be read. */
+const PROVE_AGAIN_MS = 1_000;
 
 const SYSTEM_CLOCK: Clock = { now: () => performance.now(), sleep };
 
@@ -37,6 +42,9 @@ export class Hub {
   private readonly log: LogReader;
   private readonly budget: RingBudget;
   private readonly clientPorts: ClientPorts;
+  /** Users whose streams began at a head that was read before their messages came. */
+  private readonly unproven = new Set<string>();
+  private proofTimer: NodeJS.Timeout | undefined;
   private reconcileTimer: NodeJS.Timeout | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private running = false;
@@ -55,7 +63,7 @@ export class Hub {
     this.clientPorts = {
       log: this.log,
       line: { clearBytes: options.MAX_BUFFERED_BYTES / 4, stallMs: options.SLOW_CONSUMER_MS, clock },
-      follow: (userId) => this.follow(userId),
+      follow: (owner) => this.follow(owner),
       forget: (client) => this.clients.delete(client),
       onError: ({ stream }, error) => this.logger.error('subscription failed', { user: stream.userId, error }),
     };
@@ -74,6 +82,7 @@ export class Hub {
   async stop(): Promise<void> {
     this.running = false;
     clearTimeout(this.reconcileTimer);
+    clearTimeout(this.proofTimer);
     clearInterval(this.sweepTimer);
     for (const stream of this.streams.values()) {
       stream.stop();
@@ -106,9 +115,17 @@ export class Hub {
 
   /** Compares all followed streams with the log, now. */
   async reconcile(): Promise<void> {
+    await this.compare(this.streams.keys());
+  }
+
+  /** Compares the streams of some users with the log, as far as they are followed. */
+  private async compare(users: Iterable<string>): Promise<void> {
     const lastThen = new Map<string, number>();
-    for (const [userId, stream] of this.streams) {
-      lastThen.set(userId, stream.last);
+    for (const userId of users) {
+      const stream = this.streams.get(userId);
+      if (stream !== undefined) {
+        lastThen.set(userId, stream.last);
+      }
     }
     await this.log.heads.readMany([...lastThen.keys()], (userId, head) => {
       this.streams.get(userId)?.observeHead(head, lastThen.get(userId)!, this.broker.up);
@@ -175,23 +192,24 @@ export class Hub {
     this.scheduleReconcile(this.reconcileAgain ? 0 : undefined);
   }
 
-  private follow(userId: string): Stream {
+  private follow({ userId, head }: RoomOwner): Stream {
     let stream = this.streams.get(userId);
     if (stream === undefined) {
-      stream = new Stream(userId, this.streamPorts, {
-        ringEvents: this.options.RING_EVENTS,
-        ringBudget: this.budget,
-      });
+      const limits = { ringEvents: this.options.RING_EVENTS, ringBudget: this.budget };
+      stream = new Stream(userId, this.streamPorts, limits, head);
       this.streams.set(userId, stream);
     }
     return stream;
   }
 
-  private async open(stream: Stream): Promise<Position> {
+  private async open(stream: Stream, known: Position | undefined): Promise<Position> {
     const { userId } = stream;
     try {
       await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));
-      const head = await this.log.heads.read(userId);
+      if (known !== undefined) {
+        this.proveSoon([userId], PROVE_MS);
+      }
+      const head = known ?? (await this.log.heads.read(userId));
       if (head === undefined) {
         throw new TaskwireError('NOT_FOUND');
       }
@@ -205,6 +223,31 @@ export class Hub {
     }
   }
 
+  /**
+   * Compares streams with the log in `ms` milliseconds, together: a look at each one's head would be a query each. What
+   * happened between the look-up of an owner and the stream's first message arrives then, or when a later message shows it.
+   */
+  private proveSoon(users: readonly string[], ms: number): void {
+    for (const userId of users) {
+      this.unproven.add(userId);
+    }
+    this.proofTimer ??= setTimeout(() => void this.prove(), ms);
+  }
+
+  private async prove(): Promise<void> {
+    const users = [...this.unproven];
+    this.unproven.clear();
+    this.proofTimer = undefined;
+    try {
+      await this.compare(users);
+    } catch (error) {
+      this.logger.warn('streams could not be compared with the log yet', { streams: users.length, error });
+      if (this.running) {
+        this.proveSoon(users, PROVE_AGAIN_MS);
+      }
+    }
+  }
+
   private unfollow(stream: Stream): void {
     stream.stop();
     this.streams.delete(stream.userId);
@@ -214,7 +257,7 @@ export class Hub {
   }
 
   private readonly streamPorts: StreamPorts = {
-    open: (stream) => this.open(stream),
+    open: (stream, known) => this.open(stream, known),
     read: (userId, after) => this.log.missing(userId, after),
     onRepairFailed: (userId, error) => this.logger.warn('gap not repaired yet', { user: userId, error }),
     counters: this.counters,

@@ -4,6 +4,7 @@ import { errorEntry, TaskwireError, toTaskwireError } from '../protocol/errors.j
 import type { SubscribeRequest } from '../protocol/messages.js';
 import { parseRoom, type Room } from '../protocol/rooms.js';
 import type { Identity } from '../protocol/tasks.js';
+import type { RoomOwner } from '../repository/log.js';
 import type { Connection } from './connection.js';
 import type { HubClient } from './hub-client.js';
 import { RoomOrder } from './room-order.js';
@@ -11,7 +12,7 @@ import { type SubscribeReply, Subscription } from './subscription.js';
 
 export interface RoomRequestsPorts {
   /** Checks that a key may see a room. @returns the user whose stream the room is in. */
-  resolve(identity: Identity, room: Room): Promise<string>;
+  resolve(identity: Identity, room: Room): Promise<RoomOwner>;
   /** The queue in which connections wait for their turn to join rooms. Keys take turns. */
   readonly turns: FairQueue;
   /** Most rooms of a connection. */
@@ -139,7 +140,7 @@ export class RoomRequests {
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  private async ownerOf(room: Room): Promise<string | TaskwireError> {
+  private async ownerOf(room: Room): Promise<RoomOwner | TaskwireError> {
     try {
       return await this.ports.resolve(this.connection.identity, room);
     } catch (error) {

@@ -6,8 +6,13 @@ import { type Member, RoomMembers } from './room-members.js';
 
 /** What a stream asks of its surroundings. */
 export interface StreamPorts {
-  /** Has the stream's messages brought to `receive`, then reads the log's head: in that order, so that nothing is missed. */
-  open(stream: Stream): Promise<Position>;
+  /**
+   * Has the stream's messages brought to `receive`.
+   * @param known a head of the log that was read before that
+   * @returns the head to begin at. What came between one that was read before and the first message is missing, and is told
+   * by `observeHead` soon.
+   */
+  open(stream: Stream, known: Position | undefined): Promise<Position>;
   /** Events of the whole stream after a position, from the log. */
   read(userId: string, after: number): Promise<EventPage>;
   /** The log could not be read; the next reconcile tries again. */
@@ -66,9 +71,10 @@ export class Stream {
     readonly userId: string,
     private readonly ports: StreamPorts,
     limits: { readonly ringEvents: number; readonly ringBudget: RingBudget },
+    known?: Position,
   ) {
     this.ring = new Ring(limits.ringEvents, limits.ringBudget);
-    this.ready = ports.open(this).then((head) => this.start(head));
+    this.ready = ports.open(this, known).then((head) => this.start(head));
     // Those who join wait for it and handle the error.
     this.ready.catch(() => {});
   }

@@ -4,7 +4,7 @@ import { TaskwireError } from '../protocol/errors.js';
 import type { Position } from '../protocol/messages.js';
 import type { Room, RoomKind } from '../protocol/rooms.js';
 import { EVENT, type EventRow, eventOf, STATE, type StateRow, stateOf } from './event-rows.js';
-import type { ReplayPage, ReplayQuery, ReplayState, Snapshot, Witness } from './log.js';
+import type { ReplayPage, ReplayQuery, ReplayState, RoomOwner, Snapshot, Witness } from './log.js';
 import { type PageRow, pageOfRow, pageStatement } from './task-pages.js';
 import { NEW_EPOCH } from './users.js';
 import { witness } from './witness.js';
@@ -129,17 +129,24 @@ export class EventLog {
     return { userId, seq, epoch, tasks, truncated: more, oldest: last, ...witnessOf(row) };
   }
 
-  /** The users whose streams some rooms are in, by room name; rooms that do not exist are left out. */
-  async ownersOf(rooms: readonly Room[]): Promise<Map<string, string>> {
+  /** The owners of some rooms with the heads of their streams, by room name; rooms that do not exist are left out. */
+  async ownersOf(rooms: readonly Room[]): Promise<Map<string, RoomOwner>> {
     const idsOf = (kind: RoomKind): string[] => rooms.filter((room) => room.kind === kind).map(({ id }) => id);
-    const rows = await preparedQuery<{ name: string; user_id: string }>(
+    const rows = await preparedQuery<{ name: string; user_id: string; seq: string | null; epoch: string | null }>(
       this.db,
-      `SELECT 'job:' || job_id AS name, user_id FROM jobs WHERE job_id = ANY(?::numeric[])
-       UNION ALL SELECT 'task:' || task_id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])
-       UNION ALL SELECT 'user:' || user_id, user_id FROM users WHERE user_id = ANY(?::text[])`,
+      `SELECT name, user_id, seq, epoch FROM (
+         SELECT 'job:' || job_id AS name, user_id FROM jobs WHERE job_id = ANY(?::numeric[])
+         UNION ALL SELECT 'task:' || task_id, user_id FROM tasks WHERE task_id = ANY(?::bigint[])
+         UNION ALL SELECT 'user:' || user_id, user_id FROM users WHERE user_id = ANY(?::text[])
+       ) AS room LEFT JOIN event_streams USING (user_id)`,
       [idsOf('job'), idsOf('task'), idsOf('user')],
     );
-    return new Map(rows.map(({ name, user_id }) => [name, user_id]));
+    return new Map(
+      rows.map(({ name, user_id: userId, seq, epoch }) => [
+        name,
+        { userId, head: seq === null || epoch === null ? undefined : { seq: Number(seq), epoch } },
+      ]),
+    );
   }
 
   /**

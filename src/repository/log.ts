@@ -17,6 +17,13 @@ export interface ReplayQuery {
   readonly limit: number;
 }
 
+/** The user whose stream a room is in. */
+export interface RoomOwner {
+  readonly userId: string;
+  /** The head of that stream when the owner was looked up; undefined when it is not known, or there is no stream. */
+  readonly head?: Position | undefined;
+}
+
 /** By what an answer of a replica is compared with the primary. */
 export interface Witness {
   /** Whether the server was in recovery: only then it has no history of its own. */

@@ -175,7 +175,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const { task_id } = await tasks.createTaskData({ job_id: HUGE_JOB, task_definition_id: 1, is_imua: false });
       expect((await tasks.getTasksByJob(HUGE_JOB)).map((row) => row.job_id)).to.deep.equal([HUGE_JOB]);
       expect(published.at(-1)).to.include({ jobId: HUGE_JOB, taskId: task_id, seq: 1 });
-      expect([...(await log.ownersOf([parseRoom(jobRoom(HUGE_JOB))]))]).to.deep.equal([[jobRoom(HUGE_JOB), owner]]);
+      expect((await log.ownersOf([parseRoom(jobRoom(HUGE_JOB))])).get(jobRoom(HUGE_JOB))?.userId).to.equal(owner);
     });
 
     it('change and log nothing when the job or task does not exist', async () => {
@@ -354,7 +354,7 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       expect([idsOf(one), one.truncated]).to.deep.equal([ids.slice(2), true]);
     });
 
-    it('knows heads and owners', async () => {
+    it('knows heads, and owners with the heads of their streams', async () => {
       const id = await task();
       const heads = await log.heads([user, 'nobody']);
       const state = (await log.state(user))!;
@@ -365,7 +365,10 @@ export function repositorySuite(open: () => Promise<SuiteDatabase>): void {
       const names = [jobRoom(job), taskRoom(id), userRoom(user)];
       const missing = ['job:31337', 'task:999999999', 'user:nobody'];
       const owners = await log.ownersOf([...names, ...missing].map(parseRoom));
-      expect([...owners].sort()).to.deep.equal(names.map((name) => [name, user]).sort());
+      expect([...owners.keys()].sort()).to.deep.equal([...names].sort());
+      for (const owner of owners.values()) {
+        expect(owner).to.deep.equal({ userId: user, head: heads.get(user) });
+      }
     });
 
     it('gives snapshots that agree with their position', async () => {

@@ -131,7 +131,7 @@ export class FreeClient extends HubConnection {
         this.end(room, asked);
       }
     };
-    this.hubClient.subscribe(USER, new Subscription(parseRoom(room), { since, epoch }, reply));
+    this.hubClient.subscribe({ userId: USER }, new Subscription(parseRoom(room), { since, epoch }, reply));
   }
 
   unsubscribe(room: string): void {
@@ -405,7 +405,7 @@ export class Frontend {
           setImmediate(() => connection.closedWith === undefined && this.ask());
         }
       };
-      connection.hubClient.subscribe(USER, new Subscription(parseRoom(room), { since: position, epoch }, reply));
+      connection.hubClient.subscribe({ userId: USER }, new Subscription(parseRoom(room), { since: position, epoch }, reply));
     }
   }
 

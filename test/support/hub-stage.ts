@@ -6,7 +6,7 @@ import type { HubClient } from '../../src/hub/hub-client.js';
 import { Subscription } from '../../src/hub/subscription.js';
 import { TaskwireError } from '../../src/protocol/errors.js';
 import type { TaskEvent } from '../../src/protocol/events.js';
-import type { SubscribeRequest } from '../../src/protocol/messages.js';
+import type { Position, SubscribeRequest } from '../../src/protocol/messages.js';
 import { parseRoom } from '../../src/protocol/rooms.js';
 import { encodeStreamMessage } from '../../src/protocol/stream-message.js';
 import { ReferenceLog, USER } from './hub-log.js';
@@ -56,12 +56,15 @@ export class StageClient implements Connection {
     this.hubClient.close();
   }
 
-  /** Asks for a room, and lets happen what can. */
-  async subscribe(room: string, asked: Omit<SubscribeRequest, 'room'> = {}): Promise<void> {
+  /**
+   * Asks for a room, and lets happen what can.
+   * @param head the log's head when the room's owner was looked up
+   */
+  async subscribe(room: string, asked: Omit<SubscribeRequest, 'room'> = {}, head?: Position): Promise<void> {
     const subscription = new Subscription(parseRoom(room), asked, (outcome) =>
       this.answers.push(outcome instanceof TaskwireError ? outcome.code : outcome),
     );
-    this.hubClient.subscribe(USER, subscription);
+    this.hubClient.subscribe({ userId: USER, head }, subscription);
     await settled();
   }
 }
@@ -76,6 +79,7 @@ export class HubStage {
   /** What was read of the log. */
   readonly reads: Read[] = [];
   private readonly held = new Map<Read, Array<() => void>>();
+  private failing: Read | undefined;
   private listener: ChannelListener | undefined;
   private up = true;
   private onUp = (): void => {};
@@ -151,6 +155,11 @@ export class HubStage {
     this.onUp();
   }
 
+  /** The next read of this kind fails. */
+  fail(kind: Read): void {
+    this.failing = kind;
+  }
+
   /** Reads of this kind are answered when they are released. */
   hold(kind: Read): void {
     this.held.set(kind, []);
@@ -168,6 +177,10 @@ export class HubStage {
 
   private answer<T>(kind: Read, value: T): Promise<T> {
     this.reads.push(kind);
+    if (this.failing === kind) {
+      this.failing = undefined;
+      return Promise.reject(new TaskwireError('DATABASE_UNAVAILABLE'));
+    }
     const held = this.held.get(kind);
     return held === undefined ? Promise.resolve(value) : new Promise((resolve) => held.push(() => resolve(value)));
   }

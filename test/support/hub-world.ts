@@ -90,7 +90,7 @@ export class World {
     this.clients = Array.from({ length: CLIENTS }, () => this.newClient());
     this.frontends = Array.from({ length: FRONTENDS }, () => new Frontend(this.hub));
     const open = sessionOpener(this.hub, {
-      resolve: () => gate.run(() => USER),
+      resolve: () => gate.run(() => ({ userId: USER, head: log.state() })),
       authenticate: () => Promise.reject(new Error('nobody sends AUTH')),
       limits: { MAX_ROOMS_PER_CONNECTION: 100 },
     });

@@ -75,7 +75,7 @@ describe('hub and a connection that takes its time', () => {
     const client = hub.connect(connection);
     const answers: Array<SubscribeResult | TaskwireError> = [];
     for (const name of ['job:1', 'job:2']) {
-      client.subscribe('alice', new Subscription(parseRoom(name), {}, (answer) => answers.push(answer)));
+      client.subscribe({ userId: 'alice' }, new Subscription(parseRoom(name), {}, (answer) => answers.push(answer)));
     }
     await eventually(() => expect(connection.got).to.deep.equal(['JOB_TASKS_SNAPSHOT']));
     head = 1;

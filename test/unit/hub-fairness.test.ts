@@ -36,7 +36,7 @@ class Stage {
     const open = sessionOpener(hub, {
       resolve: (_identity, room) => {
         this.lookups.push(room.name);
-        return slowLookups ? later('u') : Promise.resolve('u');
+        return slowLookups ? later({ userId: 'u' }) : Promise.resolve({ userId: 'u' });
       },
       authenticate: () => Promise.reject(new Error('nobody sends AUTH')),
       limits: { MAX_ROOMS_PER_CONNECTION: 10 },

@@ -77,7 +77,7 @@ class Stage {
 
   async join(client: HubClient, owner: string, room: string): Promise<SubscribeResult | TaskwireError> {
     const outcome = await new Promise<SubscribeResult | TaskwireError>((reply) => {
-      client.subscribe(owner, new Subscription(parseRoom(room), { snapshot: false }, reply));
+      client.subscribe({ userId: owner }, new Subscription(parseRoom(room), { snapshot: false }, reply));
     });
     // What the hub does after its answer is done too.
     await new Promise((resolve) => setImmediate(resolve));

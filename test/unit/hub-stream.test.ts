@@ -37,6 +37,47 @@ describe('a stream on a worker', () => {
     expect(client.got).to.deep.equal(events(1));
   });
 
+  it('begins at the head that came with its owner, and finds what came before its first message', async () => {
+    const client = await stage.connect();
+    const { seq, epoch } = stage.log.state();
+    const head = { seq, epoch };
+    stage.write(2);
+    await client.subscribe('user:u', { snapshot: false }, head);
+    expect(client.answers).to.deep.equal([{ room: 'user:u', ...head, recovered: false, replayed: 0 }]);
+    expect(stage.reads, 'a head for each').to.deep.equal([]);
+    await pass(PATIENCE_MS);
+    await pass(PATIENCE_MS);
+    expect(client.got).to.deep.equal(events(2));
+    await stage.publish(...stage.write());
+    expect(client.got).to.deep.equal(events(3));
+    expect(stage.reads).to.deep.equal(['heads', 'read', 'read']);
+  });
+
+  it('looks again for what came before its first message when the log could not be read', async () => {
+    stage.hub.start();
+    const client = await stage.connect();
+    const head = stage.log.state();
+    stage.write();
+    stage.fail('heads');
+    await client.subscribe('user:u', { snapshot: false }, head);
+    await pass(PATIENCE_MS);
+    await pass(PATIENCE_MS);
+    expect(client.got).to.deep.equal([]);
+    await pass(RECONCILE_MS / 4);
+    await pass(PATIENCE_MS);
+    expect(client.got).to.deep.equal(events(1));
+  });
+
+  it('lets a client that knows more than the head that came with its owner go on from there', async () => {
+    const client = await stage.connect();
+    const head = stage.log.state();
+    const [, two, three] = stage.write(3);
+    await client.subscribe('user:u', { since: 2 }, head);
+    await stage.publish(two!, three!);
+    await pass(PATIENCE_MS);
+    expect(client.got).to.deep.equal(['event 3']);
+  });
+
   it('drops copies', async () => {
     const client = await stage.connect('user:u');
     const [one, two] = stage.write(2);

@@ -19,11 +19,7 @@ const identityOf = (owner: string, role: Role = 'user', rateLimit = 600): Identi
 });
 
 describe('room access', () => {
-  const owners = new Map([
-    ['job:1', 'ada'],
-    ['task:10', 'ada'],
-    ['user:ada', 'ada'],
-  ]);
+  const owners = new Map(['job:1', 'task:10', 'user:ada'].map((name) => [name, { userId: 'ada' }]));
   let asked: string[];
   let access: RoomAccess;
   beforeEach(() => {
@@ -33,7 +29,8 @@ describe('room access', () => {
       return owners;
     });
   });
-  const resolve = (identity: Identity, name: string) => access.resolve(identity, parseRoom(name));
+  const resolve = async (identity: Identity, name: string) =>
+    (await access.resolve(identity, parseRoom(name))).userId;
 
   it("gives an owner its rooms, and other roles everybody's", async () => {
     for (const identity of [identityOf('ada'), identityOf('ops', 'service'), identityOf('ops', 'admin')]) {
@@ -59,17 +56,17 @@ describe('room access', () => {
     const service = identityOf('ops', 'service');
     expect(await refusalCode(() => resolve(service, 'job:2'))).to.equal('NOT_FOUND');
     expect(await refusalCode(() => resolve(service, 'user:nobody'))).to.equal('NOT_FOUND');
-    owners.set('job:2', 'bob');
+    owners.set('job:2', { userId: 'bob' });
     expect(await resolve(service, 'job:2')).to.equal('bob');
     owners.delete('job:2');
   });
 
   it('forgets an owner after a moment: a task may go to another user', async () => {
-    const moving = new Map([['task:10', 'ada']]);
+    const moving = new Map([['task:10', { userId: 'ada' }]]);
     access = new RoomAccess(async () => moving, 10, 20);
     const service = identityOf('ops', 'service');
     expect(await resolve(service, 'task:10')).to.equal('ada');
-    moving.set('task:10', 'bob');
+    moving.set('task:10', { userId: 'bob' });
     await eventually(async () => expect(await resolve(service, 'task:10')).to.equal('bob'));
     expect(await refusalCode(() => resolve(identityOf('ada'), 'task:10'))).to.equal('ACCESS_DENIED');
     expect(await resolve(identityOf('bob'), 'task:10')).to.equal('bob');
@@ -86,7 +83,7 @@ describe('room access', () => {
       if (down) {
         throw new TaskwireError('DATABASE_UNAVAILABLE');
       }
-      return new Map([['job:1', 'ada']]);
+      return new Map([['job:1', { userId: 'ada' }]]);
     });
     expect(await refusalCode(() => resolve(identityOf('ada'), 'job:1'))).to.equal('DATABASE_UNAVAILABLE');
     down = false;

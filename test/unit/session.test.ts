@@ -9,6 +9,7 @@ import type { Subscription } from '../../src/hub/subscription.js';
 import { type ErrorCode, TaskwireError } from '../../src/protocol/errors.js';
 import { parseRoom, type Room } from '../../src/protocol/rooms.js';
 import type { Identity } from '../../src/protocol/tasks.js';
+import type { RoomOwner } from '../../src/repository/log.js';
 import { eventually } from '../support/eventually.js';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -20,7 +21,7 @@ class Stage {
   readonly left: string[] = [];
   readonly session: Session;
   readonly open: OpenSession;
-  private readonly lookups = new Map<string, { resolve(owner: string): void; reject(error: unknown): void }>();
+  private readonly lookups = new Map<string, { resolve(owner: RoomOwner): void; reject(error: unknown): void }>();
   private readonly in = new Set<string>();
   private together: string[] | undefined;
 
@@ -79,7 +80,7 @@ class Stage {
     if (/^[A-Z_]+$/.test(outcome)) {
       lookup.reject(new TaskwireError(outcome as ErrorCode));
     } else {
-      lookup.resolve(outcome);
+      lookup.resolve({ userId: outcome });
     }
     await turn();
   }

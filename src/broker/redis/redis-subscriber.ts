@@ -23,7 +23,7 @@ export interface SubscriberOptions {
   readonly logger: Pick<Logger, 'debug' | 'error'>;
 }
 
-/** Channels of one SUBSCRIBE after a reconnect. */
+/** Most channels of one SUBSCRIBE or UNSUBSCRIBE. */
 const CHUNK = 1_000;
 /** Pause between commands while many channels are added, in milliseconds. */
 const GATHER_MS = 4;
@@ -46,6 +46,10 @@ export class RedisSubscriber {
     (added) => this.listenToAdded(added),
     CHUNK,
     GATHER_MS,
+  );
+  private readonly removed = new BatchQueue<readonly [name: string, left: () => void]>(
+    (removed) => this.leaveRemoved(removed),
+    CHUNK,
   );
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
@@ -103,13 +107,10 @@ export class RedisSubscriber {
     await new Promise<void>((resolve) => this.added.add([name, resolve]));
   }
 
+  /** Resolves when the channel is left; without a connection at once, and the next one does not have it. */
   async remove(name: string): Promise<void> {
     this.names.delete(name);
-    if (this.client.status === 'ready') {
-      const { client } = this;
-      const left = this.options.sharded ? client.sunsubscribe(name) : client.unsubscribe(name);
-      await left.catch((error: unknown) => this.failed(error));
-    }
+    await new Promise<void>((resolve) => this.removed.add([name, resolve]));
   }
 
   /** Subscribes to exactly these channels, and to this one for heartbeats. It does not unsubscribe from others. */
@@ -209,6 +210,21 @@ export class RedisSubscriber {
     }
     for (const [, inPlace] of added) {
       inPlace();
+    }
+  }
+
+  private async leaveRemoved(removed: ReadonlyArray<readonly [name: string, left: () => void]>): Promise<void> {
+    const { client } = this;
+    // Some may have been added again meanwhile.
+    const names = removed.map(([name]) => name).filter((name) => !this.names.has(name));
+    if (client.status === 'ready' && names.length > 0) {
+      const leaving = this.options.sharded
+        ? Promise.all(names.map((name) => client.sunsubscribe(name)))
+        : client.unsubscribe(...names);
+      await leaving.catch((error: unknown) => this.failed(error));
+    }
+    for (const [, left] of removed) {
+      left();
     }
   }
 
