@@ -130,11 +130,23 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       ['      await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));\n', ''],
       [
-        'const head = await this.log.heads.read(userId);\n      if (head === undefined) {',
-        'const head = await this.log.heads.read(userId);\n      await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));\n      if (head === undefined) {',
+        'const head = known ?? (await this.log.heads.read(userId));\n      if (head === undefined) {',
+        'const head = known ?? (await this.log.heads.read(userId));\n      await this.broker.subscribe(streamChannel(userId), (batch) => stream.receive(batch));\n      if (head === undefined) {',
       ],
     ],
     killedBy: stream('hears what is published while its head is read'),
+  },
+  {
+    name: 'a stream that begins at the head of its owner is not compared with the log',
+    file: 'src/hub/hub.ts',
+    edits: [['        this.proveSoon([userId], PROVE_MS);\n', '']],
+    killedBy: stream('begins at the head that came with its owner, and finds what came before its first message'),
+  },
+  {
+    name: 'a new stream that could not be compared with the log is not compared again',
+    file: 'src/hub/hub.ts',
+    edits: [['        this.proveSoon(users, PROVE_AGAIN_MS);\n', '']],
+    killedBy: stream('looks again for what came before its first message when the log could not be read'),
   },
   {
     name: 'streams are not compared with the log',

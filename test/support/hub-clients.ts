@@ -405,7 +405,10 @@ export class Frontend {
           setImmediate(() => connection.closedWith === undefined && this.ask());
         }
       };
-      connection.hubClient.subscribe({ userId: USER }, new Subscription(parseRoom(room), { since: position, epoch }, reply));
+      connection.hubClient.subscribe(
+        { userId: USER },
+        new Subscription(parseRoom(room), { since: position, epoch }, reply),
+      );
     }
   }
 

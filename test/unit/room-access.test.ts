@@ -29,8 +29,7 @@ describe('room access', () => {
       return owners;
     });
   });
-  const resolve = async (identity: Identity, name: string) =>
-    (await access.resolve(identity, parseRoom(name))).userId;
+  const resolve = async (identity: Identity, name: string) => (await access.resolve(identity, parseRoom(name))).userId;
 
   it("gives an owner its rooms, and other roles everybody's", async () => {
     for (const identity of [identityOf('ada'), identityOf('ops', 'service'), identityOf('ops', 'admin')]) {
