@@ -1,7 +1,7 @@
 /**
  * The cost of a new connection for the server, with a key and one room, by who listens:
  *
- *     node dist/bench/setup.js [--connections 2000] [--rounds 5] [--rate 150]
+ *     node dist/bench/setup.js [--connections 2000] [--rounds 5] [--rate 150] [--first 6] [--wire socketio|plain]
  *
  * All servers of a wire run side by side and get connections at the same time and rate, so that nothing that happens to the
  * machine is counted for one of them only, and none stands idle while another is measured: V8 drops compiled code of a process
@@ -45,11 +45,6 @@ const FIGURES = [
 type Figure = (typeof FIGURES)[number][0];
 
 const WORKERS = 2;
-/**
- * Rounds before those that are measured: a server that has just started runs code that is not compiled yet, and a set-up costs two
- * to three times as much.
- */
-const FIRST_ROUNDS = 6;
 /** Rooms that somebody is in. */
 const KNOWN_ROOMS = 500;
 /** How long a server takes to see that clients have gone, in milliseconds. */
@@ -139,10 +134,15 @@ const { values } = parseArgs({
     connections: { type: 'string', default: '2000' },
     rounds: { type: 'string', default: '5' },
     rate: { type: 'string', default: '150' },
+    // Rounds before those that are measured: a server that has just started runs code that is not compiled yet, and a set-up
+    // costs two to three times as much. Of two workers each compiles its own.
+    first: { type: 'string', default: '6' },
+    wire: { type: 'string' },
   },
 });
 const connections = Number(values.connections);
-const rounds = FIRST_ROUNDS + Number(values.rounds);
+const firstRounds = Number(values.first);
+const rounds = firstRounds + Number(values.rounds);
 const pace: Pace = { perSecond: Number(values.rate) };
 
 endOnSignals();
@@ -153,7 +153,7 @@ try {
   const rooms = world.jobs.map(({ jobId }) => `job:${jobId}`);
   const knownRooms = rooms.slice(-KNOWN_ROOMS);
   const rows: string[][] = [];
-  for (const wire of WIRES) {
+  for (const wire of WIRES.filter((name) => values.wire === undefined || values.wire === name)) {
     const contestants: Contestant[] = [];
     try {
       for (const mode of MODES.filter(([, , wires]) => wires.includes(wire))) {
@@ -163,7 +163,7 @@ try {
       for (let round = 0; round < rounds; round += 1) {
         const newRooms = rooms.slice(round * connections, (round + 1) * connections);
         const known = newRooms.map((_, place) => knownRooms[place % KNOWN_ROOMS]!);
-        const figureOf = (figure: Figure): Figure | undefined => (round < FIRST_ROUNDS ? undefined : figure);
+        const figureOf = (figure: Figure): Figure | undefined => (round < firstRounds ? undefined : figure);
         const openAll = (names: readonly string[], figure: Figure | undefined): Promise<unknown> =>
           Promise.all(contestants.map((contestant) => contestant.open(names, pace, figure)));
         await openAll(known, figureOf('knownRooms'));
