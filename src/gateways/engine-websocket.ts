@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
@@ -14,10 +13,6 @@ const MESSAGE = '4';
 const BASE64 = 'b';
 /** What a client may send that means nothing here: open, close, upgrade and noop. */
 const WITHOUT_MEANING: readonly string[] = ['0', '1', '5', '6'];
-/** As many as Engine.IO's own ids have. */
-const ID_BYTES = 15;
-/** Ids whose random bytes are made together: made for one, they would cost more than anything else of its session. */
-const IDS_AT_ONCE = 256;
 
 /** What a client is told at the beginning. Times are milliseconds. */
 export interface EngineTerms {
@@ -25,18 +20,6 @@ export interface EngineTerms {
   readonly pingTimeout: number;
   /** Bytes of the longest packet that it may send. */
   readonly maxPayload: number;
-}
-
-let randomness = Buffer.alloc(0);
-let used = 0;
-
-function newId(): string {
-  if (used === randomness.length) {
-    randomness = randomBytes(ID_BYTES * IDS_AT_ONCE);
-    used = 0;
-  }
-  used += ID_BYTES;
-  return randomness.toString('base64url', used - ID_BYTES, used);
 }
 
 /** Why a session has ended, in Engine.IO's words. */
@@ -67,7 +50,6 @@ interface WriteOptions {
  * and awaits its middleware. This session has none of that: what is written goes to the socket at once.
  */
 export class EngineWebsocket extends EventEmitter implements EngineConnection {
-  readonly id = newId();
   readonly protocol = 4;
   readonly name = 'websocket';
   readonly upgrading = false;
@@ -79,8 +61,12 @@ export class EngineWebsocket extends EventEmitter implements EngineConnection {
   pingedAt = 0;
   private refreshed = false;
 
-  /** @param request the upgrade, for Socket.IO's handshake */
+  /**
+   * @param id as Engine.IO makes them
+   * @param request the upgrade, for Socket.IO's handshake
+   */
   constructor(
+    readonly id: string,
     readonly socket: EngineSocket,
     public request: unknown,
     private readonly pings: PingTimer,

@@ -43,6 +43,8 @@ interface EngineServer extends EventEmitter {
   readonly clients: Record<string, unknown>;
   clientsCount: number;
   handleUpgrade(request: EngineRequest, socket: Duplex, head: Buffer): void;
+  /** It takes its random bytes many at a time. */
+  generateId(request: EngineRequest): string;
 }
 
 /** An upgrade, with its query as Engine.IO and Socket.IO look for it. */
@@ -128,7 +130,7 @@ export function createSocketioGateway(options: SocketioGatewayOptions): Server {
       }
       request._query = query;
       engine.ws.handleUpgrade(request, socket, head, (ws) => {
-        const session = new EngineWebsocket(ws as unknown as EngineSocket, request, pings);
+        const session = new EngineWebsocket(engine.generateId(request), ws as unknown as EngineSocket, request, pings);
         engine.clients[session.id] = session;
         engine.clientsCount += 1;
         session.on('close', onEnd);

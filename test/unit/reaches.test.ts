@@ -264,6 +264,7 @@ const GUARDS: Readonly<Record<string, () => void | Promise<void>>> = {
     expect(server.ws).to.be.instanceOf(WebSocketServer);
     expect(server.middlewares).to.be.an('array').with.lengthOf(1);
     expect([server.clients[engine.id], server.clientsCount]).to.deep.equal([engine, 1]);
+    expect(server.generateId()).to.match(/^[\w-]{20}$/);
     const source = readFileSync(require.resolve('engine.io').replace('engine.io.js', 'server.js'), 'utf8');
     // Replaced, it is called for each upgrade.
     expect(source).to.include('this.handleUpgrade(req, socket, head);').and.include('req._query.sid');
