@@ -14,7 +14,7 @@ import { CHARTED, fileNameOf, scenarioChart } from './lib/pictures.js';
 import { Results } from './lib/results.js';
 import { PROGRAMS, startServices } from './lib/services.js';
 import { DEFAULT_VARIANTS, VARIANTS } from './lib/variants.js';
-import { WIRES, type Wire } from './load/frames.js';
+import { wiresOf } from './load/frames.js';
 import { Context, type Subject } from './scenarios/context.js';
 import { SCENARIOS } from './scenarios/index.js';
 
@@ -37,7 +37,7 @@ const { smoke } = values;
 const out = values.out ?? (smoke ? join(tmpdir(), 'taskwire-bench') : join('bench', 'results'));
 const names = positionals.length > 0 ? positionals : SCENARIOS.map(({ name }) => name);
 const scenarios = names.map((name) => known(SCENARIOS, name));
-const wires: readonly Wire[] = values.wire === 'both' ? WIRES : WIRES.filter((wire) => wire === values.wire);
+const wires = wiresOf(values.wire);
 const repeats = Number(values.repeats ?? (smoke ? 1 : 3));
 const settleMs = 1_000 * Number(values.settle ?? (smoke ? 0.2 : 120));
 

@@ -1,7 +1,7 @@
 /**
  * The cost of a new connection for the server, with a key and one room, by who listens:
  *
- *     node dist/bench/setup.js [--connections 2000] [--rounds 5] [--rate 150] [--first 6] [--wire socketio|plain]
+ *     node dist/bench/setup.js [--connections 2000] [--rounds 5] [--rate 150] [--first 6] [--wire socketio|plain|both]
  *
  * All servers of a wire run side by side and get connections at the same time and rate, so that nothing that happens to the
  * machine is counted for one of them only, and none stands idle while another is measured: V8 drops compiled code of a process
@@ -20,7 +20,7 @@ import { VARIANTS } from './lib/variants.js';
 import { createWorld, type World } from './lib/world.js';
 import type { Target } from './load/connection.js';
 import { Fleet } from './load/fleet.js';
-import { WIRES, type Wire } from './load/frames.js';
+import { type Wire, wiresOf } from './load/frames.js';
 import type { Pace } from './load/messages.js';
 import { expectAll } from './scenarios/context.js';
 
@@ -137,7 +137,7 @@ const { values } = parseArgs({
     // Rounds before those that are measured: a server that has just started runs code that is not compiled yet, and a set-up
     // costs two to three times as much. Of two workers each compiles its own.
     first: { type: 'string', default: '6' },
-    wire: { type: 'string' },
+    wire: { type: 'string', default: 'both' },
   },
 });
 const connections = Number(values.connections);
@@ -153,7 +153,7 @@ try {
   const rooms = world.jobs.map(({ jobId }) => `job:${jobId}`);
   const knownRooms = rooms.slice(-KNOWN_ROOMS);
   const rows: string[][] = [];
-  for (const wire of WIRES.filter((name) => values.wire === undefined || values.wire === name)) {
+  for (const wire of wiresOf(values.wire)) {
     const contestants: Contestant[] = [];
     try {
       for (const mode of MODES.filter(([, , wires]) => wires.includes(wire))) {

@@ -4,6 +4,10 @@ export const PLACE = '/api/ws/tasks';
 export type Wire = 'socketio' | 'plain';
 export const WIRES: readonly Wire[] = ['socketio', 'plain'];
 
+/** @param name a wire, or `both` */
+export const wiresOf = (name: string): readonly Wire[] =>
+  name === 'both' ? WIRES : WIRES.filter((wire) => wire === name);
+
 export const OPCODE = { text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 
 /** A client's frame. Its mask is zero, so that the payload needs no work. */
