@@ -9,6 +9,8 @@ import { type RawConnection, watchConnection } from './watched-connection.js';
 
 /** How long a query waits for a free connection, and a connection for the server, in milliseconds. */
 const ACQUIRE_MS = 3_000;
+/** How often idle connections are looked through, in milliseconds: those that were idle for half a minute end. */
+const REAP_MS = 5_000;
 const STATEMENT_MS = 10_000;
 const LOCK_MS = 3_000;
 /** The client gives a statement up so much later than the server cancels it: only when the server is silent. */
@@ -142,6 +144,7 @@ export function connectPool(options: DatabaseOptions, finder: ServerFinder, make
       min: 0,
       max: options.pool,
       createTimeoutMillis: ACQUIRE_MS + 500,
+      reapIntervalMillis: REAP_MS,
       maxConnectionLifetimeMillis: LIFETIME_MS,
       maxConnectionLifetimeJitterMillis: LIFETIME_JITTER_MS,
       afterCreate(connection: PooledConnection, ready: Ready) {

@@ -1,3 +1,5 @@
+import { OccasionalTimer } from '../base/occasional-timer.js';
+
 interface Guest {
   readonly group: string;
   readonly since: number;
@@ -27,12 +29,12 @@ export class WaitingRoom {
   /** In the order in which they came. */
   private readonly guests = new Set<Guest>();
   private readonly groups = new Map<string, Set<Guest>>();
-  private readonly timer: NodeJS.Timeout;
+  /** Runs until it finds nobody. */
+  private readonly timer = new OccasionalTimer(LOOK_MS, () => this.look());
   private readonly now: () => number;
 
   constructor(private readonly options: WaitingRoomOptions) {
     this.now = options.now ?? (() => performance.now());
-    this.timer = setInterval(() => this.look(), LOOK_MS).unref();
   }
 
   get size(): number {
@@ -48,6 +50,7 @@ export class WaitingRoom {
   enter(group: string, end: () => void): () => void {
     const guest: Guest = { group, since: this.now(), end };
     this.guests.add(guest);
+    this.timer.start();
     const here = this.groups.get(group) ?? new Set();
     this.groups.set(group, here.add(guest));
     if (here.size > this.options.perAddress) {
@@ -60,10 +63,13 @@ export class WaitingRoom {
   }
 
   stop(): void {
-    clearInterval(this.timer);
+    this.timer.stop();
   }
 
   private look(): void {
+    if (this.guests.size === 0) {
+      this.timer.stop();
+    }
     const before = this.now() - this.options.patienceMs;
     for (const guest of this.guests) {
       if (guest.since > before) {

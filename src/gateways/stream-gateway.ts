@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { OccasionalTimer } from '../base/occasional-timer.js';
 import type { Admission, Admit } from '../door/door.js';
 import type { Outgoing } from '../hub/connection.js';
 import type { Success } from '../hub/reply.js';
@@ -48,15 +49,12 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
   const open = new Set<StreamConnection>();
   let lastId = 0;
 
-  const timer = setInterval(
-    () => {
-      const now = performance.now();
-      for (const connection of open) {
-        connection.beat(now);
-      }
-    },
-    Math.min(1_000, limits.PING_INTERVAL_MS),
-  ).unref();
+  const timer = new OccasionalTimer(Math.min(1_000, limits.PING_INTERVAL_MS), () => {
+    const now = performance.now();
+    for (const connection of open) {
+      connection.beat(now);
+    }
+  });
 
   /** Throws when this worker is draining, or when the client has gone meanwhile. */
   const assertOpen = (response: ServerResponse): void => {
@@ -77,8 +75,12 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
     lastId += 1;
     const connection = new StreamConnection(`s${process.pid}.${lastId}`, admission, response, wanted, options);
     open.add(connection);
+    timer.start();
     response.once('close', () => {
       open.delete(connection);
+      if (open.size === 0) {
+        timer.stop();
+      }
       connection.end();
     });
     response.on('error', () => {
@@ -101,7 +103,7 @@ export function createStreamGateway(options: StreamGatewayOptions): StreamGatewa
         response.end(farewell('sse', error));
       }
     },
-    stop: () => clearInterval(timer),
+    stop: () => timer.stop(),
   };
 }
 
