@@ -200,7 +200,7 @@ export function createServer({ config, databaseUrl, broker, logger, listens = fa
   // One registry of connections for all transports. Streams over HTTP are a gateway that REST opens.
   const connections = new Connections(
     sessionOpener(hub, {
-      resolve: (identity, room) => access.resolve(identity, room),
+      resolve: (identity, room, arriving) => access.resolve(identity, room, arriving),
       authenticate: createRenew({ keys: keys.guard, rates, refusals }),
       limits: config,
       logger,

@@ -2,7 +2,6 @@ import { BatchQueue } from './batch-queue.js';
 
 /** What is looked up in one query at most. */
 const CHUNK = 500;
-/** Pause between queries while many ask, in milliseconds. */
 const GATHER_MS = 4;
 
 interface Waiter<Value> {
@@ -10,29 +9,47 @@ interface Waiter<Value> {
   reject(error: unknown): void;
 }
 
+interface Question {
+  readonly key: string;
+  readonly arriving: boolean;
+}
+
 /**
- * Looks up many things in one query: all that are asked for while the query before is under way, each once. An answer is
- * never older than the question.
+ * Looks up many things in one query: all that are asked for while the query before is under way, or a moment after one
+ * that is a sign of many more. Each is looked up once, and an answer is never older than the question.
  */
 export class TurnReader<Value> {
   private readonly waiting = new Map<string, Array<Waiter<Value>>>();
-  private readonly keys = new BatchQueue<string>((keys) => this.lookUp(keys), CHUNK, GATHER_MS);
-
-  /** @param query looks up some keys; those that do not exist are left out */
-  constructor(private readonly query: (keys: readonly string[]) => Promise<ReadonlyMap<string, Value>>) {}
+  private readonly questions: BatchQueue<Question>;
 
   /**
+   * @param query looks up some keys; those that do not exist are left out
+   * @param gatherMs pause after a query that is a sign of many more, in milliseconds
+   */
+  constructor(
+    private readonly query: (keys: readonly string[]) => Promise<ReadonlyMap<string, Value>>,
+    gatherMs = GATHER_MS,
+  ) {
+    this.questions = new BatchQueue((questions) => this.lookUp(questions.map(({ key }) => key)), {
+      max: CHUNK,
+      gatherMs,
+      isSignOfMany: (questions) => questions.length > 1 || questions.some(({ arriving }) => arriving),
+    });
+  }
+
+  /**
+   * @param arriving somebody asks who has just come, as others may who come now: their questions wait a moment for each other
    * @returns undefined when there is no such thing
    * @throws what the query that it was part of failed with
    */
-  read(key: string): Promise<Value | undefined> {
+  read(key: string, arriving = false): Promise<Value | undefined> {
     return new Promise((resolve, reject) => {
       const waiters = this.waiting.get(key);
       if (waiters !== undefined) {
         waiters.push({ resolve, reject });
       } else {
         this.waiting.set(key, [{ resolve, reject }]);
-        this.keys.add(key);
+        this.questions.add({ key, arriving });
       }
     });
   }

@@ -32,11 +32,12 @@ export class RoomAccess {
   }
 
   /**
+   * @param arriving a connection asks for its first rooms: it may wait a moment for others that come now
    * @returns the user whose stream the room is in; with the stream's head when it had to be looked up
    * @throws TaskwireError ACCESS_DENIED: a user's key is told no more, whether the room is somebody else's or does not exist;
    * NOT_FOUND for keys that may see all; DATABASE_UNAVAILABLE
    */
-  async resolve(identity: Identity, room: Room): Promise<RoomOwner> {
+  async resolve(identity: Identity, room: Room, arriving = false): Promise<RoomOwner> {
     if (identity.token?.rooms?.has(room.name) === false || (room.kind === 'user' && !this.mayAsk(identity, room))) {
       throw new TaskwireError('ACCESS_DENIED');
     }
@@ -46,7 +47,7 @@ export class RoomAccess {
     }
     // Somebody else's room is looked up each time, like a missing one. Otherwise the time of the answer would tell whether
     // the room exists.
-    const owner = await this.lookup(room);
+    const owner = await this.lookup(room, arriving);
     if (owner !== undefined && maySee(identity, room.name, owner.userId)) {
       return owner;
     }
@@ -58,8 +59,8 @@ export class RoomAccess {
     return identity.token?.rooms === undefined ? mayAccess(identity, id) : maySee(identity, name, id);
   }
 
-  private async lookup(room: Room): Promise<RoomOwner | undefined> {
-    const owner = await this.lookups.read(room.name);
+  private async lookup(room: Room, arriving: boolean): Promise<RoomOwner | undefined> {
+    const owner = await this.lookups.read(room.name, arriving);
     if (owner !== undefined) {
       this.owners.set(room.name, owner.userId);
     }

@@ -11,8 +11,12 @@ import { RoomOrder } from './room-order.js';
 import { type SubscribeReply, Subscription } from './subscription.js';
 
 export interface RoomRequestsPorts {
-  /** Checks that a key may see a room. @returns the user whose stream the room is in. */
-  resolve(identity: Identity, room: Room): Promise<RoomOwner>;
+  /**
+   * Checks that a key may see a room.
+   * @param arriving the connection asks for its first rooms
+   * @returns the user whose stream the room is in
+   */
+  resolve(identity: Identity, room: Room, arriving: boolean): Promise<RoomOwner>;
   /** The queue in which connections wait for their turn to join rooms. Keys take turns. */
   readonly turns: FairQueue;
   /** Most rooms of a connection. */
@@ -31,6 +35,8 @@ export class RoomRequests {
   /** Subscriptions under way that may bring one room more. */
   private adding = 0;
   private waitsForTurn = false;
+  /** Nothing has been looked up yet. */
+  private arriving = true;
   private closed = false;
 
   constructor(
@@ -123,7 +129,9 @@ export class RoomRequests {
     const { unresolved } = this;
     this.unresolved = [];
     this.waitsForTurn = false;
-    const owners = await Promise.all(unresolved.map(({ room }) => this.ownerOf(room)));
+    const { arriving } = this;
+    this.arriving = false;
+    const owners = await Promise.all(unresolved.map(({ room }) => this.ownerOf(room, arriving)));
     if (this.closed) {
       return;
     }
@@ -140,9 +148,9 @@ export class RoomRequests {
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  private async ownerOf(room: Room): Promise<RoomOwner | TaskwireError> {
+  private async ownerOf(room: Room, arriving: boolean): Promise<RoomOwner | TaskwireError> {
     try {
-      return await this.ports.resolve(this.connection.identity, room);
+      return await this.ports.resolve(this.connection.identity, room, arriving);
     } catch (error) {
       return toTaskwireError(error);
     }

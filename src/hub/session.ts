@@ -30,8 +30,12 @@ export interface Session {
 export type OpenSession = (connection: Connection) => Session;
 
 export interface SessionPorts extends CredentialPorts {
-  /** Checks that a key may see a room. @returns the user whose stream the room is in. */
-  resolve(identity: Identity, room: Room): Promise<RoomOwner>;
+  /**
+   * Checks that a key may see a room.
+   * @param arriving the connection asks for its first rooms
+   * @returns the user whose stream the room is in
+   */
+  resolve(identity: Identity, room: Room, arriving?: boolean): Promise<RoomOwner>;
   readonly limits: {
     readonly MAX_ROOMS_PER_CONNECTION: number;
   };

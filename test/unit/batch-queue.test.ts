@@ -1,19 +1,18 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
-import { BatchQueue } from '../../src/base/batch-queue.js';
+import { BatchQueue, type BatchQueueOptions } from '../../src/base/batch-queue.js';
 import { eventually } from '../support/eventually.js';
 
 describe('batch queue', () => {
   let batches: string[];
 
-  /** @param gatherMs as the queue takes it */
-  function queueOf(options: { max?: number; gatherMs?: number; take?: () => Promise<void> } = {}): BatchQueue<string> {
+  function queueOf(options: BatchQueueOptions<string> & { take?: () => Promise<void> } = {}): BatchQueue<string> {
     batches = [];
     const take = async (items: readonly string[]): Promise<void> => {
       batches.push(items.join(''));
       await options.take?.();
     };
-    return new BatchQueue(take, options.max, options.gatherMs);
+    return new BatchQueue(take, options);
   }
 
   const add = (queue: BatchQueue<string>, items: string): void => {
@@ -60,5 +59,20 @@ describe('batch queue', () => {
     }
     add(many, 'd');
     await eventually(() => expect(batches).to.deep.equal(['ab', 'cd']));
+  });
+
+  it('pauses after a batch of one too, when that is a sign of many', async () => {
+    const queue = queueOf({ gatherMs: 500, isSignOfMany: (items) => items.includes('!') });
+    for (const item of ['a', 'b', '!']) {
+      const before = batches.length;
+      add(queue, item);
+      await eventually(() => expect(batches).to.have.length(before + 1));
+    }
+    add(queue, 'c');
+    for (let turns = 0; turns < 20; turns += 1) {
+      await turn();
+    }
+    add(queue, 'd');
+    await eventually(() => expect(batches).to.deep.equal(['a', 'b', '!', 'cd']));
   });
 });

@@ -39,6 +39,28 @@ describe('turn reader', () => {
     expect(await Promise.all([...later, last])).to.deep.equal([1, 1, 1]);
   });
 
+  it('gathers after somebody who arrives, and never for who asks for one thing after the other', async () => {
+    const queries: string[][] = [];
+    const query = async (keys: readonly string[]): Promise<Map<string, string>> => {
+      queries.push([...keys]);
+      return new Map(keys.map((key) => [key, key]));
+    };
+    const patient = new TurnReader(query, 3_600_000);
+    await patient.read('a');
+    await patient.read('b');
+    await patient.read('c', true);
+    expect(queries).to.deep.equal([['a'], ['b'], ['c']]);
+
+    const quick = new TurnReader(query, 500);
+    await quick.read('d', true);
+    const first = quick.read('e', true);
+    for (let turns = 0; turns < 5; turns += 1) {
+      await new Promise(setImmediate);
+    }
+    await Promise.all([first, quick.read('f')]);
+    expect(queries.slice(3)).to.deep.equal([['d'], ['e', 'f']]);
+  });
+
   it('asks in bounded queries, of which one may fail without the others', async () => {
     const sizes: number[] = [];
     const reader = new TurnReader(async (keys) => {

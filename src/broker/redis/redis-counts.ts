@@ -68,6 +68,8 @@ export const COUNT_MS = 3_600_000;
 
 /** Most counts of one command. */
 const MAX_BATCH = 500;
+/** Pause after a command that took places, in milliseconds. */
+const GATHER_MS = 4;
 
 /** The numbers that the script answers with, or the text of an error. */
 type Answer = readonly number[] | string;
@@ -109,7 +111,12 @@ export interface CountsOptions {
  */
 export class RedisCounts {
   private readonly redis: ScriptedRedis;
-  private readonly waiting = new BatchQueue<RateWaiter | PlaceWaiter>((batch) => this.count(batch), MAX_BATCH);
+  private readonly waiting = new BatchQueue<RateWaiter | PlaceWaiter>((batch) => this.count(batch), {
+    max: MAX_BATCH,
+    gatherMs: GATHER_MS,
+    // Connections come together, and none of them notices a moment. Requests over REST may wait for each other.
+    isSignOfMany: (batch) => batch.some(({ kind }) => kind === 'place'),
+  });
   /** Places of this node by address, with those that the server was asked for. */
   private readonly places = new Map<string, number>();
 

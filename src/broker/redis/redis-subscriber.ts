@@ -44,12 +44,11 @@ export class RedisSubscriber {
   private names = new Set<string>();
   private readonly added = new BatchQueue<readonly [name: string, inPlace: () => void]>(
     (added) => this.listenToAdded(added),
-    CHUNK,
-    GATHER_MS,
+    { max: CHUNK, gatherMs: GATHER_MS },
   );
   private readonly removed = new BatchQueue<readonly [name: string, left: () => void]>(
     (removed) => this.leaveRemoved(removed),
-    CHUNK,
+    { max: CHUNK },
   );
   private readonly trouble: ConnectionTrouble;
   /** Heartbeats in a row that did not come back. */
