@@ -2,11 +2,14 @@
  * The cost of a new connection for the server, with a key and one room, by who listens:
  *
  *     node dist/bench/setup.js [--connections 2000] [--rounds 5] [--rate 150] [--first 6] [--wire socketio|plain|both]
+ *     node dist/bench/setup.js --parallel 64 [...]
  *
  * All servers of a wire run side by side and get connections at the same time and rate, so that nothing that happens to the
  * machine is counted for one of them only, and none stands idle while another is measured: V8 drops compiled code of a process
- * that is idle. A round goes to rooms that somebody is in, the next one to rooms that nobody was in. Then each server in turn
- * gets connections back all at once as after an outage, with the positions that they have.
+ * that is idle. With `--parallel` each server in turn gets so many at a time, as fast as it answers.
+ *
+ * A round goes to rooms that somebody is in, the next one to rooms that nobody was in. Then each server in turn gets connections
+ * back all at once as after an outage, with the positions that they have.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -134,6 +137,7 @@ const { values } = parseArgs({
     connections: { type: 'string', default: '2000' },
     rounds: { type: 'string', default: '5' },
     rate: { type: 'string', default: '150' },
+    parallel: { type: 'string' },
     // Rounds before those that are measured: a server that has just started runs code that is not compiled yet, and a set-up
     // costs two to three times as much. Of two workers each compiles its own.
     first: { type: 'string', default: '6' },
@@ -143,7 +147,8 @@ const { values } = parseArgs({
 const connections = Number(values.connections);
 const firstRounds = Number(values.first);
 const rounds = firstRounds + Number(values.rounds);
-const pace: Pace = { perSecond: Number(values.rate) };
+const inTurn = values.parallel !== undefined;
+const pace: Pace = inTurn ? { parallel: Number(values.parallel) } : { perSecond: Number(values.rate) };
 
 endOnSignals();
 const services = await startServices(false);
@@ -164,8 +169,15 @@ try {
         const newRooms = rooms.slice(round * connections, (round + 1) * connections);
         const known = newRooms.map((_, place) => knownRooms[place % KNOWN_ROOMS]!);
         const figureOf = (figure: Figure): Figure | undefined => (round < firstRounds ? undefined : figure);
-        const openAll = (names: readonly string[], figure: Figure | undefined): Promise<unknown> =>
-          Promise.all(contestants.map((contestant) => contestant.open(names, pace, figure)));
+        const openAll = async (names: readonly string[], figure: Figure | undefined): Promise<void> => {
+          if (inTurn) {
+            for (const contestant of contestants) {
+              await contestant.open(names, pace, figure);
+            }
+          } else {
+            await Promise.all(contestants.map((contestant) => contestant.open(names, pace, figure)));
+          }
+        };
         await openAll(known, figureOf('knownRooms'));
         await openAll(newRooms, figureOf('newRooms'));
       }

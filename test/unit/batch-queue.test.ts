@@ -75,4 +75,38 @@ describe('batch queue', () => {
     add(queue, 'd');
     await eventually(() => expect(batches).to.deep.equal(['a', 'b', '!', 'cd']));
   });
+
+  it('ends a pause when somebody comes who may not wait, whatever else comes in that turn', async () => {
+    const queue = queueOf({ gatherMs: 3_600_000, mayWait: (items) => !items.includes('!') });
+    add(queue, 'ab');
+    await eventually(() => expect(batches).to.deep.equal(['ab']));
+    for (const items of ['c', 'd', '!e']) {
+      add(queue, items);
+      await turn();
+    }
+    await eventually(() => expect(batches).to.deep.equal(['ab', 'cd!e']));
+    add(queue, 'f!');
+    await eventually(() => expect(batches).to.deep.equal(['ab', 'cd!e', 'f!']));
+  });
+
+  it('begins no batch while one is under way, whatever was to be decided then', async () => {
+    let running = 0;
+    let most = 0;
+    const queue = queueOf({
+      gatherMs: 1,
+      take: async () => {
+        running += 1;
+        most = Math.max(most, running);
+        await turn();
+        await turn();
+        running -= 1;
+      },
+    });
+    for (let n = 0; n < 300; n += 1) {
+      add(queue, 'ab');
+      await turn();
+    }
+    await eventually(() => expect(batches.join('')).to.equal('ab'.repeat(300)));
+    expect(most).to.equal(1);
+  });
 });

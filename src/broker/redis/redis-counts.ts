@@ -91,6 +91,15 @@ interface Waiter<Value> {
 type RateWaiter = Waiter<Counted> & { readonly kind: 'rate' };
 type PlaceWaiter = Waiter<boolean> & { readonly kind: 'place' };
 
+/**
+ * Whether nobody but new connections waits: each takes a place, and is a request of its key. They come together, and none of
+ * them notices a moment. A request over REST, which takes no place, does not wait for that.
+ */
+function isArrival(waiting: ReadonlyArray<RateWaiter | PlaceWaiter>): boolean {
+  const places = waiting.reduce((count, { kind }) => count + (kind === 'place' ? 1 : 0), 0);
+  return places > 0 && places >= waiting.length - places;
+}
+
 /** Requests of a window, the asking one included, and the milliseconds until it ends. */
 export interface Counted {
   readonly count: number;
@@ -114,8 +123,8 @@ export class RedisCounts {
   private readonly waiting = new BatchQueue<RateWaiter | PlaceWaiter>((batch) => this.count(batch), {
     max: MAX_BATCH,
     gatherMs: GATHER_MS,
-    // Connections come together, and none of them notices a moment. Requests over REST may wait for each other.
-    isSignOfMany: (batch) => batch.some(({ kind }) => kind === 'place'),
+    isSignOfMany: isArrival,
+    mayWait: isArrival,
   });
   /** Places of this node by address, with those that the server was asked for. */
   private readonly places = new Map<string, number>();
