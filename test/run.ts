@@ -57,6 +57,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { grep: { type: 'string' }, help: { type: 'boolean' }, lane: { type: 'string' } },
 });
+endTogether();
 const lanes = LANES.map((folders) => suites(folders, positionals));
 const busy = lanes.flatMap((files, lane) => (files.length === 0 ? [] : [lane]));
 
@@ -74,6 +75,16 @@ if (values.help) {
   } else {
     await runBeside(busy);
   }
+}
+
+/** Whoever is ended by a signal ends the servers that its tests have started (handlers of `exit`), and a lane ends with the run. */
+function endTogether(): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => process.exit(1));
+  }
+  process.once('disconnect', () => process.exit(1));
+  // A listener alone would keep a lane's process.
+  process.channel?.unref();
 }
 
 /** Builds what only some suites need. */
