@@ -7,8 +7,9 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { endOnSignals } from '../test/support/end-on-signals.js';
 import { HeapObserver, type Share } from './lib/heap.js';
-import { endOnSignals, machine } from './lib/machine.js';
+import { machine } from './lib/machine.js';
 import { processTree } from './lib/proc.js';
 import { Results } from './lib/results.js';
 import { startServer } from './lib/server.js';

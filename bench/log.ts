@@ -7,10 +7,10 @@ import { parseArgs } from 'node:util';
 import { connectDatabase } from '../src/database/connect-database.js';
 import { parseRoom } from '../src/protocol/rooms.js';
 import { EventLog } from '../src/repository/event-log.js';
+import { endOnSignals } from '../test/support/end-on-signals.js';
 import { closeTables } from '../test/support/event-tables.js';
 import { Plans, sentBy } from '../test/support/plans.js';
 import { startPostgres } from '../test/support/postgres.js';
-import { endOnSignals } from './lib/machine.js';
 import { quantile } from './lib/stats.js';
 
 const USERS = 1_000;

@@ -13,7 +13,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { endOnSignals } from './lib/machine.js';
+import { endOnSignals } from '../test/support/end-on-signals.js';
 import { cpuMicros } from './lib/proc.js';
 import { type Server, startServer } from './lib/server.js';
 import { type Services, startServices } from './lib/services.js';
@@ -129,6 +129,17 @@ class Contestant {
   }
 }
 
+/** All at the same time, or one after the other. */
+async function eachOf<Item>(items: readonly Item[], work: (item: Item) => Promise<void>): Promise<void> {
+  if (!inTurn) {
+    await Promise.all(items.map(work));
+    return;
+  }
+  for (const item of items) {
+    await work(item);
+  }
+}
+
 const alone = (room: string): readonly string[] => [room];
 const uncounted = (): number => -1;
 
@@ -169,17 +180,8 @@ try {
         const newRooms = rooms.slice(round * connections, (round + 1) * connections);
         const known = newRooms.map((_, place) => knownRooms[place % KNOWN_ROOMS]!);
         const figureOf = (figure: Figure): Figure | undefined => (round < firstRounds ? undefined : figure);
-        const openAll = async (names: readonly string[], figure: Figure | undefined): Promise<void> => {
-          if (inTurn) {
-            for (const contestant of contestants) {
-              await contestant.open(names, pace, figure);
-            }
-          } else {
-            await Promise.all(contestants.map((contestant) => contestant.open(names, pace, figure)));
-          }
-        };
-        await openAll(known, figureOf('knownRooms'));
-        await openAll(newRooms, figureOf('newRooms'));
+        await eachOf(contestants, (contestant) => contestant.open(known, pace, figureOf('knownRooms')));
+        await eachOf(contestants, (contestant) => contestant.open(newRooms, pace, figureOf('newRooms')));
       }
       for (let round = 0; round < Number(values.rounds); round += 1) {
         for (const contestant of contestants) {

@@ -6,6 +6,7 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import Mocha from 'mocha';
+import { endOnSignals } from './support/end-on-signals.js';
 
 /**
  * Folders of suites, in two lanes that run beside each other: most tests of the second wait for servers, not for the processor.
@@ -79,9 +80,7 @@ if (values.help) {
 
 /** Whoever is ended by a signal ends the servers that its tests have started (handlers of `exit`), and a lane ends with the run. */
 function endTogether(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => process.exit(1));
-  }
+  endOnSignals();
   process.once('disconnect', () => process.exit(1));
   // A listener alone would keep a lane's process.
   process.channel?.unref();

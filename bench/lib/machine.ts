@@ -43,13 +43,6 @@ export function goFirst(pid: number): void {
   }
 }
 
-/** What a bench starts is ended by handlers of its own exit, which a signal would pass over. */
-export function endOnSignals(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => process.exit(1));
-  }
-}
-
 /** A command that runs another one on some cores and with as many file descriptors as it may have. */
 export function pinned(cores: string | undefined, command: readonly string[]): [string, string[]] {
   const words = cores === undefined ? [...command] : ['taskset', '-c', cores, ...command];

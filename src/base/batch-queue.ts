@@ -1,3 +1,6 @@
+/** A pause that gathers many and is noticed by nobody, in milliseconds. */
+export const GATHER_MS = 4;
+
 export interface BatchQueueOptions<Item> {
   /** Most items of a batch. */
   readonly max?: number;

@@ -1,8 +1,7 @@
-import { BatchQueue } from './batch-queue.js';
+import { BatchQueue, GATHER_MS } from './batch-queue.js';
 
 /** What is looked up in one query at most. */
 const CHUNK = 500;
-const GATHER_MS = 4;
 
 interface Waiter<Value> {
   resolve(value: Value | undefined): void;

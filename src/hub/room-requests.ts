@@ -16,7 +16,7 @@ export interface RoomRequestsPorts {
    * @param arriving the connection asks for its first rooms
    * @returns the user whose stream the room is in
    */
-  resolve(identity: Identity, room: Room, arriving: boolean): Promise<RoomOwner>;
+  resolve(identity: Identity, room: Room, arriving?: boolean): Promise<RoomOwner>;
   /** The queue in which connections wait for their turn to join rooms. Keys take turns. */
   readonly turns: FairQueue;
   /** Most rooms of a connection. */

@@ -5,8 +5,6 @@ import { TaskwireError, toTaskwireError } from '../protocol/errors.js';
 import { isObject } from '../protocol/fields.js';
 import type { RoomRefusal, SubscribeResult } from '../protocol/messages.js';
 import { MAX_ROOM_NAME_LENGTH, parseRoom, type Room } from '../protocol/rooms.js';
-import type { Identity } from '../protocol/tasks.js';
-import type { RoomOwner } from '../repository/log.js';
 import type { Connection } from './connection.js';
 import { CredentialLife, type CredentialPorts } from './credential-life.js';
 import type { Hub } from './hub.js';
@@ -30,12 +28,7 @@ export interface Session {
 export type OpenSession = (connection: Connection) => Session;
 
 export interface SessionPorts extends CredentialPorts {
-  /**
-   * Checks that a key may see a room.
-   * @param arriving the connection asks for its first rooms
-   * @returns the user whose stream the room is in
-   */
-  resolve(identity: Identity, room: Room, arriving?: boolean): Promise<RoomOwner>;
+  readonly resolve: RoomRequestsPorts['resolve'];
   readonly limits: {
     readonly MAX_ROOMS_PER_CONNECTION: number;
   };

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { endOnSignals } from '../support/end-on-signals.js';
 import { STANDBY_PROGRAMS } from '../support/postgres.js';
 import { missingPrograms } from '../support/programs.js';
 import { HAPROXY, NGINX } from '../support/proxy.js';
@@ -26,10 +27,7 @@ if (missing.length > 0) {
 }
 // Each part that is started has one.
 process.setMaxListeners(0);
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  // What was started ends with this process.
-  process.once(signal, () => process.exit(1));
-}
+endOnSignals();
 const start = performance.now();
 for (const seed of values.seed ?? ['1']) {
   const report = await runScenario({

@@ -1,5 +1,5 @@
 import { type Cluster, type Redis, ReplyError } from 'ioredis';
-import { BatchQueue } from '../../base/batch-queue.js';
+import { BatchQueue, GATHER_MS } from '../../base/batch-queue.js';
 import { garbled } from './redis-faults.js';
 
 /**
@@ -68,8 +68,6 @@ export const COUNT_MS = 3_600_000;
 
 /** Most counts of one command. */
 const MAX_BATCH = 500;
-/** Pause after a command that took places, in milliseconds. */
-const GATHER_MS = 4;
 
 /** The numbers that the script answers with, or the text of an error. */
 type Answer = readonly number[] | string;

@@ -1,5 +1,5 @@
 import { type Redis, ReplyError } from 'ioredis';
-import { BatchQueue } from '../../base/batch-queue.js';
+import { BatchQueue, GATHER_MS } from '../../base/batch-queue.js';
 import type { Logger } from '../../base/logger.js';
 import { CONNECTING, type Fault } from '../condition.js';
 import { ConnectionTrouble } from './connection-trouble.js';
@@ -25,8 +25,6 @@ export interface SubscriberOptions {
 
 /** Most channels of one SUBSCRIBE or UNSUBSCRIBE. */
 const CHUNK = 1_000;
-/** Pause between commands while many channels are added, in milliseconds. */
-const GATHER_MS = 4;
 /** A connection is silent when so many heartbeats in a row were not heard on it. */
 const UNHEARD_BEATS = 3;
 /** Longest pause before a server that goes on refusing is asked again, in milliseconds. */
